@@ -1,0 +1,76 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_qsn as qsn
+
+
+@pytest.fixture(autouse=True)
+def clean_state():
+    """Same start for each test, and proof that none leaves a policy behind."""
+    keras.utils.set_random_seed(0)
+    yield
+    assert keras.config.dtype_policy().name == "float32"
+    keras.utils.clear_session()
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return qsn.datasets.load("digits")
+
+
+@pytest.fixture(scope="session")
+def trained(digits):
+    """Small trained classifiers of digits, by the name of their quantizer."""
+    quantizers = {
+        "none": None,
+        "soft": qsn.layers.ConstantQuantization(2, steepness=10.0),
+        "hard": qsn.layers.ConstantQuantization(2, hard=True),
+    }
+    return {
+        name: _train(quantizer, digits) for name, quantizer in quantizers.items()
+    }
+
+
+def _train(quantizer, digits):
+    keras.utils.set_random_seed(0)
+    model = small_cnn(quantizer)
+    model.compile(
+        keras.optimizers.Adam(5e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.fit(digits.x_train, digits.y_train, epochs=4, verbose=0)
+    return model
+
+
+def small_cnn(quantizer=None, num_classes=10):
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((28, 28, 1))])
+    if quantizer is not None:
+        model.add(quantizer)
+    model.add(layers.Conv2D(8, 5, strides=3, activation="relu"))
+    model.add(layers.Conv2D(16, 3, strides=2, activation="relu"))
+    model.add(layers.Flatten())
+    model.add(layers.Dense(num_classes))
+    return model
+
+
+def linear_model(weights, bias=None):
+    """A two-class linear model of flat images: score_1 - score_0 = w.x + b."""
+    weights = np.asarray(weights, "float32")
+    model = keras.Sequential(
+        [keras.Input(weights.shape), keras.layers.Dense(2)]
+    )
+    kernel = np.stack([np.zeros_like(weights), weights], axis=1)
+    model.set_weights([kernel, np.array([0.0, bias or 0.0], "float32")])
+    return model
+
+
+def input_gradient(function, x, upstream=None):
+    x = tf.convert_to_tensor(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    return tape.gradient(y, x, upstream).numpy()

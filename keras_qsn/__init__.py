@@ -1,0 +1,25 @@
+"""Trainable input quantization for Keras, and what it is worth.
+
+Importing the package registers its layers with Keras, so that saved models
+load without `custom_objects`.
+"""
+
+from keras_qsn import attacks
+from keras_qsn import datasets
+from keras_qsn import layers
+from keras_qsn import losses
+from keras_qsn import models
+from keras_qsn import quantization
+from keras_qsn import training
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "attacks",
+    "datasets",
+    "layers",
+    "losses",
+    "models",
+    "quantization",
+    "training",
+]

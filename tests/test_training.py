@@ -1,0 +1,351 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from conftest import small_cnn
+from keras_qsn.attacks import FastGradientMethod
+from keras_qsn.attacks import ProjectedGradientDescent
+from keras_qsn.layers import ConstantQuantization
+from keras_qsn.layers import TrainableQuantization
+from keras_qsn.losses import ProbabilityMeanSquaredError
+from keras_qsn.training import EpsScheduler
+from keras_qsn.training import QuSecNet
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def network(quantizer=None, dropout=False):
+    keras.utils.set_random_seed(0)
+    model = small_cnn(quantizer)
+    if dropout:
+        layers = model.layers
+        model = keras.Sequential(
+            [
+                keras.Input((28, 28, 1)),
+                *layers[:-1],
+                keras.layers.BatchNormalization(),
+                keras.layers.Dropout(0.5, seed=1),
+                layers[-1],
+            ]
+        )
+    return model
+
+
+def compiled(net, **kwargs):
+    kwargs = {"metrics": ["accuracy"], **kwargs}
+    net.compile(keras.optimizers.Adam(0.005), LOSS, **kwargs)
+    return net
+
+
+@pytest.fixture
+def data(digits):
+    rng = np.random.default_rng(0)
+    order = rng.permutation(4000)[:600]
+    return digits.x_train[order], digits.y_train[order]
+
+
+def same_weights(a, b):
+    return all(
+        np.array_equal(u, v)
+        for u, v in zip(a.get_weights(), b.get_weights(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("clean_share", [0.0, 0.3])
+@pytest.mark.parametrize("quantizer", [None, TrainableQuantization])
+def test_eps_zero_is_plain_fit_to_the_bit(clean_share, quantizer, data):
+    def fit(wrap):
+        inner = network(quantizer and quantizer(), dropout=True)
+        compiled(wrap(inner)).fit(*data, epochs=2, shuffle=False, verbose=0)
+        return inner
+
+    plain = fit(lambda inner: inner)
+    attack = FastGradientMethod(eps=0.0)
+    wrapped = fit(lambda inner: QuSecNet(inner, attack, clean_share))
+    assert same_weights(plain, wrapped)
+
+
+def test_eps_above_zero_is_not_plain_fit(data):
+    a, b = network(), network()
+    compiled(a).fit(*data, shuffle=False, verbose=0)
+    net = QuSecNet(b, FastGradientMethod(eps=0.2))
+    compiled(net).fit(*data, shuffle=False, verbose=0)
+    assert not same_weights(a, b)
+
+
+def test_adversarial_training_pays_under_attack(digits):
+    attack = FastGradientMethod(eps=0.1)
+    results = []
+    for given in (None, attack):
+        inner = network()
+        compiled(QuSecNet(inner, given)).fit(
+            digits.x_train, digits.y_train, epochs=4, verbose=0
+        )
+        net = compiled(QuSecNet(inner, attack))
+        results.append(
+            net.evaluate(
+                digits.x_test, digits.y_test, verbose=0, return_dict=True
+            )
+        )
+    plain, adversarial = results
+    assert adversarial["adv_accuracy"] > plain["adv_accuracy"] + 0.2
+    assert adversarial["accuracy"] > 0.85
+
+
+def test_evaluate_reports_what_the_attack_leaves(trained, digits):
+    model = trained["none"]
+    x, y = digits.x_test, digits.y_test
+    attack = FastGradientMethod(eps=0.1)
+    net = compiled(QuSecNet(model, attack))
+    found = net.evaluate(x, y, verbose=0, return_dict=True)
+    clean = (np.asarray(model(x)).argmax(-1) == y).mean()
+    left = 1 - attack.run(model, x, y).success.mean()
+    assert found["accuracy"] == pytest.approx(clean, abs=1e-6)
+    assert found["adv_accuracy"] == pytest.approx(left, abs=1e-6)
+    assert found["adv_accuracy"] < found["accuracy"]
+
+
+def test_crafting_leaves_batch_statistics_and_dropout_alone(data):
+    net = compiled(QuSecNet(network(dropout=True), FastGradientMethod(0.2)))
+    before = [w.copy() for w in net.model.get_weights()]
+    net.evaluate(*data, verbose=0)
+    for u, v in zip(before, net.model.get_weights()):
+        np.testing.assert_array_equal(u, v)
+
+
+def test_every_clean_share_is_kept(data):
+    seen = []
+
+    class Recording(FastGradientMethod):
+        def _perturb(self, logits_fn, x, labels, *args):
+            tf.py_function(lambda n: seen.append(int(n)), [tf.shape(x)[0]], [])
+            return super()._perturb(logits_fn, x, labels, *args)
+
+    for share, expected in ((0.0, 20), (0.29, 15), (0.99, 1)):
+        net = compiled(QuSecNet(network(), Recording(0.1), share))
+        net.fit(data[0][:40], data[1][:40], batch_size=20, verbose=0)
+        assert seen == [expected, expected]
+        seen.clear()
+
+
+class TestThresholds:
+    def test_move_with_the_weights(self, data):
+        layer = TrainableQuantization()
+        net = compiled(QuSecNet(network(layer), FastGradientMethod(0.2)))
+        before = layer.thresholds.numpy()
+        net.fit(*data, verbose=0)
+        assert (layer.thresholds.numpy() != before).any()
+
+    @pytest.mark.parametrize("cost", [None, ProbabilityMeanSquaredError()])
+    def test_own_update_is_equation_3(self, cost, data):
+        """One step against t - eta * d cost / dt by autodiff."""
+        eta = 2.0
+        layer = TrainableQuantization(3)
+        inner = network(layer)
+        x, y = data[0][:50], data[1][:50]
+        with tf.GradientTape() as tape:
+            value = (cost or LOSS)(y, inner(x, training=True))
+        gradient = tape.gradient(value, layer.thresholds.value).numpy()
+        before = layer.thresholds.numpy()
+        net = QuSecNet(inner, threshold_loss=cost, threshold_learning_rate=eta)
+        compiled(net).fit(x, y, batch_size=50, verbose=0)
+        wanted = np.clip(before - eta * gradient, 0, 1)
+        np.testing.assert_allclose(layer.thresholds, wanted, atol=1e-6)
+        assert np.abs(wanted - before).max() > 1e-5
+
+    def test_own_update_leaves_the_weights_as_they_would_be(self, data):
+        x, y = data[0][:50], data[1][:50]
+        results = []
+        for eta in (None, 0.5):
+            inner = network(TrainableQuantization())
+            net = QuSecNet(inner, threshold_learning_rate=eta)
+            compiled(net).fit(x, y, batch_size=50, verbose=0)
+            results.append(inner.get_weights()[1:])
+        for u, v in zip(*results):
+            np.testing.assert_allclose(u, v, atol=1e-6)
+
+    def test_none_to_train(self):
+        for layer in (None, ConstantQuantization()):
+            with pytest.raises(ValueError, match="with trainable thresholds"):
+                QuSecNet(network(layer), threshold_learning_rate=0.1)
+
+
+class TestKerasFeatures:
+    def test_weights_callbacks_validation_and_clipping(self, digits, data):
+        net = QuSecNet(network(), FastGradientMethod(0.1))
+        net.compile(
+            keras.optimizers.Adam(0.01, clipnorm=1.0),
+            LOSS,
+            metrics=["accuracy"],
+            weighted_metrics=["accuracy"],
+            steps_per_execution=3,
+        )
+        stop = keras.callbacks.EarlyStopping("val_adv_accuracy", mode="max")
+        history = net.fit(
+            *data,
+            sample_weight=np.linspace(0, 1, len(data[0])),
+            epochs=2,
+            validation_data=(digits.x_test[:100], digits.y_test[:100]),
+            callbacks=[stop],
+            verbose=0,
+        ).history
+        wanted = {"loss", "accuracy", "adv_accuracy", "weighted_accuracy"}
+        assert set(history) == wanted | {f"val_{name}" for name in wanted}
+        net.fit(*data, class_weight={3: 2.0, 4: 0.5}, verbose=0)
+
+    def test_one_hot_labels_and_tf_data(self, data):
+        x, y = data
+        attack = ProjectedGradientDescent(0.1, nb_iter=2)
+        net = QuSecNet(network(), attack)
+        net.compile(
+            "adam", keras.losses.CategoricalCrossentropy(from_logits=True)
+        )
+        hot = np.eye(10, dtype="float32")[y]
+        net.fit(x, hot, verbose=0)
+        batches = tf.data.Dataset.from_tensor_slices((x, hot)).batch(50)
+        net.fit(batches, shuffle=False, verbose=0)
+        found = net.evaluate(batches, verbose=0, return_dict=True)
+        assert 0 <= found["adv_accuracy"] <= 1
+
+    def test_class_weights_change_training(self, data):
+        results = []
+        for class_weight in (None, {i: float(i) for i in range(10)}):
+            net = compiled(QuSecNet(network(), FastGradientMethod(0.1)))
+            net.fit(
+                *data, class_weight=class_weight, shuffle=False, verbose=0
+            )
+            results.append(net.model)
+        assert not same_weights(*results)
+
+    def test_xla(self, data):
+        net = QuSecNet(
+            network(TrainableQuantization()),
+            ProjectedGradientDescent(0.1, nb_iter=2),
+        )
+        compiled(net, jit_compile=True)
+        x, y = data[0][:64], data[1][:64]
+        net.fit(x, y, verbose=0)
+        assert np.isfinite(net.evaluate(x, y, verbose=0)).all()
+
+    def test_the_inner_model_is_saved_and_exported(self, data, tmp_path):
+        net = compiled(QuSecNet(network(TrainableQuantization())))
+        checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras")
+        net.fit(*data, callbacks=[checkpoint], verbose=0)
+        net.save(tmp_path / "model.keras")
+        for name in ("model.keras", "best.keras"):
+            loaded = keras.models.load_model(tmp_path / name)
+            assert type(loaded) is keras.Sequential
+            assert same_weights(loaded, net.model)
+        net.export(tmp_path / "served", verbose=False)
+        served = tf.saved_model.load(tmp_path / "served")
+        np.testing.assert_allclose(
+            served.serve(data[0][:5]), net.predict(data[0][:5], verbose=0),
+            atol=1e-5,
+        )
+
+    def test_an_interrupted_fit_goes_on_to_the_same_weights(
+        self, data, tmp_path
+    ):
+        class Kill(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                if epoch == 1:
+                    raise KeyboardInterrupt
+
+        def fit(*callbacks):
+            net = compiled(
+                QuSecNet(network(), ProjectedGradientDescent(0.1, nb_iter=2))
+            )
+            net.fit(
+                *data,
+                epochs=2,
+                shuffle=False,
+                callbacks=list(callbacks),
+                verbose=0,
+            )
+            return net.model
+
+        def backup():
+            return keras.callbacks.BackupAndRestore(tmp_path / "backup")
+
+        whole = fit()
+        with pytest.raises(KeyboardInterrupt):
+            fit(backup(), Kill())
+        assert same_weights(whole, fit(backup()))
+
+
+class TestEpsScheduler:
+    def test_training_follows_and_validation_does_not(self, digits, data):
+        attack = FastGradientMethod(eps=0.1)
+        net = compiled(QuSecNet(network(), attack, clean_share=0.0))
+        eps = [0.0, 0.05, 0.1]
+        history = net.fit(
+            *data,
+            epochs=3,
+            validation_data=(digits.x_test[:200], digits.y_test[:200]),
+            callbacks=[EpsScheduler(lambda epoch: eps[epoch])],
+            verbose=0,
+        ).history
+        np.testing.assert_allclose(history["eps"], eps, atol=1e-7)
+        assert history["adv_accuracy"][0] == history["accuracy"][0]
+        assert history["val_adv_accuracy"][0] < history["val_accuracy"][0]
+
+    def test_needs_an_attack(self, data):
+        with pytest.raises(ValueError, match="`EpsScheduler` needs a `QuSec"):
+            compiled(QuSecNet(network())).fit(
+                *data, callbacks=[EpsScheduler(lambda epoch: 0.1)], verbose=0
+            )
+
+    def test_refuses_a_negative_eps(self, data):
+        net = compiled(QuSecNet(network(), FastGradientMethod(0.1)))
+        with pytest.raises(ValueError, match="must return a finite number"):
+            net.fit(
+                *data, callbacks=[EpsScheduler(lambda epoch: -1)], verbose=0
+            )
+
+
+class TestBadInput:
+    def test_constructor(self):
+        with pytest.raises(TypeError, match="must be a Keras model"):
+            QuSecNet("model")
+        with pytest.raises(TypeError, match="must be a `keras_qsn.attacks"):
+            QuSecNet(network(), attack="fgsm")
+        with pytest.raises(ValueError, match=r"`clean_share` must lie in"):
+            QuSecNet(network(), clean_share=1.0)
+        with pytest.raises(ValueError, match="at least 2 class scores"):
+            QuSecNet(small_cnn(num_classes=1))
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            (lambda x, y: (255 * x, y), ValueError, r"must lie in \[0"),
+            (lambda x, y: (x * np.nan, y), ValueError, "NaN or infinite"),
+            (lambda x, y: (x.astype("uint8"), y), TypeError, "dtype=uint8"),
+            (lambda x, y: (x[:0], y[:0]), ValueError, "at least one image"),
+            (lambda x, y: (x, y + 5), ValueError, "from 0 to 9"),
+            (lambda x, y: (x, y[:-1]), ValueError, "one label for each"),
+            (lambda x, y: (x[:, 2:], y), ValueError, "expects images of"),
+        ],
+    )
+    @pytest.mark.parametrize("method", ["fit", "evaluate"])
+    @pytest.mark.parametrize("quantizer", [None, ConstantQuantization])
+    def test_data(self, change, error, message, method, quantizer, data):
+        attack = None if quantizer else FastGradientMethod(0.1)
+        net = compiled(QuSecNet(network(quantizer and quantizer()), attack))
+        before = net.model.get_weights()
+        with pytest.raises(error, match=message):
+            getattr(net, method)(*change(*data), verbose=0)
+        for u, v in zip(before, net.model.get_weights()):
+            np.testing.assert_array_equal(u, v)
+
+    def test_tf_data_and_validation_data(self, data):
+        x, y = data
+        net = compiled(QuSecNet(network(), FastGradientMethod(0.1)))
+        bad = tf.data.Dataset.from_tensor_slices((255 * x, y)).batch(50)
+        with pytest.raises(ValueError, match=r"must lie in \[0"):
+            net.fit(bad, shuffle=False, verbose=0)
+        with pytest.raises(ValueError, match="empty tf.data.Dataset"):
+            net.fit(bad.take(0), shuffle=False, verbose=0)
+        for validation in (bad, (255 * x, y)):
+            with pytest.raises(ValueError, match=r"must lie in \[0"):
+                net.fit(x, y, validation_data=validation, verbose=0)

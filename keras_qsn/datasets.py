@@ -106,8 +106,9 @@ def _from_file(name, path):
             f"a NumPy file with the arrays {', '.join(keys)}."
         )
     try:
-        with np.load(path) as file:
-            arrays = [file[key] for key in keys]
+        # Opened here: NumPy would leave a damaged file open.
+        with open(path, "rb") as file, np.load(file) as stored:
+            arrays = [stored[key] for key in keys]
     except (OSError, ValueError, KeyError, EOFError, zipfile.error) as error:
         raise ValueError(
             f"{path} is damaged or not a data file: {error}. Expected: a "

@@ -297,7 +297,7 @@ def _measure(name, network, x, y, black_box, settings, progress):
 
     few = slice(settings.sweep_images)
     clean = float(survived["clean"][few].mean())
-    curves = {"FGSM": [(0.0, clean)], "PGD": [(0.0, clean)]}
+    curves = {"FGSM": [[0.0, clean]], "PGD": [[0.0, clean]]}
     for share in _SWEEP:
         radius = round(share * eps, 6)
         for title, attack in (
@@ -305,7 +305,7 @@ def _measure(name, network, x, y, black_box, settings, progress):
             ("PGD", _pgd(settings, radius)),
         ):
             success = attacked(attack, x[few], y[few]).success
-            curves[title].append((radius, float(1 - success.mean())))
+            curves[title].append([radius, float(1 - success.mean())])
     measured["curves"] = curves
     return measured, {"fgsm": fgsm.x_adv, "pgd": pgd.x_adv}
 

@@ -29,7 +29,8 @@ def trained(digits):
         "hard": qsn.layers.ConstantQuantization(2, hard=True),
     }
     return {
-        name: _train(quantizer, digits) for name, quantizer in quantizers.items()
+        name: _train(quantizer, digits)
+        for name, quantizer in quantizers.items()
     }
 
 

@@ -7,9 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cleverhans.tf2.attacks.basic_iterative_method import (
-    basic_iterative_method,
-)
+from cleverhans.tf2.attacks.basic_iterative_method import basic_iterative_method
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 from cleverhans.tf2.attacks.projected_gradient_descent import (
     projected_gradient_descent,
@@ -68,7 +66,9 @@ def test_stays_in_the_ball_and_lowers_accuracy(
     assert sizes(result.x_adv - x, norm).max() <= EPS[norm] * (1 + ULP)
     assert result.x_adv.min() >= 0 and result.x_adv.max() <= 1
     # What is reported is what the model says of the images returned.
-    np.testing.assert_array_equal(result.prediction, predicted(model, result.x_adv))
+    np.testing.assert_array_equal(
+        result.prediction, predicted(model, result.x_adv)
+    )
     np.testing.assert_array_equal(result.success, result.prediction != y)
     clean, left = (predicted(model, x) == y).mean(), 1 - result.success.mean()
     # An L1 step moves one pixel: too little to fool a binarized input.
@@ -276,9 +276,7 @@ def test_one_compiled_function_per_kind_model_and_shape(trained, images):
     x, y = images
     for eps, count in ((0.1, 50), (0.2, 33), (0.3, 7)):
         Counting(eps).generate(trained["none"], x[:count], y[:count])
-        Counting(eps, seed=1).generate(
-            trained["none"], x, y, batch_size=16
-        )
+        Counting(eps, seed=1).generate(trained["none"], x, y, batch_size=16)
     assert len(calls) == 1
     Counting(0.1).generate(trained["hard"], x, y)
     assert len(calls) == 2
@@ -296,9 +294,7 @@ def test_an_attacked_model_can_be_freed(images):
 def test_eps_is_followed_by_a_shared_function(trained, images):
     x, y = images
     for eps in (0.05, 0.1):
-        x_adv = attacks.FastGradientMethod(eps).generate(
-            trained["none"], x, y
-        )
+        x_adv = attacks.FastGradientMethod(eps).generate(trained["none"], x, y)
         assert np.abs(x_adv - x).max() == pytest.approx(eps, abs=1e-6)
 
 

@@ -74,7 +74,9 @@ class TestContract:
         x, y = batch()
         plain = model.predict(x, verbose=0)
         model.compile("sgd", model.loss, jit_compile=True)
-        np.testing.assert_allclose(model.predict(x, verbose=0), plain, atol=1e-5)
+        np.testing.assert_allclose(
+            model.predict(x, verbose=0), plain, atol=1e-5
+        )
         model.fit(x, y, verbose=0)
 
     def test_save_and_load(self, layer, tmp_path):
@@ -311,14 +313,16 @@ class TestBadInput:
         with pytest.raises(ValueError, match="expects pixels in value_range"):
             layer(x)
         with pytest.raises(
-            tf.errors.InvalidArgumentError, match="expects pixels in value_range"
+            tf.errors.InvalidArgumentError,
+            match="expects pixels in value_range",
         ):
             tf.function(layer)(x)
 
     def test_fit_on_unscaled_images(self):
         x, y = batch()
         with pytest.raises(
-            tf.errors.InvalidArgumentError, match="expects pixels in value_range"
+            tf.errors.InvalidArgumentError,
+            match="expects pixels in value_range",
         ):
             classifier(TrainableQuantization()).fit(255 * x, y, verbose=0)
 

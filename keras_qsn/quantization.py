@@ -11,12 +11,10 @@ import tensorflow as tf
 
 GRADIENTS = ("exact", "paper", "straight_through")
 
-# Thresholds handled by one compiled loop body. The body is unrolled, so XLA
-# fuses a sum over a whole group into a single pass over the pixels; more
-# levels mean more passes, never more memory. Reductions per threshold are not
-# fused into one pass, hence their smaller group.
-_SUM_GROUP = 16
-_REDUCTION_GROUP = 4
+# Thresholds summed by one compiled loop body. The body is unrolled, so XLA
+# fuses a whole group into a single pass over the pixels; more levels mean
+# more passes, never more memory.
+_GROUP = 16
 
 
 def equally_spaced_thresholds(num_levels, variant="standard"):
@@ -126,31 +124,31 @@ def make_staircase(
     # The kernels see images as rows, `x` (batch, pixels), and thresholds as
     # `levels` (m, pixels) or (m, 1).
 
-    def level_sum(x, levels):
+    def value(x, levels):
         def step(total, threshold):
             if hard:
                 return total + tf.cast(reached(x, threshold), x.dtype)
             return total + tf.sigmoid(steepness * (x - threshold))
 
-        return _fold(step, tf.zeros_like(x), levels)
+        return low + scale * _fold(step, tf.zeros_like(x), levels)
 
-    def slope_sum(x, levels):
+    def d_pixels(x, levels, upstream):
         def step(total, threshold):
             return total + _slope(x, threshold, steepness)
 
-        return _fold(step, tf.zeros_like(x), levels)
+        return scale * upstream * _fold(step, tf.zeros_like(x), levels)
 
-    def level_slopes(x, levels, upstream):
+    def d_levels(x, levels, upstream):
         def one(threshold):
             return tf.reduce_sum(
                 upstream * _slope(x, threshold, steepness),
                 _summed_axis(levels),
             )
 
-        return _map(one, levels)
+        return -scale * _map(one, levels)
 
-    level_sum, slope_sum, level_slopes = (
-        _compiled(kernel) for kernel in (level_sum, slope_sum, level_slopes)
+    value, d_pixels, d_levels = (
+        _compiled(kernel) for kernel in (value, d_pixels, d_levels)
     )
 
     @tf.custom_gradient
@@ -162,24 +160,20 @@ def make_staircase(
 
         def backward(upstream):
             upstream_rows = _rows(upstream)
-            slopes = slope_sum(rows, levels)
+            d_x = d_pixels(rows, levels, upstream_rows)
             if gradient == "paper":
                 count = thresholds.shape[-1]
-                products = -scale * count * upstream_rows * slopes
-                d_levels = tf.reduce_sum(products, _summed_axis(levels))
-                d_levels = tf.repeat(d_levels[None], count, axis=0)
+                d_t = -count * tf.reduce_sum(d_x, _summed_axis(levels))
+                d_t = tf.repeat(d_t[None], count, axis=0)
             else:
-                d_levels = -scale * level_slopes(rows, levels, upstream_rows)
-            d_thresholds = _like_thresholds(width * d_levels, x, thresholds)
+                d_t = d_levels(rows, levels, upstream_rows)
+            d_t = _like_thresholds(width * d_t, x, thresholds)
             if gradient == "straight_through":
-                return upstream, d_thresholds
-            d_x = tf.reshape(upstream_rows * slopes * scale, tf.shape(x))
-            return d_x, d_thresholds
+                return upstream, d_t
+            return tf.reshape(d_x, tf.shape(x)), d_t
 
         # Eager tapes would record the kernel itself: they are told not to.
-        y = low + scale * level_sum(
-            tf.stop_gradient(rows), tf.stop_gradient(levels)
-        )
+        y = value(tf.stop_gradient(rows), tf.stop_gradient(levels))
         return tf.reshape(y, tf.shape(x)), backward
 
     return staircase
@@ -245,52 +239,45 @@ def _like_thresholds(d_levels, x, thresholds):
     return tf.reduce_sum(per_pixel, shared, keepdims=True)
 
 
-def _groups(levels, size):
-    """Thresholds in equal groups, the last one padded with infinity."""
+def _fold(step, total, levels):
+    """`step` applied to an accumulator for each threshold in turn."""
     count = levels.shape[0]
-    size = min(count, size)
+    size = min(count, _GROUP)
     num_groups = -(-count // size)
+    # A threshold at infinity is never reached and has no slope.
     levels = tf.pad(
         levels,
         [[0, num_groups * size - count], [0, 0]],
         constant_values=np.inf,
     )
-    return tf.reshape(levels, [num_groups, size, tf.shape(levels)[1]])
-
-
-def _fold(step, total, levels):
-    """`step` applied to an accumulator for each threshold in turn."""
-    groups = _groups(levels, _SUM_GROUP)
+    groups = tf.reshape(levels, [num_groups, size, tf.shape(levels)[1]])
 
     def body(index, total):
         for threshold in tf.unstack(groups[index]):
             total = step(total, threshold)
         return index + 1, total
 
-    return _for_each_group(body, groups, total)
+    return _loop(body, num_groups, total)
 
 
 def _map(function, levels):
     """`function` of each threshold, stacked along the first axis."""
-    groups = _groups(levels, _REDUCTION_GROUP)
-    results = tf.TensorArray(levels.dtype, size=groups.shape[0])
+    count = levels.shape[0]
+    results = tf.TensorArray(levels.dtype, size=count)
 
     def body(index, results):
-        group = [function(t) for t in tf.unstack(groups[index])]
-        return index + 1, results.write(index, tf.stack(group))
+        return index + 1, results.write(index, function(levels[index]))
 
-    results = _for_each_group(body, groups, results)
-    return results.concat()[: levels.shape[0]]
+    return _loop(body, count, results).stack()
 
 
-def _for_each_group(body, groups, state):
-    num_groups = groups.shape[0]
-    if num_groups == 1:
+def _loop(body, count, state):
+    if count == 1:
         return body(0, state)[1]
     return tf.while_loop(
-        lambda index, _: index < num_groups,
+        lambda index, _: index < count,
         body,
         (0, state),
-        maximum_iterations=num_groups,
+        maximum_iterations=count,
         parallel_iterations=1,
     )[1]

@@ -9,7 +9,6 @@ from cleverhans.tf2.attacks.momentum_iterative_method import (
 from cleverhans.tf2.attacks.projected_gradient_descent import (
     projected_gradient_descent,
 )
-from cleverhans.tf2.attacks.spsa import spsa
 
 from conftest import small_cnn
 from keras_qsn.layers import TrainableQuantization
@@ -152,15 +151,6 @@ def test_model_fn_of_cleverhans_attacks():
         fast_gradient_method(wrapper, x, 0.1, np.inf),
         projected_gradient_descent(wrapper, x, 0.1, 0.05, 2, np.inf),
         momentum_iterative_method(wrapper, x, 0.1, 0.05, 2),
-        spsa(
-            wrapper,
-            x[:1],
-            wrapper.get_predicted_class(x[:1]),
-            nb_iter=1,
-            eps=0.1,
-            clip_min=0.0,
-            clip_max=1.0,
-        ),
     ]
     for x_adv in results:
         assert np.abs(np.asarray(x_adv) - x[: len(x_adv)]).max() <= 0.1001

@@ -7,7 +7,7 @@ ratios. Peak memory is measured in a process of its own for each case.
 """
 
 import argparse
-import resource
+import pathlib
 import subprocess
 import sys
 import time
@@ -51,6 +51,32 @@ def training_step(quantizer):
     return lambda: float(step((x, y))["loss"])
 
 
+def step_with_input_gradient():
+    """The same without a layer, but with the gradient of the images.
+
+    What trainable thresholds cannot do without: their gradient passes through
+    that of the first convolution's input.
+    """
+    model = cleverhans_cnn(seed=0)
+    optimizer = keras.optimizers.Adam(1e-3)
+    optimizer.build(model.trainable_variables)
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.random((128, 28, 28, 1)), tf.float32)
+    y = tf.constant(rng.integers(10, size=128))
+
+    @tf.function(autograph=False)
+    def step():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = LOSS(y, model(x, training=True))
+        weights = [v.value for v in model.trainable_variables]
+        d_x, *gradients = tape.gradient(loss, [x, *weights])
+        optimizer.apply(gradients, model.trainable_variables)
+        return loss, d_x
+
+    return lambda: float(step()[0])
+
+
 def plain_sum(x, thresholds):
     """Eq. 1 as one would write it, for autodiff."""
     u = 50.0 * (x[..., None] - thresholds)
@@ -75,9 +101,17 @@ def forward_and_backward(num_levels, plain):
 
 
 def peak_memory(num_levels):
-    """MiB above the start of the computation, in a process of its own."""
+    """MiB on top of the inputs, in a process of its own."""
     command = [sys.executable, __file__, "--peak", str(num_levels)]
     return float(subprocess.check_output(command).split()[-1])
+
+
+def _status(key):
+    """A memory figure of this process in KiB."""
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1])
+    raise OSError(f"/proc/self/status has no {key}")
 
 
 def main():
@@ -87,11 +121,12 @@ def main():
     options = parser.parse_args()
     if options.peak:
         run = forward_and_backward(options.peak, plain=False)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # Linux: forget the peak so far, then read the one of the computation.
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+        before = _status("VmRSS")
         for _ in range(3):
             run()
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print((after - before) / 1024)
+        print((_status("VmHWM") - before) / 1024)
         return
     plain = training_step(None)
     for kind in (ConstantQuantization, TrainableQuantization):
@@ -103,6 +138,12 @@ def main():
                 f"layer: {ratio:.3f}",
                 flush=True,
             )
+    ratio = paired_ratio(step_with_input_gradient(), plain, options.rounds)
+    print(
+        "training step, no layer but the gradient of the images / no layer: "
+        f"{ratio:.3f}",
+        flush=True,
+    )
     ratio = paired_ratio(
         forward_and_backward(16, plain=True),
         forward_and_backward(16, plain=False),

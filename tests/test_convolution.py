@@ -1,0 +1,102 @@
+"""FastConv2D is Conv2D, in every case it computes differently or not."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qsn.convolution import FastConv2D
+
+CASES = [
+    case
+    for case in itertools.product(
+        (8, 9, 11), (2, 4, 8), (1, 2, 4), ("same", "valid"), (1, 3, 20)
+    )
+    if case[0] >= case[1] >= case[2]
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_same_values_and_gradients_as_keras(case):
+    size, kernel, strides, padding, channels = case
+    shape = (2, size, size + 1, channels)
+    if size == kernel:
+        shape = (2, size, size, channels)
+    x = tf.random.stateless_normal(shape, (0, 0))
+    upstream = None
+    results = []
+    weights = None
+    for kind in (FastConv2D, keras.layers.Conv2D):
+        layer = kind(5, kernel, strides=strides, padding=padding)
+        layer.build(shape)
+        weights = weights or layer.get_weights()
+        layer.set_weights(weights)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        if upstream is None:
+            upstream = tf.random.stateless_normal(y.shape, (0, 1))
+        sources = [x, *(v.value for v in layer.trainable_variables)]
+        results.append([y, *tape.gradient(y, sources, upstream)])
+    for fast, stock in zip(*results, strict=True):
+        np.testing.assert_allclose(fast, stock, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"strides": 2, "dilation_rate": 1, "groups": 2},
+        {"dilation_rate": 2},
+        {"strides": (2, 4)},
+        {"strides": 3},
+    ],
+    ids=str,
+)
+def test_other_arguments_are_left_to_keras(arguments):
+    x = tf.random.stateless_normal((2, 16, 16, 2), (0, 0))
+    fast = FastConv2D(4, 4, **arguments)
+    stock = keras.layers.Conv2D(4, 4, **arguments)
+    stock.build(x.shape)
+    fast.build(x.shape)
+    fast.set_weights(stock.get_weights())
+    np.testing.assert_allclose(fast(x), stock(x), atol=1e-5)
+
+
+def test_unknown_image_size_and_saving(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((None, None, 1)), FastConv2D(3, 8, strides=2)]
+    )
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    for size in (8, 21):
+        x = tf.random.stateless_normal((1, size, size, 1), (0, 0))
+        np.testing.assert_allclose(model(x), again(x), atol=1e-6)
+
+
+def test_mixed_precision_and_xla():
+    x = tf.random.stateless_normal((2, 28, 28, 1), (0, 0))
+    layer = FastConv2D(4, 8, strides=2, padding="same", dtype="mixed_float16")
+    full = FastConv2D(4, 8, strides=2, padding="same")
+    full.build(x.shape)
+    layer.build(x.shape)
+    layer.set_weights(full.get_weights())
+
+    def gradient(layer, jit_compile):
+        @tf.function(jit_compile=jit_compile, autograph=False)
+        def run():
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x)
+            return tape.gradient(y, x)
+
+        return run()
+
+    assert layer(x).dtype == tf.float16
+    np.testing.assert_allclose(
+        gradient(full, True), gradient(full, False), atol=1e-4
+    )
+    np.testing.assert_allclose(
+        gradient(layer, False), gradient(full, False), atol=0.05
+    )

@@ -12,7 +12,6 @@ def clean_state():
     keras.utils.set_random_seed(0)
     yield
     assert keras.config.dtype_policy().name == "float32"
-    keras.utils.clear_session()
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +41,7 @@ def _train(quantizer, digits):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    model.fit(digits.x_train, digits.y_train, epochs=4, verbose=0)
+    model.fit(digits.x_train, digits.y_train, epochs=3, verbose=0)
     return model
 
 

@@ -71,8 +71,8 @@ def test_stays_in_the_ball_and_lowers_accuracy(
     )
     np.testing.assert_array_equal(result.success, result.prediction != y)
     clean, left = (predicted(model, x) == y).mean(), 1 - result.success.mean()
-    # An L1 step moves one pixel: too little to fool a binarized input.
-    assert left < clean or (norm == 1 and left == clean)
+    # A few steps in L2, or one pixel in L1, need not fool a binarized input.
+    assert left < clean or (norm != np.inf and left == clean)
 
 
 @pytest.mark.parametrize(("attack", "norm"), CASES)

@@ -40,13 +40,10 @@ def test_results_are_complete(finished):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_same_seed_same_numbers(finished, tmp_path):
-    assert demo.run(TINY, tmp_path / "again") == finished[1]
-
-
 def test_an_interrupted_run_goes_on_to_the_same_numbers(
     finished, tmp_path, monkeypatch
 ):
+    """A second run from the same seed, cut in the middle."""
     out, trained, measure = tmp_path / "run", [], demo._measure
     train = demo._train
 

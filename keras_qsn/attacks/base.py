@@ -5,6 +5,7 @@ ball, clipped to the pixel range and judged on the model again here, so no
 subclass can leave the threat model or report a success that is none.
 """
 
+import inspect
 import typing
 import weakref
 
@@ -45,8 +46,11 @@ class Attack:
     can be stored beside the number it produced (`get_config`). Subclasses
     implement `_perturb`; `generate`, `run` and `craft` are final.
 
+    With `eps=None` there is no ball: the attack looks for the smallest
+    perturbation, and an image on which it fails comes back unchanged.
+
     Args:
-        eps: Float >= 0. Radius of the ball, in pixel units.
+        eps: Float >= 0, the radius of the ball in pixel units, or `None`.
         norm: `np.inf`, `2` or `1`. Defaults to `np.inf`.
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
@@ -83,7 +87,7 @@ class Attack:
     def __init__(
         self, eps=0.3, norm=np.inf, clip_min=0.0, clip_max=1.0, seed=0
     ):
-        if not (np.isfinite(eps) and eps >= 0):
+        if eps is not None and not (np.isfinite(eps) and eps >= 0):
             raise ValueError(
                 f"`eps` must be a finite number >= 0. Received: eps={eps}"
             )
@@ -93,27 +97,30 @@ class Attack:
                 f"Received: clip_min={clip_min}, clip_max={clip_max}"
             )
         self.norm = norms.check_norm(norm, self.norms)
-        if self.norm == np.inf and eps > clip_max - clip_min:
+        if eps and self.norm == np.inf and eps > clip_max - clip_min:
             raise ValueError(
                 f"`eps` is in pixel units, at most {clip_max - clip_min:g} "
                 f"for pixels in [{clip_min}, {clip_max}]. "
                 f"Received: eps={eps}. For images in 0..255 also set "
                 "`clip_max=255`."
             )
-        self.eps = float(eps)
+        self.eps = None if eps is None else float(eps)
         self.clip_min = float(clip_min)
         self.clip_max = float(clip_max)
         self.seed = int(seed)
 
     def get_config(self):
         """The constructor's arguments, as plain Python values."""
-        return {
+        config = {
             "eps": self.eps,
             "norm": "inf" if self.norm == np.inf else self.norm,
             "clip_min": self.clip_min,
             "clip_max": self.clip_max,
             "seed": self.seed,
         }
+        # A parameter that a subclass fixes is not an argument of its own.
+        accepted = inspect.signature(type(self)).parameters
+        return {k: v for k, v in config.items() if k in accepted}
 
     @classmethod
     def from_config(cls, config):
@@ -177,7 +184,7 @@ class Attack:
         else:
             labels = y
         function = self._compiled(wrapper, targeted, labels is None)
-        eps = tf.constant(self.eps, tf.float32)
+        eps = tf.constant(self.eps or 0.0, tf.float32)
         x_adv = np.empty_like(x)
         prediction = np.empty(len(x), "int64")
         success = np.empty(len(x), bool)
@@ -202,7 +209,7 @@ class Attack:
             logits_fn: Function from images to logits.
             x: Float tensor of images.
             labels: Integer tensor of shape `(batch,)`.
-            eps: Scalar tensor, the radius.
+            eps: Scalar tensor, the radius; ignored without a ball.
             seeds: Integer tensor of shape `(batch, 2)`.
             targeted: Whether `labels` are to be reached. Defaults to `False`.
 
@@ -219,12 +226,15 @@ class Attack:
     def _project(self, x, x_adv, eps):
         """`x_adv` moved into the ball around `x` and into the pixel range."""
         x_adv = tf.clip_by_value(x_adv, self.clip_min, self.clip_max)
+        if self.eps is None:
+            return x_adv
         delta = norms.project(x_adv - x, eps, self.norm)
         return tf.clip_by_value(x + delta, self.clip_min, self.clip_max)
 
     def _compiled(self, wrapper, targeted, guess_labels):
         config = self.get_config()
-        del config["eps"], config["seed"]
+        config.pop("eps", None)
+        config.pop("seed", None)
         key = (
             type(self),
             tuple(config.items()),
@@ -238,14 +248,26 @@ class Attack:
         return functions[key]
 
     def _compile(self, wrapper, targeted, guess_labels):
+        logits_fn = wrapper.get_logits
+
+        def predict(x):
+            return tf.argmax(logits_fn(x), -1, output_type=tf.int32)
+
         def run(x, labels, eps, seeds):
-            logits_fn = wrapper.get_logits
+            def succeeded(prediction):
+                hit = tf.equal(prediction, labels)
+                return hit if targeted else ~hit
+
             if guess_labels:
-                labels = tf.argmax(logits_fn(x), -1, output_type=tf.int32)
+                labels = predict(x)
             x_adv = self.craft(logits_fn, x, labels, eps, seeds, targeted)
-            prediction = tf.argmax(logits_fn(x_adv), -1)
-            hit = tf.equal(tf.cast(prediction, tf.int32), labels)
-            return x_adv, prediction, hit if targeted else ~hit
+            prediction = predict(x_adv)
+            success = succeeded(prediction)
+            if self.eps is None:
+                x_adv = tf.where(per_image(success, x), x_adv, x)
+                prediction = tf.where(success, prediction, predict(x))
+                success = succeeded(prediction)
+            return x_adv, prediction, success
 
         # A concrete function keeps the graph, not this closure: the cache
         # must not keep the model alive.
@@ -266,6 +288,11 @@ def loss_gradient(logits_fn, x, labels, targeted):
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     gradient = tape.gradient(loss, x)
     return -gradient if targeted else gradient
+
+
+def per_image(values, x):
+    """Shape `(batch,)` to one that broadcasts against the images `x`."""
+    return tf.reshape(values, [-1] + [1] * (len(x.shape) - 1))
 
 
 def _seeds(seed, index):

@@ -9,6 +9,9 @@ import pytest
 import tensorflow as tf
 from cleverhans.tf2.attacks.basic_iterative_method import basic_iterative_method
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
+from cleverhans.tf2.attacks.momentum_iterative_method import (
+    momentum_iterative_method,
+)
 from cleverhans.tf2.attacks.projected_gradient_descent import (
     projected_gradient_descent,
 )
@@ -26,6 +29,7 @@ CASES = [
     for attack in (
         attacks.FastGradientMethod,
         attacks.BasicIterativeMethod,
+        attacks.MomentumIterativeMethod,
         attacks.ProjectedGradientDescent,
     )
     for norm in attack.norms
@@ -159,6 +163,68 @@ def test_bim_is_cleverhans(norm, images):
     )
     ours = attack.generate(model, x, y)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", [np.inf, 2])
+def test_mim_is_cleverhans(norm, images):
+    x, y = images
+    # Away from 0 and 1: Cleverhans' MIM projects before it clips, its PGD
+    # and ours the other way round.
+    x = 0.4 + 0.2 * x
+    model = small_cnn()
+    theirs = momentum_iterative_method(
+        KerasModelWrapper(model),
+        tf.constant(x),
+        EPS[norm],
+        EPS[norm] / 4,
+        6,
+        norm,
+        clip_min=0.0,
+        clip_max=1.0,
+        y=tf.constant(y),
+        decay_factor=0.8,
+        sanity_checks=False,
+    )
+    attack = attacks.MomentumIterativeMethod(
+        EPS[norm], EPS[norm] / 4, 6, norm, decay_factor=0.8
+    )
+    ours = attack.generate(model, x, y)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_restarts_keep_what_an_earlier_one_found(trained, images):
+    x, y = images
+    model = trained["hard"]
+    found = [
+        attacks.ProjectedGradientDescent(
+            0.3, nb_iter=5, nb_restarts=count, seed=1
+        ).run(model, x, y)
+        for count in (1, 4)
+    ]
+    once, often = (result.success for result in found)
+    assert (often >= once).all() and often.sum() > once.sum()
+    # An image fooled by the first start keeps that example.
+    np.testing.assert_array_equal(found[0].x_adv[once], found[1].x_adv[once])
+
+
+def test_early_stop_finds_as_many_in_fewer_steps(images, trained):
+    steps = []
+
+    class Counting(attacks.ProjectedGradientDescent):
+        def _project(self, x, x_adv, eps):
+            tf.py_function(lambda: steps.append(1), [], [])
+            return super()._project(x, x_adv, eps)
+
+    x, y = images
+    model = trained["none"]
+    results = {}
+    for early_stop in (False, True):
+        steps.clear()
+        attack = Counting(0.3, nb_iter=40, early_stop=early_stop)
+        results[early_stop] = attack.run(model, x, y).success, len(steps)
+    assert (results[True][0] >= results[False][0]).all()
+    assert results[False][0].all(), "all images must fall for this test"
+    assert results[True][1] < results[False][1] / 2
 
 
 def test_pgd_is_cleverhans_from_the_same_start(images, monkeypatch):
@@ -318,8 +384,18 @@ def test_config_rebuilds_the_attack():
     again = type(attack).from_config(attack.get_config())
     assert repr(again) == repr(attack)
     assert "nb_iter=7" in repr(attack)
-    bim = attacks.BasicIterativeMethod()
-    assert repr(type(bim).from_config(bim.get_config())) == repr(bim)
+    for attack in (
+        attacks.BasicIterativeMethod(0.2, early_stop=True),
+        attacks.MomentumIterativeMethod(0.2, decay_factor=0.5),
+        attacks.FastGradientMethod(0.2, 1),
+    ):
+        again = type(attack).from_config(attack.get_config())
+        assert repr(again) == repr(attack)
+
+
+def test_decay_factor():
+    with pytest.raises(ValueError, match="`decay_factor` must be a finite"):
+        attacks.MomentumIterativeMethod(decay_factor=0)
 
 
 class TestContract:
@@ -361,6 +437,8 @@ class TestBadInput:
             ({"clip_min": 1.0}, "`clip_min` must be below `clip_max`"),
             ({"nb_iter": 0}, "`nb_iter` must be a whole number"),
             ({"nb_iter": 2.5}, "`nb_iter` must be a whole number"),
+            ({"nb_restarts": 0}, "`nb_restarts` must be a whole number"),
+            ({"nb_restarts": 2, "rand_init": False}, "needs `rand_init=True`"),
             ({"eps_iter": 0}, "`eps_iter` must be a finite number above 0"),
         ],
     )

@@ -16,6 +16,7 @@ NAMES = {
         "AttackResult",
         "BasicIterativeMethod",
         "FastGradientMethod",
+        "MomentumIterativeMethod",
         "ProjectedGradientDescent",
     },
     "datasets": {"Dataset", "load"},

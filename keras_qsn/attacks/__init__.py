@@ -4,6 +4,7 @@ from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.base import AttackResult
 from keras_qsn.attacks.gradient import BasicIterativeMethod
 from keras_qsn.attacks.gradient import FastGradientMethod
+from keras_qsn.attacks.gradient import MomentumIterativeMethod
 from keras_qsn.attacks.gradient import ProjectedGradientDescent
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "AttackResult",
     "BasicIterativeMethod",
     "FastGradientMethod",
+    "MomentumIterativeMethod",
     "ProjectedGradientDescent",
 ]

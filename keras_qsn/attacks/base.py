@@ -118,7 +118,10 @@ class Attack:
             "clip_max": self.clip_max,
             "seed": self.seed,
         }
-        # A parameter that a subclass fixes is not an argument of its own.
+        return self._own(config)
+
+    def _own(self, config):
+        """Without the parameters that a subclass fixes."""
         accepted = inspect.signature(type(self)).parameters
         return {k: v for k, v in config.items() if k in accepted}
 
@@ -250,24 +253,17 @@ class Attack:
     def _compile(self, wrapper, targeted, guess_labels):
         logits_fn = wrapper.get_logits
 
-        def predict(x):
-            return tf.argmax(logits_fn(x), -1, output_type=tf.int32)
-
         def run(x, labels, eps, seeds):
-            def succeeded(prediction):
-                hit = tf.equal(prediction, labels)
-                return hit if targeted else ~hit
-
             if guess_labels:
-                labels = predict(x)
+                labels = tf.argmax(logits_fn(x), -1, output_type=tf.int32)
             x_adv = self.craft(logits_fn, x, labels, eps, seeds, targeted)
-            prediction = predict(x_adv)
-            success = succeeded(prediction)
+            logits = logits_fn(x_adv)
             if self.eps is None:
-                x_adv = tf.where(per_image(success, x), x_adv, x)
-                prediction = tf.where(success, prediction, predict(x))
-                success = succeeded(prediction)
-            return x_adv, prediction, success
+                failed = ~fooled(logits, labels, targeted)
+                x_adv = tf.where(per_image(failed, x), x, x_adv)
+                logits = tf.where(failed[:, None], logits_fn(x), logits)
+            prediction = tf.argmax(logits, -1)
+            return x_adv, prediction, fooled(logits, labels, targeted)
 
         # A concrete function keeps the graph, not this closure: the cache
         # must not keep the model alive.
@@ -281,13 +277,19 @@ class Attack:
 
 
 def loss_gradient(logits_fn, x, labels, targeted):
-    """Gradient of the cross-entropy, per image, uphill for the attacker."""
+    """Gradient of the cross-entropy, uphill for the attacker, and logits."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         logits = tf.cast(logits_fn(x), tf.float32)
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     gradient = tape.gradient(loss, x)
-    return -gradient if targeted else gradient
+    return -gradient if targeted else gradient, logits
+
+
+def fooled(logits, labels, targeted):
+    """Whether the attack has what it wants, per image."""
+    hit = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
+    return hit if targeted else ~hit
 
 
 def per_image(values, x):

@@ -1,11 +1,16 @@
-"""Attacks that follow the gradient of the loss: FGSM, BIM, PGD."""
+"""Attacks that follow the gradient of the loss: FGSM, BIM, MIM, PGD."""
 
 import numpy as np
 import tensorflow as tf
 
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
+from keras_qsn.attacks.base import fooled
 from keras_qsn.attacks.base import loss_gradient
+from keras_qsn.attacks.base import per_image
+
+# Between the seeds of restarts, so that seeds in use do not share starts.
+_SEED_STRIDE = 1_000_003
 
 
 class FastGradientMethod(Attack):
@@ -42,7 +47,7 @@ class FastGradientMethod(Attack):
     norms = (np.inf, 2, 1)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
-        gradient = loss_gradient(logits_fn, x, labels, targeted)
+        gradient, _ = loss_gradient(logits_fn, x, labels, targeted)
         return x + eps * norms.steepest(gradient, self.norm)
 
 
@@ -51,6 +56,7 @@ class ProjectedGradientDescent(Attack):
 
     `x_0` uniform in the ball, then `nb_iter` times
     `x <- project(x + eps_iter * d(x))` with `d` as in `FastGradientMethod`.
+    Of several restarts, each image keeps the first that fools the model.
 
     Args:
         eps: Float >= 0. Radius of the ball. Defaults to `0.3`.
@@ -62,6 +68,11 @@ class ProjectedGradientDescent(Attack):
         clip_max: Largest pixel value. Defaults to `1.0`.
         rand_init: Whether to start at a random point. Defaults to `True`.
         seed: Integer. Decides each image's start, whatever the batch size.
+        nb_restarts: Integer >= 1. Defaults to `1`.
+        early_stop: Whether an image stops at its first adversarial example,
+            and a batch once all its images have; for accuracy under attack,
+            where only the existence of an example matters. Defaults to
+            `False`.
 
     Raises:
         ValueError: If a parameter is out of range.
@@ -80,6 +91,9 @@ class ProjectedGradientDescent(Attack):
         - Madry et al., 2018: https://arxiv.org/abs/1706.06083
     """
 
+    # Weight of past gradients in the direction; MomentumIterativeMethod's.
+    decay_factor = 0.0
+
     def __init__(
         self,
         eps=0.3,
@@ -90,50 +104,77 @@ class ProjectedGradientDescent(Attack):
         clip_max=1.0,
         rand_init=True,
         seed=0,
+        nb_restarts=1,
+        early_stop=False,
     ):
         super().__init__(eps, norm, clip_min, clip_max, seed)
-        if nb_iter != int(nb_iter) or nb_iter < 1:
-            raise ValueError(
-                "`nb_iter` must be a whole number of at least 1. "
-                f"Received: nb_iter={nb_iter}"
-            )
-        if eps_iter is not None and not (
-            np.isfinite(eps_iter) and eps_iter > 0
-        ):
+        if not (eps_iter is None or (np.isfinite(eps_iter) and eps_iter > 0)):
             raise ValueError(
                 "`eps_iter` must be a finite number above 0, or None for "
                 f"2.5 * eps / nb_iter. Received: eps_iter={eps_iter}"
             )
         self.eps_iter = eps_iter
-        self.nb_iter = int(nb_iter)
+        self.nb_iter = check_count("nb_iter", nb_iter)
+        self.nb_restarts = check_count("nb_restarts", nb_restarts)
         self.rand_init = bool(rand_init)
+        self.early_stop = bool(early_stop)
+        if self.nb_restarts > 1 and not self.rand_init:
+            raise ValueError(
+                "`nb_restarts` above 1 needs `rand_init=True`: without a "
+                "random start all restarts are the same. "
+                f"Received: nb_restarts={nb_restarts}"
+            )
 
     def get_config(self):
-        return {
+        config = {
             **super().get_config(),
             "eps_iter": self.eps_iter,
             "nb_iter": self.nb_iter,
             "rand_init": self.rand_init,
+            "nb_restarts": self.nb_restarts,
+            "early_stop": self.early_stop,
         }
+        return self._own(config)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
+        x_adv = self._descend(logits_fn, x, labels, eps, seeds, targeted)
+        for restart in range(1, self.nb_restarts):
+            done = fooled(logits_fn(x_adv), labels, targeted)
+            again = seeds + [restart * _SEED_STRIDE, 0]
+            another = self._descend(logits_fn, x, labels, eps, again, targeted)
+            x_adv = tf.where(per_image(done, x), x_adv, another)
+        return x_adv
+
+    def _descend(self, logits_fn, x, labels, eps, seeds, targeted):
         eps_iter = self.eps_iter
         if eps_iter is None:
             eps_iter = 2.5 * eps / self.nb_iter
 
-        def step(i, x_adv):
-            gradient = loss_gradient(logits_fn, x_adv, labels, targeted)
-            x_adv += eps_iter * norms.steepest(gradient, self.norm)
-            return i + 1, self._project(x, x_adv, eps)
+        def step(i, x_adv, momentum, running):
+            gradient, logits = loss_gradient(logits_fn, x_adv, labels, targeted)
+            if self.decay_factor:
+                momentum = self.decay_factor * momentum
+                momentum += norms.unit_mean(gradient)
+                gradient = momentum
+            moved = x_adv + eps_iter * norms.steepest(gradient, self.norm)
+            moved = self._project(x, moved, eps)
+            if self.early_stop:
+                running &= ~fooled(logits, labels, targeted)
+                moved = tf.where(per_image(running, x), moved, x_adv)
+            return i + 1, moved, momentum, running
 
         start = x
         if self.rand_init:
             start += eps * norms.sample(x.shape[1:], seeds, self.norm)
             start = self._project(x, start, eps)
+        momentum = tf.zeros_like(x) if self.decay_factor else tf.zeros([])
+        running = tf.ones_like(labels, tf.bool)
         return tf.while_loop(
-            lambda i, _: i < self.nb_iter,
+            lambda i, x_adv, momentum, running: (
+                (i < self.nb_iter) & tf.reduce_any(running)
+            ),
             step,
-            (0, start),
+            (0, start, momentum, running),
             parallel_iterations=1,
         )[1]
 
@@ -149,7 +190,7 @@ class BasicIterativeMethod(ProjectedGradientDescent):
         norm: `np.inf` or `2`. Defaults to `np.inf`.
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
-        seed: Integer; unused, since the attack is deterministic.
+        early_stop: As for `ProjectedGradientDescent`.
 
     Raises:
         ValueError: If a parameter is out of range.
@@ -174,13 +215,82 @@ class BasicIterativeMethod(ProjectedGradientDescent):
         norm=np.inf,
         clip_min=0.0,
         clip_max=1.0,
-        seed=0,
+        early_stop=False,
     ):
         super().__init__(
-            eps, eps_iter, nb_iter, norm, clip_min, clip_max, False, seed
+            eps,
+            eps_iter,
+            nb_iter,
+            norm,
+            clip_min,
+            clip_max,
+            rand_init=False,
+            early_stop=early_stop,
         )
 
+
+class MomentumIterativeMethod(BasicIterativeMethod):
+    """MIM: BIM along a running mean of gradients.
+
+    `g <- decay_factor * g + dJ/dx / mean|dJ/dx|`, and a step along the unit
+    direction of `g`.
+
+    Args:
+        eps: Float >= 0. Radius of the ball. Defaults to `0.3`.
+        eps_iter: Float > 0, size of one step. Defaults to `None`:
+            `2.5 * eps / nb_iter`.
+        nb_iter: Integer >= 1. Number of steps. Defaults to `10`.
+        norm: `np.inf` or `2`. Defaults to `np.inf`.
+        clip_min: Smallest pixel value. Defaults to `0.0`.
+        clip_max: Largest pixel value. Defaults to `1.0`.
+        early_stop: As for `ProjectedGradientDescent`.
+        decay_factor: Float > 0, the paper's mu. Defaults to `1.0`.
+
+    Raises:
+        ValueError: If a parameter is out of range.
+
+    Example:
+
+    >>> MomentumIterativeMethod(eps=0.1).decay_factor
+    1.0
+
+    Limitations:
+        Made for transfer; in white-box use PGD with restarts is stronger.
+
+    Reference:
+        - Dong et al., 2018: https://arxiv.org/abs/1710.06081
+    """
+
+    def __init__(
+        self,
+        eps=0.3,
+        eps_iter=None,
+        nb_iter=10,
+        norm=np.inf,
+        clip_min=0.0,
+        clip_max=1.0,
+        early_stop=False,
+        decay_factor=1.0,
+    ):
+        super().__init__(
+            eps, eps_iter, nb_iter, norm, clip_min, clip_max, early_stop
+        )
+        if not (np.isfinite(decay_factor) and decay_factor > 0):
+            raise ValueError(
+                "`decay_factor` must be a finite number above 0. "
+                f"Received: decay_factor={decay_factor}"
+            )
+        self.decay_factor = float(decay_factor)
+
     def get_config(self):
-        config = super().get_config()
-        del config["rand_init"]
-        return config
+        return {**super().get_config(), "decay_factor": self.decay_factor}
+
+
+def check_count(name, value):
+    """Return a whole number of at least 1, or say what came."""
+    if value != int(value) or value < 1:
+        raise ValueError(
+            f"`{name}` must be a whole number of at least 1. "
+            f"Received: {name}={value}"
+        )
+    return int(value)

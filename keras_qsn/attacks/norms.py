@@ -54,6 +54,14 @@ def steepest(gradient, norm):
     return tf.sign(gradient) * tied / _sum(tied)
 
 
+def unit_mean(gradient):
+    """The gradient over its mean magnitude."""
+    mean = tf.reduce_mean(
+        tf.abs(gradient), _pixel_axes(gradient), keepdims=True
+    )
+    return gradient / tf.maximum(_TINY, mean)
+
+
 def sample(shape, seeds, norm):
     """One point for each image, uniform in the unit ball.
 

@@ -177,7 +177,7 @@ def test_mim_is_cleverhans(norm, images):
         tf.constant(x),
         EPS[norm],
         EPS[norm] / 4,
-        6,
+        3,
         norm,
         clip_min=0.0,
         clip_max=1.0,
@@ -186,7 +186,7 @@ def test_mim_is_cleverhans(norm, images):
         sanity_checks=False,
     )
     attack = attacks.MomentumIterativeMethod(
-        EPS[norm], EPS[norm] / 4, 6, norm, decay_factor=0.8
+        EPS[norm], EPS[norm] / 4, 3, norm, decay_factor=0.8
     )
     ours = attack.generate(model, x, y)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)

@@ -4,6 +4,14 @@ Importing the package registers its layers with Keras, so that saved models
 load without `custom_objects`.
 """
 
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "keras_qsn needs Keras on TensorFlow. Received: the Keras backend "
+        f"'{keras.backend.backend()}'. Set KERAS_BACKEND=tensorflow."
+    )
+
 from keras_qsn import attacks
 from keras_qsn import datasets
 from keras_qsn import layers

@@ -163,7 +163,7 @@ def caption(results):
         "with one random start, through the exact gradient, seed "
         f"{s.seed}. Black-box: examples crafted on the undefended network. "
         "Worst case: per image, over the columns. No adaptive attack was "
-        "run: the true figures of quantized networks are lower."
+        "run: the true figures of quantized networks can only be lower."
     )
 
 

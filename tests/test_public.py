@@ -2,6 +2,8 @@
 
 import doctest
 import inspect
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -90,3 +92,16 @@ def test_layers_are_registered_with_the_package_name():
     ):
         registered = keras.saving.get_registered_name(layer)
         assert registered == f"keras_qsn>{layer.__name__}"
+
+
+def test_another_backend_is_refused():
+    script = (
+        "import keras, unittest.mock as mock\n"
+        "with mock.patch('keras.backend.backend', lambda: 'jax'):\n"
+        "    import keras_qsn"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "needs Keras on TensorFlow. Received: the Keras" in done.stderr

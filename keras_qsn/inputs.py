@@ -57,6 +57,20 @@ def check_images(x, low, high, model):
     return x
 
 
+def check_count(name, value, least=1):
+    """Return a whole number of at least `least`, or say what came.
+
+    Raises:
+        ValueError: If `value` is not such a number.
+    """
+    if not np.isfinite(value) or value != int(value) or value < least:
+        raise ValueError(
+            f"`{name}` must be a whole number of at least {least}. "
+            f"Received: {name}={value}"
+        )
+    return int(value)
+
+
 def check_labels(y, num_images, num_classes, what="y"):
     """Return labels as an int32 vector, or say what is wrong with them.
 

@@ -17,9 +17,11 @@ NAMES = {
         "Attack",
         "AttackResult",
         "BasicIterativeMethod",
+        "DeepFool",
         "FastGradientMethod",
         "MomentumIterativeMethod",
         "ProjectedGradientDescent",
+        "SaliencyMapMethod",
     },
     "datasets": {"Dataset", "load"},
     "layers": {

@@ -8,6 +8,7 @@ from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.base import fooled
 from keras_qsn.attacks.base import loss_gradient
 from keras_qsn.attacks.base import per_image
+from keras_qsn.inputs import check_count
 
 # Between the seeds of restarts, so that seeds in use do not share starts.
 _SEED_STRIDE = 1_000_003
@@ -150,31 +151,45 @@ class ProjectedGradientDescent(Attack):
         if eps_iter is None:
             eps_iter = 2.5 * eps / self.nb_iter
 
-        def step(i, x_adv, momentum, running):
-            gradient, logits = loss_gradient(logits_fn, x_adv, labels, targeted)
+        def move(image, x_adv, momentum, label):
+            gradient, logits = loss_gradient(logits_fn, x_adv, label, targeted)
             if self.decay_factor:
                 momentum = self.decay_factor * momentum
                 momentum += norms.unit_mean(gradient)
                 gradient = momentum
             moved = x_adv + eps_iter * norms.steepest(gradient, self.norm)
-            moved = self._project(x, moved, eps)
-            if self.early_stop:
-                running &= ~fooled(logits, labels, targeted)
-                moved = tf.where(per_image(running, x), moved, x_adv)
-            return i + 1, moved, momentum, running
+            return self._project(image, moved, eps), momentum, logits
+
+        def step(i, x_adv, momentum, running):
+            if not self.early_stop:
+                x_adv, momentum, _ = move(x, x_adv, momentum, labels)
+                return i + 1, x_adv, momentum, running
+            # Only the images still at work go through the model.
+            rows = tf.where(running)
+            image, before, push, label = (
+                tf.gather_nd(t, rows) for t in (x, x_adv, momentum, labels)
+            )
+            after, push, logits = move(image, before, push, label)
+            done = fooled(logits, label, targeted)
+            after = tf.where(per_image(done, x), before, after)
+            return (
+                i + 1,
+                tf.tensor_scatter_nd_update(x_adv, rows, after),
+                tf.tensor_scatter_nd_update(momentum, rows, push),
+                tf.tensor_scatter_nd_update(running, rows, ~done),
+            )
 
         start = x
         if self.rand_init:
             start += eps * norms.sample(x.shape[1:], seeds, self.norm)
             start = self._project(x, start, eps)
-        momentum = tf.zeros_like(x) if self.decay_factor else tf.zeros([])
-        running = tf.ones_like(labels, tf.bool)
+        momentum = tf.zeros_like(x if self.decay_factor else labels, x.dtype)
         return tf.while_loop(
             lambda i, x_adv, momentum, running: (
                 (i < self.nb_iter) & tf.reduce_any(running)
             ),
             step,
-            (0, start, momentum, running),
+            (0, start, momentum, tf.ones_like(labels, tf.bool)),
             parallel_iterations=1,
         )[1]
 
@@ -284,13 +299,3 @@ class MomentumIterativeMethod(BasicIterativeMethod):
 
     def get_config(self):
         return {**super().get_config(), "decay_factor": self.decay_factor}
-
-
-def check_count(name, value):
-    """Return a whole number of at least 1, or say what came."""
-    if value != int(value) or value < 1:
-        raise ValueError(
-            f"`{name}` must be a whole number of at least 1. "
-            f"Received: {name}={value}"
-        )
-    return int(value)

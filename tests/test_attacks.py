@@ -307,6 +307,13 @@ def test_projection_finds_the_nearest_point(norm):
     )
 
 
+def test_a_tiny_gradient_still_makes_a_full_step():
+    gradient = tf.constant([[3e-30, -4e-30], [0.0, 0.0]])
+    np.testing.assert_allclose(
+        norms.steepest(gradient, 2), [[0.6, -0.8], [0, 0]], rtol=1e-6
+    )
+
+
 @pytest.mark.parametrize("norm", [np.inf, 2])
 def test_random_starts_fill_the_ball(norm):
     seeds = np.stack([np.zeros(2000), np.arange(2000)], 1).astype("int32")
@@ -430,6 +437,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
+            ({"eps": None}, "`eps` must be a number: ProjectedGradientDesc"),
             ({"eps": -0.1}, "`eps` must be a finite number >= 0"),
             ({"eps": np.nan}, "`eps` must be a finite number >= 0"),
             ({"eps": 8}, r"at most 1 for pixels in \[0.0, 1.0\].*clip_max=255"),

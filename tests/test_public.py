@@ -16,12 +16,15 @@ NAMES = {
     "attacks": {
         "Attack",
         "AttackResult",
+        "AutoProjectedGradientDescent",
         "BasicIterativeMethod",
+        "CarliniWagnerL2",
         "DeepFool",
         "FastGradientMethod",
         "MomentumIterativeMethod",
         "ProjectedGradientDescent",
         "SaliencyMapMethod",
+        "SquareAttack",
     },
     "datasets": {"Dataset", "load"},
     "layers": {

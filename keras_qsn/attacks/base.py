@@ -50,7 +50,8 @@ class Attack:
     perturbation, and an image on which it fails comes back unchanged.
 
     Args:
-        eps: Float >= 0, the radius of the ball in pixel units, or `None`.
+        eps: Float >= 0, the radius of the ball in pixel units. `None` only
+            from subclasses whose constructor has no `eps`.
         norm: `np.inf`, `2` or `1`. Defaults to `np.inf`.
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
@@ -90,6 +91,11 @@ class Attack:
         if eps is not None and not (np.isfinite(eps) and eps >= 0):
             raise ValueError(
                 f"`eps` must be a finite number >= 0. Received: eps={eps}"
+            )
+        if eps is None and "eps" in inspect.signature(type(self)).parameters:
+            raise ValueError(
+                f"`eps` must be a number: {type(self).__name__} works inside "
+                "a ball. Received: eps=None"
             )
         if not clip_min < clip_max:
             raise ValueError(

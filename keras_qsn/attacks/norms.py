@@ -46,6 +46,12 @@ def steepest(gradient, norm):
     if norm == np.inf:
         return tf.sign(gradient)
     if norm == 2:
+        # Scaled first: the squares of a small gradient, which a quantizer
+        # leaves, would vanish and shorten the step.
+        largest = tf.reduce_max(
+            tf.abs(gradient), _pixel_axes(gradient), keepdims=True
+        )
+        gradient = tf.math.divide_no_nan(gradient, largest)
         return gradient / tf.sqrt(tf.maximum(_TINY, _sum(tf.square(gradient))))
     # All of the step on the pixels with the largest slope, in equal parts.
     magnitude = tf.abs(gradient)

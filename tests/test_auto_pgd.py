@@ -1,0 +1,248 @@
+"""APGD: ball, schedule, losses, peers, closed form, errors."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from conftest import linear_model
+from conftest import small_cnn
+from keras_qsn.attacks import auto_pgd
+from keras_qsn.attacks.auto_pgd import AutoProjectedGradientDescent
+from keras_qsn.attacks.base import loss_gradient
+from keras_qsn.attacks.gradient import ProjectedGradientDescent
+
+EPS = {np.inf: 0.1, 2: 1.0}
+KINDS = pytest.mark.parametrize(
+    ("norm", "loss"), [(n, loss) for n in EPS for loss in ("ce", "dlr")]
+)
+
+
+def make(norm=np.inf, loss="ce", eps=None, nb_iter=20, **kwargs):
+    eps = EPS[norm] if eps is None else eps
+    return AutoProjectedGradientDescent(eps, norm, loss, nb_iter, **kwargs)
+
+
+def sizes(delta, norm):
+    flat = delta.reshape(len(delta), -1).astype("float64")
+    return np.linalg.norm(flat, norm, axis=1)
+
+
+def predicted(model, x):
+    return np.asarray(model(x)).argmax(-1)
+
+
+@pytest.fixture
+def images(digits):
+    return digits.x_test[::20], digits.y_test[::20]
+
+
+@KINDS
+def test_stays_in_the_ball_and_eps_zero_is_the_identity(
+    norm, loss, trained, images
+):
+    x, y = images
+    for name in ("none", "hard"):
+        result = make(norm, loss).run(trained[name], x, y)
+        assert sizes(result.x_adv - x, norm).max() <= EPS[norm] * (1 + 1e-6)
+        assert result.x_adv.min() >= 0 and result.x_adv.max() <= 1
+        clean = (predicted(trained[name], x) != y).mean()
+        assert result.success.mean() > clean
+    still = make(norm, loss, eps=0.0).generate(trained["none"], x, y)
+    np.testing.assert_array_equal(still, x)
+
+
+@pytest.mark.parametrize("norm", [np.inf, 2])
+def test_fools_as_many_as_pgd_in_the_same_steps(norm, trained, digits):
+    x, y = digits.x_test[::5], digits.y_test[::5]
+    pgd = ProjectedGradientDescent(EPS[norm], nb_iter=40, norm=norm)
+    theirs = pgd.run(trained["none"], x, y).success.mean()
+    ours = make(norm, nb_iter=40).run(trained["none"], x, y).success.mean()
+    assert ours >= theirs > 0.4
+
+
+def test_more_starts_fool_no_fewer(trained, digits):
+    x, y = digits.x_test[::5], digits.y_test[::5]
+    one, three = (
+        make(loss="dlr", nb_restarts=n).run(trained["none"], x, y).success
+        for n in (1, 3)
+    )
+    # What the first start fools, later ones leave alone.
+    assert not (one & ~three).any() and three.sum() > one.sum()
+
+
+@KINDS
+def test_targeted_raises_the_rate_of_the_target(norm, loss, trained, images):
+    x, y = images
+    target = (y + 1) % 10
+    model = trained["none"]
+    result = make(norm, loss).run(model, x, y, y_target=target)
+    np.testing.assert_array_equal(result.success, result.prediction == target)
+    before = (predicted(model, x) == target).mean()
+    assert result.success.mean() > before
+
+
+@pytest.mark.parametrize("norm", [np.inf, 2])
+def test_reaches_the_best_point_of_a_linear_model(norm):
+    w = np.array([3.0, -1.0, 0.5, -2.0], "float32")
+    x = np.full((1, 4), 0.5, "float32")
+    model = linear_model(w, bias=-float(w @ x[0]) + 2.0)
+    found = make(norm, eps=0.1, nb_iter=60).generate(model, x, [1])[0]
+    wanted = np.sign(w) if norm == np.inf else w / np.linalg.norm(w)
+    np.testing.assert_allclose(found, x[0] - 0.1 * wanted, atol=2e-3)
+    assert w @ (found - x[0]) == pytest.approx(-0.1 * w @ wanted, rel=1e-4)
+
+
+def scaled(model, scale):
+    x = keras.Input((28, 28, 1))
+    return keras.Model(x, keras.layers.Rescaling(scale)(model(x)))
+
+
+def test_dlr_does_not_depend_on_the_scale_of_the_logits(trained, images):
+    x, y = images
+    right = predicted(trained["none"], x) == y
+    x, y = x[right], y[right]
+    steep = scaled(trained["none"], 1e4)
+    gradient, _ = loss_gradient(steep, tf.constant(x), tf.constant(y), False)
+    silent = np.abs(gradient.numpy()).max((1, 2, 3)) == 0
+    assert silent.mean() > 0.8
+    pgd = ProjectedGradientDescent(0.1, nb_iter=20, rand_init=False)
+    assert not pgd.run(steep, x, y).success[silent].any()
+    plain = make(loss="dlr").run(trained["none"], x, y).success
+    found = make(loss="dlr").run(steep, x, y).success
+    assert found[silent].mean() > 0.5
+    assert (found == plain).mean() > 0.9
+
+
+def test_the_unit_of_the_pixels_does_not_matter_in_l2(trained, images):
+    """However small it makes the gradient."""
+    x, y = images
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Rescaling(1e-8)]
+    )
+    model.add(trained["none"])
+    plain = make(2).run(trained["none"], x, y).success
+    found = make(2, eps=1e8, clip_max=1e8).run(model, 1e8 * x, y).success
+    assert (found == plain).mean() > 0.95 and plain.mean() > 0.3
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_dlr_is_the_formula(targeted):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(50, 6)).astype("float32")
+    labels = rng.integers(6, size=50)
+    found = make(loss="dlr")._loss(
+        tf.constant(logits), tf.constant(labels, tf.int32), targeted
+    )
+    for z, label, value in zip(logits, labels, found.numpy()):
+        top = np.sort(z)[::-1]
+        gap = np.delete(z, label).max() - z[label]
+        if targeted:
+            wanted = -gap / (top[0] - (top[2] + top[3]) / 2)
+        else:
+            wanted = gap / (top[0] - top[2])
+        assert value == pytest.approx(wanted, rel=1e-4)
+
+
+def test_checkpoints_are_those_of_the_paper():
+    windows = auto_pgd._windows(100)
+    points = [i for i, window in enumerate(windows) if window]
+    assert points == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert [w for w in windows if w] == np.diff([0, *points]).tolist()
+    for nb_iter in range(1, 30):
+        windows = auto_pgd._windows(nb_iter)
+        assert len(windows) == nb_iter + 1
+        assert sum(windows) == np.flatnonzero(windows)[-1]
+
+
+def test_keeps_the_best_point_and_halves_where_it_overshoots():
+    """Loss -|u - 0.0123|: a step that is never halved jumps across."""
+    x = tf.zeros((1, 1))
+    top = 0.0123
+
+    def logits_fn(x):
+        distance = tf.abs(x[:, 0] - top)
+        return tf.stack([5 + distance, 0 * distance], 1)
+
+    attack = make(eps=0.1, nb_iter=100, clip_min=-1.0)
+    arguments = (logits_fn, x, tf.constant([0]), tf.constant(0.1))
+    found = attack.craft(*arguments, tf.constant([[0, 0]]))
+    # Eight halvings of a step of 0.2, and the best point of the last.
+    assert abs(float(found[0, 0]) - top) < 0.002
+
+
+def test_one_pass_per_step_and_none_once_all_are_fooled(trained, images):
+    x, _ = images
+    passes = []
+
+    def counting(x):
+        passes.append(1)
+        return trained["none"](x)
+
+    def count(eps, labels):
+        passes.clear()
+        seeds = tf.constant([[0, i] for i in range(len(x))])
+        labels, eps = tf.constant(labels, tf.int32), tf.constant(eps)
+        make(nb_restarts=2).craft(counting, x, labels, eps, seeds)
+        return len(passes)
+
+    right = predicted(trained["none"], x)
+    assert count(0.001, right) == 2 * (20 + 1)
+    assert count(0.001, (right + 1) % 10) == 1
+    assert 1 < count(0.4, right) < 2 * (20 + 1)
+
+
+def test_same_seed_same_examples_whatever_the_batch_size(trained, images):
+    x, y = images
+    model = trained["none"]
+    attack = make(nb_iter=10, nb_restarts=2, seed=3)
+    whole = attack.generate(model, x, y)
+    np.testing.assert_array_equal(whole, attack.generate(model, x, y))
+    parts = attack.generate(model, x, y, batch_size=7)
+    np.testing.assert_allclose(whole, parts, atol=1e-5)
+    other = make(nb_iter=10, nb_restarts=2, seed=4).generate(model, x, y)
+    assert (other != whole).mean() > 0.1
+
+
+def test_eps_is_followed_by_a_shared_function(trained, images):
+    x, y = images
+    for eps in (0.02, 0.05):
+        x_adv = make(eps=eps).generate(trained["none"], x, y)
+        assert np.abs(x_adv - x).max() == pytest.approx(eps, abs=1e-6)
+
+
+def test_config_rebuilds_the_attack():
+    attack = make(2, "dlr", 0.5, 7, nb_restarts=3, rho=0.6, seed=9)
+    again = type(attack).from_config(attack.get_config())
+    assert again.get_config() == attack.get_config()
+    for part in ("loss='dlr'", "nb_iter=7", "nb_restarts=3", "rho=0.6"):
+        assert part in repr(again)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"eps": -1}, "`eps` must be a finite number >= 0. Received: eps=-1"),
+        ({"norm": 1}, "`norm` must be one of np.inf, 2. Received: norm=1"),
+        ({"loss": "cw"}, "`loss` must be 'ce' or 'dlr'. Received: loss='cw'"),
+        ({"nb_iter": 0}, "`nb_iter` must be a whole number of at least 1"),
+        ({"nb_iter": 2.5}, "`nb_iter` must be .* Received: nb_iter=2.5"),
+        ({"nb_restarts": 0}, "`nb_restarts` must be .* nb_restarts=0"),
+        ({"rho": 1.5}, "`rho` must be a number from 0 to 1. Received: rho=1.5"),
+        ({"rho": np.nan}, "`rho` must be a number from 0 to 1"),
+        ({"clip_min": 1.0}, "`clip_min` must be below `clip_max`"),
+    ],
+)
+def test_bad_parameters(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AutoProjectedGradientDescent(**arguments)
+
+
+def test_too_few_classes_for_dlr(images):
+    x, y = images[0], images[1] % 2
+    with pytest.raises(ValueError, match="fewer than 3 .* model of 2 classes"):
+        make(loss="dlr").generate(small_cnn(num_classes=2), x, y)
+    model = small_cnn(num_classes=3)
+    make(loss="dlr", nb_iter=1).generate(model, x, y)
+    with pytest.raises(ValueError, match="fewer than 4 .* model of 3 classes"):
+        make(loss="dlr").generate(model, x, y_target=y)

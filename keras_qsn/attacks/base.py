@@ -34,6 +34,9 @@ class AttackResult(typing.NamedTuple):
     success: np.ndarray
 
 
+# Logits of another batch size differ by less than this part of the largest.
+_ROUNDING = 1e-5
+
 # One compiled function for each model and kind of attack. Entries go when
 # their model does; attacks that differ in `eps` or `seed` alone share one.
 _COMPILED = weakref.WeakKeyDictionary()
@@ -259,17 +262,21 @@ class Attack:
     def _compile(self, wrapper, targeted, guess_labels):
         logits_fn = wrapper.get_logits
 
+        def succeeded(logits, labels):
+            hit = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
+            return hit if targeted else ~hit
+
         def run(x, labels, eps, seeds):
             if guess_labels:
                 labels = tf.argmax(logits_fn(x), -1, output_type=tf.int32)
             x_adv = self.craft(logits_fn, x, labels, eps, seeds, targeted)
             logits = logits_fn(x_adv)
             if self.eps is None:
-                failed = ~fooled(logits, labels, targeted)
+                failed = ~succeeded(logits, labels)
                 x_adv = tf.where(per_image(failed, x), x, x_adv)
                 logits = tf.where(failed[:, None], logits_fn(x), logits)
             prediction = tf.argmax(logits, -1)
-            return x_adv, prediction, fooled(logits, labels, targeted)
+            return x_adv, prediction, succeeded(logits, labels)
 
         # A concrete function keeps the graph, not this closure: the cache
         # must not keep the model alive.
@@ -292,10 +299,20 @@ def loss_gradient(logits_fn, x, labels, targeted):
     return -gradient if targeted else gradient, logits
 
 
+def margin_of(logits, labels, targeted):
+    """The attacker's lead in the logits, less what rounding may take."""
+    logits = tf.cast(logits, tf.float32)
+    is_label = tf.one_hot(labels, tf.shape(logits)[1], True, False, dtype=bool)
+    own = tf.gather(logits, labels, batch_dims=1)
+    other = tf.reduce_max(tf.where(is_label, -np.inf, logits), 1)
+    lead = own - other if targeted else other - own
+    largest = tf.reduce_max(tf.abs(logits), 1)
+    return lead - tf.stop_gradient(_ROUNDING * largest)
+
+
 def fooled(logits, labels, targeted):
-    """Whether the attack has what it wants, per image."""
-    hit = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
-    return hit if targeted else ~hit
+    """Whether an image is fooled and stays so in a batch of another size."""
+    return margin_of(logits, labels, targeted) > 0
 
 
 def per_image(values, x):

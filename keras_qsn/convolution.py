@@ -7,6 +7,9 @@ input, the direction TensorFlow's CPU kernels are slowest in.
 import keras
 import tensorflow as tf
 
+from keras_qsn.tracing import layers_of
+from keras_qsn.tracing import replaced
+
 
 @keras.saving.register_keras_serializable(package="keras_qsn")
 class FastConv2D(keras.layers.Conv2D):
@@ -42,41 +45,62 @@ class FastConv2D(keras.layers.Conv2D):
     """
 
     def convolution_op(self, inputs, kernel):
-        if self._sees_all(inputs):
-            size = inputs.shape[1] * inputs.shape[2] * inputs.shape[3]
-            flat = tf.reshape(inputs, [-1, size])
-            product = flat @ tf.reshape(kernel, [size, self.filters])
-            return product[:, None, None, :]
-        if self._gains_from_blocks(inputs):
-            return _strided(inputs, kernel, self.strides[0], self.padding)
-        return super().convolution_op(inputs, kernel)
+        return _convolve(self, inputs, kernel)
 
-    def _plain(self):
-        return (
-            self.data_format == "channels_last"
-            and self.dilation_rate == (1, 1)
-            and self.groups == 1
-        )
 
-    def _sees_all(self, inputs):
-        return (
-            self._plain()
-            and self.padding == "valid"
-            and tuple(inputs.shape[1:3]) == self.kernel_size
-        )
+def fast_convolutions(model):
+    """A context in which stock `Conv2D` layers compute as `FastConv2D`.
 
-    def _gains_from_blocks(self, inputs):
-        stride = self.strides[0]
-        return (
-            self._plain()
-            and None not in inputs.shape[1:3]
-            and self.padding in ("same", "valid")
-            and self.strides == (stride, stride)
-            and stride >= 2
-            and all(size % stride == 0 for size in self.kernel_size)
-            # With many channels the stock kernel is a large product already.
-            and inputs.shape[3] <= 16
-        )
+    For functions traced inside it.
+
+    Args:
+        model: Keras model; models inside it are reached too.
+    """
+    # Of the very class: a subclass may compute something else.
+    stock = [q for q in layers_of(model) if type(q) is keras.layers.Conv2D]
+    return replaced(stock, "convolution_op", _convolve)
+
+
+def _convolve(layer, inputs, kernel):
+    """`layer.convolution_op`, by the faster way where there is one."""
+    if _sees_all(layer, inputs):
+        size = inputs.shape[1] * inputs.shape[2] * inputs.shape[3]
+        flat = tf.reshape(inputs, [-1, size])
+        product = flat @ tf.reshape(kernel, [size, layer.filters])
+        return product[:, None, None, :]
+    if _gains_from_blocks(layer, inputs):
+        return _strided(inputs, kernel, layer.strides[0], layer.padding)
+    return keras.layers.Conv2D.convolution_op(layer, inputs, kernel)
+
+
+def _plain(layer):
+    return (
+        layer.data_format == "channels_last"
+        and layer.dilation_rate == (1, 1)
+        and layer.groups == 1
+    )
+
+
+def _sees_all(layer, inputs):
+    return (
+        _plain(layer)
+        and layer.padding == "valid"
+        and tuple(inputs.shape[1:3]) == layer.kernel_size
+    )
+
+
+def _gains_from_blocks(layer, inputs):
+    stride = layer.strides[0]
+    return (
+        _plain(layer)
+        and None not in inputs.shape[1:3]
+        and layer.padding in ("same", "valid")
+        and layer.strides == (stride, stride)
+        and stride >= 2
+        and all(size % stride == 0 for size in layer.kernel_size)
+        # With many channels the stock kernel is a large product already.
+        and inputs.shape[3] <= 16
+    )
 
 
 def _strided(inputs, kernel, stride, padding):

@@ -10,6 +10,8 @@ import zipfile
 import keras
 import numpy as np
 
+from keras_qsn.inputs import check_count
+
 NAMES = ("digits", "mnist", "cifar10")
 
 # Every fifth of the embedded digits, class by class, is a test image.
@@ -33,6 +35,57 @@ class Dataset(typing.NamedTuple):
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+
+
+class ShuffledBatches(keras.utils.PyDataset):
+    """Batches for `fit`, in an order that the seed alone decides.
+
+    `fit(x, y)` and `tf.data.Dataset.shuffle` also draw on global random
+    state, so that the same seed need not give the same weights. Call
+    `fit(batches, shuffle=False)`: it would shuffle them once more.
+
+    Args:
+        x: Array of images.
+        y: Array of labels.
+        batch_size: Integer >= 1.
+        seed: Integer.
+
+    Raises:
+        ValueError: If there are not as many labels as images.
+
+    Example:
+
+    >>> batches = ShuffledBatches(np.zeros((5, 4)), np.arange(5), 2, seed=0)
+    >>> [len(y) for _, y in batches]
+    [2, 2, 1]
+
+    Limitations:
+        A `fit` that goes on after an interrupt starts the order anew.
+    """
+
+    def __init__(self, x, y, batch_size, seed):
+        super().__init__()
+        if len(x) != len(y):
+            raise ValueError(
+                "`y` must have one label for each image. "
+                f"Received: {len(x)} images, {len(y)} labels."
+            )
+        self.x = x
+        self.y = y
+        self.batch_size = check_count("batch_size", batch_size)
+        self._rng = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self):
+        return -(-len(self.x) // self.batch_size)
+
+    def __getitem__(self, index):
+        start = index * self.batch_size
+        rows = self._order[start : start + self.batch_size]
+        return self.x[rows], self.y[rows]
+
+    def on_epoch_end(self):
+        self._order = self._rng.permutation(len(self.x))
 
 
 def load(name, data_dir=None):

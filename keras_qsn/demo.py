@@ -13,7 +13,6 @@ import pathlib
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_qsn import datasets
 from keras_qsn import report
@@ -232,13 +231,7 @@ def _train(name, x, y, settings, progress):
         keras.optimizers.Adam(1e-3),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    # Shuffled by a seed of its own: `fit(shuffle=True)` draws on global state.
-    batches = (
-        tf.data.Dataset.from_tensor_slices((x, y))
-        .shuffle(len(x), seed=settings.seed)
-        .batch(BATCH_SIZE)
-        .prefetch(2)
-    )
+    batches = datasets.ShuffledBatches(x, y, BATCH_SIZE, settings.seed)
     steps = settings.epochs * len(batches)
     seen = iter(range(1, steps + 1))
     net.fit(
@@ -377,7 +370,8 @@ def _accuracy_figure(results):
 def _image_figure(networks, x, y, settings):
     rows = {}
     for name, network in networks.items():
-        x_adv, prediction, _ = _pgd(settings, settings.eps).run(network, x, y)
+        attacked = _pgd(settings, settings.eps).run(network, x, y)
+        x_adv, prediction = attacked.x_adv, attacked.prediction
         clean = _predict(network, x)
         rows[name] = []
         for i in range(len(x)):

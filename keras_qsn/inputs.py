@@ -1,13 +1,54 @@
 """Checks of images and labels, shared by every public entry."""
 
 import numpy as np
+import tensorflow as tf
+
+
+def as_arrays(x, y=None):
+    """Return images and labels, out of a `tf.data.Dataset` where it is one.
+
+    Args:
+        x: Images; or a batched dataset of images, of pairs of images and
+            labels, or of triples with sample weights, which are dropped.
+        y: Labels, or `None`. Must be `None` where a dataset holds them.
+
+    Returns:
+        Images and labels as NumPy arrays; labels `None` if there are none.
+
+    Raises:
+        ValueError: If the dataset is endless or empty, or there are labels
+            twice.
+    """
+    if not isinstance(x, tf.data.Dataset):
+        return np.asarray(x), y
+    if x.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            "The dataset must end. Received: an endless `tf.data.Dataset`. "
+            "Take a number of batches of it, for example `dataset.take(8)`."
+        )
+    batches = [b if isinstance(b, tuple) else (b,) for b in x]
+    if not batches:
+        raise ValueError(
+            "The dataset must hold at least one batch of images. Received: "
+            "an empty `tf.data.Dataset`."
+        )
+    images, *labels = (np.concatenate(part) for part in zip(*batches))
+    if not labels:
+        return images, y
+    if y is not None:
+        raise ValueError(
+            "`y` must be None if the dataset holds the labels. Received: "
+            "labels in both."
+        )
+    return images, labels[0]
 
 
 def check_images(x, low, high, model):
     """Return images as a float32 array, or say what is wrong with them.
 
     Args:
-        x: Array or tensor of images, shape `(images, ...)`.
+        x: Array or tensor of images, shape `(images, ...)`; floats, or
+            uint8 where the range is 0 to 255.
         low: Smallest pixel value allowed.
         high: Largest pixel value allowed.
         model: Keras model the images are for.
@@ -21,11 +62,13 @@ def check_images(x, low, high, model):
             `[low, high]`, or the images do not fit the model.
     """
     x = np.asarray(x)
-    if not np.issubdtype(x.dtype, np.floating):
+    of_bytes = x.dtype == np.uint8 and (low, high) == (0, 255)
+    if not np.issubdtype(x.dtype, np.floating) and not of_bytes:
         raise TypeError(
             f"`x` must hold floating-point images in [{low}, {high}]. "
             f"Received: dtype={x.dtype}. Convert them first, for example "
-            '`x.astype("float32") / 255`.'
+            '`x.astype("float32") / 255`, or set `clip_max=255` for a model '
+            "that takes pixels from 0 to 255."
         )
     if x.ndim < 2 or len(x) == 0:
         raise ValueError(

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_qsn.convolution import FastConv2D
+from keras_qsn.tracing import layers_of
 
 
 def cleverhans_cnn(
@@ -147,7 +148,7 @@ class KerasModelWrapper:
                 f"Received: model '{model.name}' with {len(model.outputs)}"
             )
         self._logits_model = (
-            model if from_logits else _logits_model(model, model.name)
+            model if from_logits else _find_logits(model, model.name)
         )
         self._feature_models = {}
         shape = getattr(self._logits_model, "output_shape", None)
@@ -158,8 +159,21 @@ class KerasModelWrapper:
                 f"Received: model '{model.name}' with output shape {shape}"
             )
 
+    @classmethod
+    def of(cls, model):
+        """The wrapper around a model; itself if it is one already."""
+        return model if isinstance(model, cls) else cls(model)
+
     def __call__(self, x):
         return self.get_logits(x)
+
+    @property
+    def head(self):
+        """The dense layer that makes the logits; `None` if another does."""
+        kinds = (keras.layers.Dense, _LinearHead)
+        layers = [*layers_of(self._logits_model)]
+        found = [layer for layer in layers if isinstance(layer, kinds)]
+        return found[-1] if found else None
 
     def get_logits(self, x):
         """Class scores before the softmax, shape `(batch, classes)`."""
@@ -223,7 +237,7 @@ class _LinearHead(keras.layers.Layer):
         return x if self.dense.bias is None else x + self.dense.bias
 
 
-def _logits_model(model, name):
+def _find_logits(model, name):
     """`model` without the softmax at its end; itself where there is none."""
     if isinstance(model, keras.Sequential):
         layers = model.layers
@@ -243,7 +257,7 @@ def _logits_model(model, name):
         )
     last = layers[-1]
     if isinstance(last, keras.Model):
-        logits = _logits_model(last, name)
+        logits = _find_logits(last, name)
         if logits is last:
             return model
         return _replace_last(model, logits)

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn.attacks.base import Attack
+from keras_qsn.convolution import fast_convolutions
 from keras_qsn.inputs import check_images
 from keras_qsn.inputs import check_labels
 from keras_qsn.layers import QuantLayer
@@ -224,13 +225,14 @@ class QuSecNet(keras.Model):
         self._crafted.assign(first + count)
         index = first + tf.range(count)
         seeds = tf.stack([tf.fill([count], self.attack.seed), index], 1)
-        return self.attack.craft(
-            self._wrapper.get_logits,
-            tf.cast(x, tf.float32),
-            _class_numbers(y, self.model.output_shape[-1]),
-            tf.convert_to_tensor(eps, tf.float32),
-            seeds,
-        )
+        with fast_convolutions(self.model):
+            return self.attack.craft(
+                self.attack.view(self._wrapper),
+                tf.cast(x, tf.float32),
+                _class_numbers(y, self.model.output_shape[-1]),
+                tf.convert_to_tensor(eps, tf.float32),
+                seeds,
+            )
 
     def _update_adv_accuracy(self, y, y_pred, sample_weight):
         labels = _class_numbers(y, y_pred.shape[-1])

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qsn.convolution import FastConv2D
+from keras_qsn.convolution import fast_convolutions
 
 CASES = [
     case
@@ -100,3 +101,46 @@ def test_mixed_precision_and_xla():
     np.testing.assert_allclose(
         gradient(layer, False), gradient(full, False), atol=0.05
     )
+
+
+class Halved(keras.layers.Conv2D):
+    """A convolution that computes something else."""
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel) / 2
+
+
+def test_stock_layers_are_fast_for_a_while():
+    """Also inside other models; subclasses keep what they compute."""
+    inner = keras.Sequential([keras.layers.Conv2D(3, 7)])
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Conv2D(4, 8, strides=2, padding="same"),
+            Halved(4, 8, strides=2, padding="same"),
+            inner,
+        ]
+    )
+    x = tf.random.stateless_normal((2, 28, 28, 1), (0, 0))
+
+    def gradient_and_operations():
+        @tf.function(autograph=False)
+        def run(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = model(x)
+            return tape.gradient(y, x)
+
+        concrete = run.get_concrete_function(x)
+        return run(x), [op.type for op in concrete.graph.get_operations()]
+
+    stock, stock_operations = gradient_and_operations()
+    with pytest.raises(KeyError), fast_convolutions(model):
+        fast, operations = gradient_and_operations()
+        raise KeyError
+    np.testing.assert_allclose(fast, stock, rtol=1e-4, atol=1e-5)
+    assert stock_operations.count("Conv2DBackpropInput") == 3
+    assert operations.count("DepthToSpace") == 1
+    assert operations.count("MatMul") > stock_operations.count("MatMul")
+    np.testing.assert_array_equal(gradient_and_operations()[0], stock)
+    assert gradient_and_operations()[1] == stock_operations

@@ -110,3 +110,30 @@ class TestBadInput:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(ImportError, match=r"pip install 'keras_qsn\[demo"):
             datasets.load("digits")
+
+
+class TestShuffledBatches:
+    def epochs(self, seed, count=3):
+        x, y = np.arange(20.0)[:, None], np.arange(10)
+        batches = datasets.ShuffledBatches(x[:10], y, 4, seed)
+        found = []
+        for _ in range(count):
+            parts = [batches[i] for i in range(len(batches))]
+            assert [len(part) for _, part in parts] == [4, 4, 2]
+            images, labels = (np.concatenate(p) for p in zip(*parts))
+            np.testing.assert_array_equal(images[:, 0], labels)
+            assert sorted(labels) == list(range(10))
+            found.append(labels.tolist())
+            batches.on_epoch_end()
+        return found
+
+    def test_the_seed_alone_decides(self):
+        keras.utils.set_random_seed(1)
+        first = self.epochs(0)
+        keras.utils.set_random_seed(2)
+        assert self.epochs(0) == first != self.epochs(1)
+        assert first[0] != first[1]
+
+    def test_one_label_for_each_image(self):
+        with pytest.raises(ValueError, match="3 images, 2 labels"):
+            datasets.ShuffledBatches(np.zeros((3, 4)), [0, 1], 2, 0)

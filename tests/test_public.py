@@ -15,6 +15,7 @@ import keras_qsn as qsn
 NAMES = {
     "attacks": {
         "Attack",
+        "AttackInterrupted",
         "AttackResult",
         "AutoProjectedGradientDescent",
         "BasicIterativeMethod",
@@ -26,7 +27,7 @@ NAMES = {
         "SaliencyMapMethod",
         "SquareAttack",
     },
-    "datasets": {"Dataset", "load"},
+    "datasets": {"Dataset", "ShuffledBatches", "load"},
     "layers": {
         "ConstantQuantization",
         "EquallySpaced",

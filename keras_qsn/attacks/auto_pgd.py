@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.base import fooled
-from keras_qsn.attacks.base import per_image
+from keras_qsn.attacks.objectives import fooled
+from keras_qsn.attacks.objectives import per_image
 from keras_qsn.inputs import check_count
 
 _MOMENTUM = 0.75
@@ -92,6 +92,7 @@ class AutoProjectedGradientDescent(Attack):
                 f"`rho` must be a number from 0 to 1. Received: rho={rho}"
             )
         self.loss = loss
+        self.follows = "cross_entropy" if loss == "ce" else "margin"
         self.nb_iter = check_count("nb_iter", nb_iter)
         self.nb_restarts = check_count("nb_restarts", nb_restarts)
         self.rho = float(rho)
@@ -127,7 +128,7 @@ class AutoProjectedGradientDescent(Attack):
                 tape.watch(s.x)
                 logits = tf.cast(logits_fn(s.x), tf.float32)
                 loss = self._loss(logits, label, targeted)
-            gradient = tape.gradient(loss, s.x)
+            gradient = tape.gradient(loss, s.x, unconnected_gradients="zero")
             hit = fooled(logits, label, targeted)
             better = hit | (loss > s.best_loss)
             best = _where(better, s.x, s.best)

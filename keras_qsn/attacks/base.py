@@ -6,36 +6,25 @@ subclass can leave the threat model or report a success that is none.
 """
 
 import inspect
-import typing
+import warnings
 import weakref
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_qsn.attacks import norms
+from keras_qsn.attacks.objectives import loss_gradient
+from keras_qsn.attacks.objectives import margin_gradient
+from keras_qsn.attacks.objectives import per_image
+from keras_qsn.attacks.result import AttackInterrupted
+from keras_qsn.attacks.result import AttackResult
+from keras_qsn.convolution import fast_convolutions
+from keras_qsn.inputs import as_arrays
+from keras_qsn.inputs import check_count
 from keras_qsn.inputs import check_images
 from keras_qsn.inputs import check_labels
 from keras_qsn.models import KerasModelWrapper
-
-
-class AttackResult(typing.NamedTuple):
-    """What an attack did to each image.
-
-    Attributes:
-        x_adv: Images after the attack, float32, same shape as the input.
-        prediction: Class the model gives each of them, int.
-        success: Boolean: whether that class is wrong (untargeted) or the
-            target (targeted).
-    """
-
-    x_adv: np.ndarray
-    prediction: np.ndarray
-    success: np.ndarray
-
-
-# Logits of another batch size differ by less than this part of the largest.
-_ROUNDING = 1e-5
+from keras_qsn.progress import ImageProgress
 
 # One compiled function for each model and kind of attack. Entries go when
 # their model does; attacks that differ in `eps` or `seed` alone share one.
@@ -77,6 +66,8 @@ class Attack:
     """
 
     norms = (np.inf, 2)
+    # Whose gradient the attack follows: "cross_entropy", "margin" or None.
+    follows = None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -146,42 +137,70 @@ class Attack:
         return f"{type(self).__name__}({arguments})"
 
     def generate(
-        self, model, x, y=None, y_target=None, batch_size=128, callback=None
+        self,
+        model,
+        x,
+        y=None,
+        y_target=None,
+        batch_size=128,
+        callback=None,
+        verbose="auto",
     ):
         """Adversarial examples for the images `x`.
 
         Args:
             model: Keras classifier, or a `KerasModelWrapper` around one.
-            x: Float images in `[clip_min, clip_max]`.
+            x: Float images in `[clip_min, clip_max]` (uint8 where that range
+                is 0 to 255), or a batched `tf.data.Dataset` of images or of
+                images and labels.
             y: True classes, integers or one-hot. Defaults to `None`: the
-                model's own predictions, which avoids label leaking.
+                labels of the dataset, or else the model's own predictions,
+                which avoids label leaking.
             y_target: Classes to reach; makes the attack targeted.
             batch_size: Images attacked at once. Defaults to `128`.
             callback: Optional function called with the number of images
                 finished after each batch.
+            verbose: `0`, `1` or `"auto"`: a progress bar never, always, or
+                for more than one batch of over a second. Defaults to
+                `"auto"`.
 
         Returns:
-            A float32 NumPy array of the shape of `x`.
+            A float32 NumPy array of the shape of the images.
 
         Raises:
+            AttackInterrupted: On Ctrl-C, with what was finished. It is a
+                `KeyboardInterrupt`.
             TypeError: If the images are not floating-point numbers.
-            ValueError: If images or labels are out of range or do not fit.
+            ValueError: If images or labels are out of range or do not fit,
+                or the model returns numbers that are not finite.
         """
-        return self.run(model, x, y, y_target, batch_size, callback).x_adv
+        return self.run(
+            model, x, y, y_target, batch_size, callback, verbose
+        ).x_adv
 
     def run(
-        self, model, x, y=None, y_target=None, batch_size=128, callback=None
+        self,
+        model,
+        x,
+        y=None,
+        y_target=None,
+        batch_size=128,
+        callback=None,
+        verbose="auto",
     ):
         """Like `generate`, with each image's prediction and success.
 
         Success is judged on the returned images, after projection, clipping
-        and the cast to float32.
+        and the cast to float32. Images the attack was blind on are warned of.
 
         Returns:
             An `AttackResult`.
         """
-        wrapper = _wrap(model)
+        wrapper = KerasModelWrapper.of(model)
+        batch_size = check_count("batch_size", batch_size)
+        x, y = as_arrays(x, y)
         x = check_images(x, self.clip_min, self.clip_max, wrapper.model)
+        self._check_eps(x)
         num_classes = int(wrapper(x[:1]).shape[-1])
         if y is not None:
             y = check_labels(y, len(x), num_classes)
@@ -197,28 +216,86 @@ class Attack:
             labels = y
         function = self._compiled(wrapper, targeted, labels is None)
         eps = tf.constant(self.eps or 0.0, tf.float32)
-        x_adv = np.empty_like(x)
-        prediction = np.empty(len(x), "int64")
-        success = np.empty(len(x), bool)
-        for start in range(0, len(x), batch_size):
-            batch = slice(start, min(start + batch_size, len(x)))
-            index = np.arange(batch.start, batch.stop)
-            given = index * 0 if labels is None else labels[batch]
-            x_adv[batch], prediction[batch], success[batch] = function(
-                tf.constant(x[batch]),
-                tf.constant(given, tf.int32),
-                eps,
-                tf.constant(_seeds(self.seed, index)),
+        result = AttackResult(
+            np.empty_like(x),
+            np.empty(len(x), "int64"),
+            np.empty(len(x), bool),
+            np.empty(len(x), bool),
+        )
+        progress = ImageProgress(len(x), callback, verbose)
+        done = 0
+        try:
+            while done < len(x):
+                batch = slice(done, min(done + batch_size, len(x)))
+                index = np.arange(batch.start, batch.stop)
+                given = index * 0 if labels is None else labels[batch]
+                *found, slope = function(
+                    tf.constant(x[batch]),
+                    tf.constant(given, tf.int32),
+                    eps,
+                    tf.constant(_seeds(self.seed, index)),
+                )
+                slope = slope.numpy()
+                self._check_finite(slope)
+                for whole, part in zip(result, (*found, slope == 0)):
+                    whole[batch] = part
+                done = batch.stop
+                progress(done)
+        except KeyboardInterrupt as error:
+            finished = AttackResult(*(values[:done] for values in result))
+            raise AttackInterrupted(finished) from error
+        self._warn_if_blind(result)
+        return result
+
+    def _check_eps(self, x):
+        """Refuse a ball that holds every image."""
+        scale, pixels = self.clip_max - self.clip_min, x[0].size
+        largest = norms.diameter(self.norm, pixels) * scale
+        if self.eps is not None and self.eps > largest:
+            raise ValueError(
+                f"`eps` must be at most {largest:.6g}, the distance of the "
+                f"farthest images of {pixels} pixels in [{self.clip_min}, "
+                f"{self.clip_max}] in the L{self.norm} norm. "
+                f"Received: eps={self.eps}"
             )
-            if callback is not None:
-                callback(batch.stop)
-        return AttackResult(x_adv, prediction, success)
+
+    def _check_finite(self, slope):
+        bad = int((~np.isfinite(slope)).sum())
+        if bad:
+            raise ValueError(
+                "The model's logits, or their gradient at the image, must be "
+                f"finite. Received: NaN or infinite for {bad} of "
+                f"{len(slope)} images. Look for diverged weights, a division "
+                "by zero or a logarithm of zero in the model."
+            )
+
+    def _warn_if_blind(self, result):
+        blind, failed = result.blind, ~result.success
+        if (blind & failed).any():
+            warnings.warn(
+                f"{type(self).__name__} found a gradient of zero at "
+                f"{int(blind.sum())} of {len(blind)} images and failed on "
+                f"{int((blind & failed).sum())} of them, which says nothing "
+                "of their robustness: the model hides its gradient. Use "
+                "attacks that need none, such as SquareAttack.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def view(self, wrapper):
+        """What the attack sees of a model: the `logits_fn` of `craft`.
+
+        The logits, unless a subclass attacks something else, such as another
+        model or the network behind a quantizer. Success is always judged on
+        the model itself.
+        """
+        return wrapper.get_logits
 
     def craft(self, logits_fn, x, labels, eps, seeds, targeted=False):
         """The attack as a tensor function, for use in a training step.
 
         Args:
-            logits_fn: Function from images to logits.
+            logits_fn: Function from images to logits: the attack's `view`.
             x: Float tensor of images.
             labels: Integer tensor of shape `(batch,)`.
             eps: Scalar tensor, the radius; ignored without a ball.
@@ -244,23 +321,25 @@ class Attack:
         return tf.clip_by_value(x + delta, self.clip_min, self.clip_max)
 
     def _compiled(self, wrapper, targeted, guess_labels):
-        config = self.get_config()
-        config.pop("eps", None)
-        config.pop("seed", None)
-        key = (
-            type(self),
-            tuple(config.items()),
-            wrapper.from_logits,
-            targeted,
-            guess_labels,
-        )
-        functions = _COMPILED.setdefault(wrapper.model, {})
+        functions = self._functions(wrapper.model)
+        key = (self._cache_key(), wrapper.from_logits, targeted, guess_labels)
         if key not in functions:
             functions[key] = self._compile(wrapper, targeted, guess_labels)
         return functions[key]
 
+    def _functions(self, model):
+        """The compiled functions for a model."""
+        return _COMPILED.setdefault(model, {})
+
+    def _cache_key(self):
+        """What attacks that share a compiled function have in common."""
+        config = self.get_config()
+        config.pop("eps", None)
+        config.pop("seed", None)
+        return type(self), *config.items()
+
     def _compile(self, wrapper, targeted, guess_labels):
-        logits_fn = wrapper.get_logits
+        logits_fn, view = wrapper.get_logits, self.view(wrapper)
 
         def succeeded(logits, labels):
             hit = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
@@ -269,55 +348,38 @@ class Attack:
         def run(x, labels, eps, seeds):
             if guess_labels:
                 labels = tf.argmax(logits_fn(x), -1, output_type=tf.int32)
-            x_adv = self.craft(logits_fn, x, labels, eps, seeds, targeted)
+            x_adv = self.craft(view, x, labels, eps, seeds, targeted)
             logits = logits_fn(x_adv)
             if self.eps is None:
                 failed = ~succeeded(logits, labels)
                 x_adv = tf.where(per_image(failed, x), x, x_adv)
                 logits = tf.where(failed[:, None], logits_fn(x), logits)
             prediction = tf.argmax(logits, -1)
-            return x_adv, prediction, succeeded(logits, labels)
+            slope = self._slope(view, x, labels, targeted)
+            # Not finite where the logits are not.
+            slope += 0 * tf.reduce_sum(tf.cast(logits, tf.float32), 1)
+            return x_adv, prediction, succeeded(logits, labels), slope
 
         # A concrete function keeps the graph, not this closure: the cache
         # must not keep the model alive.
         shape = wrapper.model.input_shape
-        return tf.function(run, autograph=False).get_concrete_function(
-            tf.TensorSpec([None, *shape[1:]], tf.float32),
-            tf.TensorSpec([None], tf.int32),
-            tf.TensorSpec([], tf.float32),
-            tf.TensorSpec([None, 2], tf.int32),
-        )
+        with fast_convolutions(wrapper.model):
+            return tf.function(run, autograph=False).get_concrete_function(
+                tf.TensorSpec([None, *shape[1:]], tf.float32),
+                tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([], tf.float32),
+                tf.TensorSpec([None, 2], tf.int32),
+            )
 
-
-def loss_gradient(logits_fn, x, labels, targeted):
-    """Gradient of the cross-entropy, uphill for the attacker, and logits."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(x)
-        logits = tf.cast(logits_fn(x), tf.float32)
-        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    gradient = tape.gradient(loss, x)
-    return -gradient if targeted else gradient, logits
-
-
-def margin_of(logits, labels, targeted):
-    """The attacker's lead in the logits, less what rounding may take."""
-    logits = tf.cast(logits, tf.float32)
-    is_label = tf.one_hot(labels, tf.shape(logits)[1], True, False, dtype=bool)
-    own = tf.gather(logits, labels, batch_dims=1)
-    other = tf.reduce_max(tf.where(is_label, -np.inf, logits), 1)
-    lead = own - other if targeted else other - own
-    largest = tf.reduce_max(tf.abs(logits), 1)
-    return lead - tf.stop_gradient(_ROUNDING * largest)
-
-
-def fooled(logits, labels, targeted):
-    """Whether an image is fooled and stays so in a batch of another size."""
-    return margin_of(logits, labels, targeted) > 0
-
-
-def per_image(values, x):
-    """Shape `(batch,)` to one that broadcasts against the images `x`."""
-    return tf.reshape(values, [-1] + [1] * (len(x.shape) - 1))
+    def _slope(self, logits_fn, x, labels, targeted):
+        """Largest part of the gradient that the attack starts from."""
+        if self.follows is None:
+            return tf.ones_like(labels, tf.float32)
+        gradient_of = {
+            "cross_entropy": loss_gradient,
+            "margin": margin_gradient,
+        }[self.follows]
+        return norms.size(gradient_of(logits_fn, x, labels, targeted)[0], 1)
 
 
 def _seeds(seed, index):
@@ -326,14 +388,3 @@ def _seeds(seed, index):
     seeds[:, 0] = seed
     seeds[:, 1] = index
     return seeds
-
-
-def _wrap(model):
-    if isinstance(model, KerasModelWrapper):
-        return model
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` must be a Keras model or a `KerasModelWrapper`. "
-            f"Received: {model!r} of type {type(model).__name__}"
-        )
-    return KerasModelWrapper(model)

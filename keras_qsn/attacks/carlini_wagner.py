@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.base import margin_of
-from keras_qsn.attacks.base import per_image
+from keras_qsn.attacks.objectives import margin_of
+from keras_qsn.attacks.objectives import per_image
 from keras_qsn.inputs import check_count
 
 # Keeps the inverse of tanh finite for black and white pixels.
@@ -70,6 +70,8 @@ class CarliniWagnerL2(Attack):
     Reference:
         - Carlini & Wagner, 2017: https://arxiv.org/abs/1608.04644
     """
+
+    follows = "margin"
 
     def __init__(
         self,

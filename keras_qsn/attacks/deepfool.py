@@ -5,8 +5,9 @@ import tensorflow as tf
 
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.base import fooled
-from keras_qsn.attacks.base import per_image
+from keras_qsn.attacks.objectives import fooled
+from keras_qsn.attacks.objectives import likeliest_others
+from keras_qsn.attacks.objectives import per_image
 from keras_qsn.inputs import check_count
 
 # Cleverhans' push across a boundary, in logits: a tie is no success.
@@ -51,6 +52,8 @@ class DeepFool(Attack):
     Reference:
         - Moosavi-Dezfooli et al., 2016: https://arxiv.org/abs/1511.04599
     """
+
+    follows = "margin"
 
     def __init__(
         self,
@@ -144,17 +147,10 @@ class DeepFool(Attack):
             ]
         nearest, direction = tf.fill(tf.shape(labels), np.inf), tf.zeros_like(x)
         for gap in gaps:
-            w = tape.gradient(gap, x)
+            w = tape.gradient(gap, x, unconnected_gradients="zero")
             length = norms.size(w, 1 if self.norm == np.inf else 2)
             distance = (tf.abs(gap) + _MARGIN) / length
             nearer = distance < nearest
             nearest = tf.where(nearer, distance, nearest)
             direction = tf.where(per_image(nearer, x), w, direction)
         return logits, nearest, direction
-
-
-def likeliest_others(logits, labels, count):
-    """The `count` likeliest classes but the label, likeliest first."""
-    own = tf.one_hot(labels, logits.shape[-1], True, False)
-    logits = tf.where(own, -np.inf, tf.cast(logits, tf.float32))
-    return tf.math.top_k(logits, count).indices

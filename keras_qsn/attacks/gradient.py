@@ -5,9 +5,9 @@ import tensorflow as tf
 
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.base import fooled
-from keras_qsn.attacks.base import loss_gradient
-from keras_qsn.attacks.base import per_image
+from keras_qsn.attacks.objectives import fooled
+from keras_qsn.attacks.objectives import loss_gradient
+from keras_qsn.attacks.objectives import per_image
 from keras_qsn.inputs import check_count
 
 # Between the seeds of restarts, so that seeds in use do not share starts.
@@ -46,6 +46,7 @@ class FastGradientMethod(Attack):
     """
 
     norms = (np.inf, 2, 1)
+    follows = "cross_entropy"
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         gradient, _ = loss_gradient(logits_fn, x, labels, targeted)
@@ -92,6 +93,7 @@ class ProjectedGradientDescent(Attack):
         - Madry et al., 2018: https://arxiv.org/abs/1706.06083
     """
 
+    follows = "cross_entropy"
     # Weight of past gradients in the direction; MomentumIterativeMethod's.
     decay_factor = 0.0
 
@@ -146,13 +148,19 @@ class ProjectedGradientDescent(Attack):
             x_adv = tf.where(per_image(done, x), x_adv, another)
         return x_adv
 
+    def _at(self, logits_fn, step):
+        """The logits that are differentiated in a step."""
+        return logits_fn
+
     def _descend(self, logits_fn, x, labels, eps, seeds, targeted):
         eps_iter = self.eps_iter
         if eps_iter is None:
             eps_iter = 2.5 * eps / self.nb_iter
 
-        def move(image, x_adv, momentum, label):
-            gradient, logits = loss_gradient(logits_fn, x_adv, label, targeted)
+        def move(i, image, x_adv, momentum, label):
+            gradient, logits = loss_gradient(
+                self._at(logits_fn, i), x_adv, label, targeted
+            )
             if self.decay_factor:
                 momentum = self.decay_factor * momentum
                 momentum += norms.unit_mean(gradient)
@@ -162,14 +170,14 @@ class ProjectedGradientDescent(Attack):
 
         def step(i, x_adv, momentum, running):
             if not self.early_stop:
-                x_adv, momentum, _ = move(x, x_adv, momentum, labels)
+                x_adv, momentum, _ = move(i, x, x_adv, momentum, labels)
                 return i + 1, x_adv, momentum, running
             # Only the images still at work go through the model.
             rows = tf.where(running)
             image, before, push, label = (
                 tf.gather_nd(t, rows) for t in (x, x_adv, momentum, labels)
             )
-            after, push, logits = move(image, before, push, label)
+            after, push, logits = move(i, image, before, push, label)
             done = fooled(logits, label, targeted)
             after = tf.where(per_image(done, x), before, after)
             return (

@@ -31,6 +31,11 @@ def size(delta, norm):
     return tf.reduce_sum(tf.abs(flat), 1)
 
 
+def diameter(norm, num_pixels):
+    """The distance of opposite corners of the unit cube of pixels."""
+    return 1.0 if norm == np.inf else num_pixels ** (1.0 / norm)
+
+
 def project(delta, eps, norm):
     """The nearest perturbation inside the ball of radius `eps`."""
     if norm == np.inf:

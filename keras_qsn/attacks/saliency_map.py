@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.base import fooled
-from keras_qsn.attacks.deepfool import likeliest_others
+from keras_qsn.attacks.objectives import fooled
+from keras_qsn.attacks.objectives import likeliest_others
 
 
 class SaliencyMapMethod(Attack):
@@ -49,6 +49,7 @@ class SaliencyMapMethod(Attack):
     # The distance is the number of changed pixels, of which L1 is the nearest
     # relative; with no ball, the base class never measures it.
     norms = (1,)
+    follows = "margin"
 
     def __init__(self, theta=1.0, gamma=1.0, clip_min=0.0, clip_max=1.0):
         super().__init__(None, 1, clip_min, clip_max, 0)
@@ -132,7 +133,10 @@ def _saliency(logits_fn, x, goals):
         goal = tf.gather(logits, goals, batch_dims=1)
         others = tf.reduce_sum(logits, 1) - goal
     shape = [-1, int(np.prod(x.shape[1:]))]
-    a, b = (tf.reshape(tape.gradient(z, x), shape) for z in (goal, others))
+    a, b = (
+        tf.reshape(tape.gradient(z, x, unconnected_gradients="zero"), shape)
+        for z in (goal, others)
+    )
     return logits, a, b
 
 

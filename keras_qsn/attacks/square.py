@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.base import fooled
-from keras_qsn.attacks.base import per_image
+from keras_qsn.attacks.objectives import fooled
+from keras_qsn.attacks.objectives import per_image
 from keras_qsn.inputs import check_count
 
 # Queries, of 10 000, after which the share of changed pixels is halved.

@@ -1,0 +1,59 @@
+"""What attacks raise, cross-entropy or margin, and when they succeed."""
+
+import numpy as np
+import tensorflow as tf
+
+# Logits of another batch size differ by less than this part of the largest.
+_ROUNDING = 1e-5
+
+
+def cross_entropy(logits, labels, targeted):
+    """The attacker's gain: of the label's cross-entropy, less the target's."""
+    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    return -loss if targeted else loss
+
+
+def loss_gradient(logits_fn, x, labels, targeted):
+    """Gradient of the cross-entropy, uphill for the attacker, and logits."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        logits = tf.cast(logits_fn(x), tf.float32)
+        loss = cross_entropy(logits, labels, targeted)
+    return tape.gradient(loss, x, unconnected_gradients="zero"), logits
+
+
+def margin_gradient(logits_fn, x, labels, targeted):
+    """Gradient of the attacker's lead, and logits."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        logits = logits_fn(x)
+        margin = margin_of(logits, labels, targeted)
+    return tape.gradient(margin, x, unconnected_gradients="zero"), logits
+
+
+def margin_of(logits, labels, targeted):
+    """The attacker's lead in the logits, less what rounding may take."""
+    logits = tf.cast(logits, tf.float32)
+    is_label = tf.one_hot(labels, tf.shape(logits)[1], True, False, dtype=bool)
+    own = tf.gather(logits, labels, batch_dims=1)
+    other = tf.reduce_max(tf.where(is_label, -np.inf, logits), 1)
+    lead = own - other if targeted else other - own
+    largest = tf.reduce_max(tf.abs(logits), 1)
+    return lead - tf.stop_gradient(_ROUNDING * largest)
+
+
+def fooled(logits, labels, targeted):
+    """Whether an image is fooled and stays so in a batch of another size."""
+    return margin_of(logits, labels, targeted) > 0
+
+
+def per_image(values, x):
+    """Shape `(batch,)` to one that broadcasts against the images `x`."""
+    return tf.reshape(values, [-1] + [1] * (len(x.shape) - 1))
+
+
+def likeliest_others(logits, labels, count):
+    """The `count` likeliest classes but the label, likeliest first."""
+    own = tf.one_hot(labels, logits.shape[-1], True, False)
+    logits = tf.where(own, -np.inf, tf.cast(logits, tf.float32))
+    return tf.math.top_k(logits, count).indices

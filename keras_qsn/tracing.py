@@ -1,0 +1,34 @@
+"""Changing what a model's layers compute while a function is traced.
+
+The model is as before afterwards: its graph, its weights, its saved file.
+"""
+
+import contextlib
+import functools
+
+
+def layers_of(model):
+    """All layers of a Keras model, those of models inside it included."""
+    for layer in getattr(model, "layers", ()):
+        yield layer
+        yield from layers_of(layer)
+
+
+@contextlib.contextmanager
+def replaced(layers, method, function):
+    """Within it, `layer.method(*args)` is `function(layer, *args)`.
+
+    Args:
+        layers: Keras layers.
+        method: Name of a method of theirs.
+        function: What is called instead.
+    """
+    changed = set()
+    for layer in layers:
+        setattr(layer, method, functools.partial(function, layer))
+        changed.add(layer)
+    try:
+        yield
+    finally:
+        for layer in changed:
+            delattr(layer, method)

@@ -496,5 +496,5 @@ class TestBadInput:
             )
 
     def test_no_model(self, digits):
-        with pytest.raises(TypeError, match="Keras model or a `KerasModel"):
+        with pytest.raises(TypeError, match="`model` must be a Keras model"):
             attacks.FastGradientMethod().generate("model", digits.x_test[:2])

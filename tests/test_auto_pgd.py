@@ -14,7 +14,9 @@ from keras_qsn.attacks.objectives import loss_gradient
 
 EPS = {np.inf: 0.1, 2: 1.0}
 KINDS = pytest.mark.parametrize(
-    ("norm", "loss"), [(n, loss) for n in EPS for loss in ("ce", "dlr")]
+    ("norm", "loss"),
+    [(n, loss) for n in EPS for loss in ("ce", "dlr")]
+    + [(np.inf, "targeted-dlr")],
 )
 
 
@@ -69,6 +71,42 @@ def test_more_starts_fool_no_fewer(trained, digits):
     )
     # What the first start fools, later ones leave alone.
     assert not (one & ~three).any() and three.sum() > one.sum()
+
+
+def test_more_targets_fool_no_fewer(trained, digits):
+    x, y = digits.x_test[::5], digits.y_test[::5]
+    model = trained["none"]
+    one, three = (
+        make(loss="targeted-dlr", nb_targets=n).run(model, x, y).success
+        for n in (1, 3)
+    )
+    # What the first target fools, later ones leave alone.
+    assert not (one & ~three).any() and three.sum() > one.sum()
+    wrong = predicted(model, x) != y
+    assert wrong.any() and one[wrong].all()
+
+
+def test_a_target_is_pursued_where_the_strongest_class_leads_nowhere():
+    """Class 1 is next to the label and stays there; class 2 can win."""
+    x = tf.zeros((20, 1))
+
+    def logits_fn(x):
+        z = x[:, 0]
+        return tf.stack([0 * z + 1, 0 * z + 0.9, 0.5 + 5.2 * z, 0 * z - 1], 1)
+
+    def fooled(**kwargs):
+        x_adv = make(eps=0.1, clip_min=-1.0, **kwargs).craft(
+            logits_fn,
+            x,
+            tf.zeros(20, tf.int32),
+            tf.constant(0.1),
+            tf.constant([[0, i] for i in range(20)]),
+        )
+        return (predicted(logits_fn, x_adv) == 2).mean()
+
+    assert fooled(loss="dlr") < 0.5
+    assert fooled(loss="targeted-dlr", nb_targets=1) < 0.5
+    assert fooled(loss="targeted-dlr", nb_targets=2) == 1.0
 
 
 @KINDS
@@ -145,6 +183,26 @@ def test_dlr_is_the_formula(targeted):
         assert value == pytest.approx(wanted, rel=1e-4)
 
 
+@pytest.mark.parametrize("targeted", [False, True])
+def test_targeted_dlr_is_the_formula(targeted):
+    """-(z_y - z_t) / (z_1 - (z_3 + z_4) / 2), `t` the likeliest at first."""
+    rng = np.random.default_rng(0)
+    clean, logits = rng.normal(size=(2, 50, 6)).astype("float32")
+    labels = rng.integers(6, size=50)
+    attack = make(loss="targeted-dlr", nb_targets=2)
+    label = tf.constant(labels, tf.int32)
+    others = attack._others(lambda x: x, tf.constant(clean), label, targeted)
+    assert others.shape[1] == (1 if targeted else 2)
+    for i in range(others.shape[1]):
+        found = attack._loss(tf.constant(logits), label, targeted, others[:, i])
+        for before, z, y, value in zip(clean, logits, labels, found.numpy()):
+            t = [k for k in before.argsort()[::-1] if k != y][i]
+            y, t = (t, y) if targeted else (y, t)
+            top = np.sort(z)[::-1]
+            wanted = -(z[y] - z[t]) / (top[0] - (top[2] + top[3]) / 2)
+            assert value == pytest.approx(wanted, rel=1e-4)
+
+
 def test_checkpoints_are_those_of_the_paper():
     windows = auto_pgd._windows(100)
     points = [i for i, window in enumerate(windows) if window]
@@ -180,17 +238,21 @@ def test_one_pass_per_step_and_none_once_all_are_fooled(trained, images):
         passes.append(1)
         return trained["none"](x)
 
-    def count(eps, labels):
+    def count(eps, labels, **kwargs):
         passes.clear()
         seeds = tf.constant([[0, i] for i in range(len(x))])
         labels, eps = tf.constant(labels, tf.int32), tf.constant(eps)
-        make(nb_restarts=2).craft(counting, x, labels, eps, seeds)
+        make(nb_restarts=2, **kwargs).craft(counting, x, labels, eps, seeds)
         return len(passes)
 
     right = predicted(trained["none"], x)
     assert count(0.001, right) == 2 * (20 + 1)
     assert count(0.001, (right + 1) % 10) == 1
     assert 1 < count(0.4, right) < 2 * (20 + 1)
+    # APGD-T looks at the clean image first, for its targets.
+    targets = dict(loss="targeted-dlr", nb_targets=3, nb_iter=3)
+    assert count(0.001, right, **targets) == 1 + 3 * 2 * (3 + 1)
+    assert count(0.001, (right + 1) % 10, **targets) == 2
 
 
 def test_same_seed_same_examples_whatever_the_batch_size(trained, images):
@@ -213,10 +275,10 @@ def test_eps_is_followed_by_a_shared_function(trained, images):
 
 
 def test_config_rebuilds_the_attack():
-    attack = make(2, "dlr", 0.5, 7, nb_restarts=3, rho=0.6, seed=9)
+    attack = make(2, "dlr", 0.5, 7, nb_restarts=3, rho=0.6, nb_targets=4)
     again = type(attack).from_config(attack.get_config())
     assert again.get_config() == attack.get_config()
-    for part in ("loss='dlr'", "nb_iter=7", "nb_restarts=3", "rho=0.6"):
+    for part in ("loss='dlr'", "nb_iter=7", "rho=0.6", "nb_targets=4"):
         assert part in repr(again)
 
 
@@ -225,10 +287,11 @@ def test_config_rebuilds_the_attack():
     [
         ({"eps": -1}, "`eps` must be a finite number >= 0. Received: eps=-1"),
         ({"norm": 1}, "`norm` must be one of np.inf, 2. Received: norm=1"),
-        ({"loss": "cw"}, "`loss` must be 'ce' or 'dlr'. Received: loss='cw'"),
+        ({"loss": "cw"}, "`loss` must be 'ce', 'dlr' or .* loss='cw'"),
         ({"nb_iter": 0}, "`nb_iter` must be a whole number of at least 1"),
         ({"nb_iter": 2.5}, "`nb_iter` must be .* Received: nb_iter=2.5"),
         ({"nb_restarts": 0}, "`nb_restarts` must be .* nb_restarts=0"),
+        ({"nb_targets": 0}, "`nb_targets` must be .* nb_targets=0"),
         ({"rho": 1.5}, "`rho` must be a number from 0 to 1. Received: rho=1.5"),
         ({"rho": np.nan}, "`rho` must be a number from 0 to 1"),
         ({"clip_min": 1.0}, "`clip_min` must be below `clip_max`"),
@@ -245,5 +308,18 @@ def test_too_few_classes_for_dlr(images):
         make(loss="dlr").generate(small_cnn(num_classes=2), x, y)
     model = small_cnn(num_classes=3)
     make(loss="dlr", nb_iter=1).generate(model, x, y)
-    with pytest.raises(ValueError, match="fewer than 4 .* model of 3 classes"):
+    few = "fewer than 4 .* model of 3 classes. Use loss='ce'."
+    with pytest.raises(ValueError, match=few):
         make(loss="dlr").generate(model, x, y_target=y)
+    with pytest.raises(ValueError, match=few):
+        make(loss="targeted-dlr").generate(model, x, y)
+
+
+def test_all_targets_of_a_model_with_fewer(images):
+    x, y = images[0], images[1] % 4
+    model = small_cnn(num_classes=4)
+    nine, three = (
+        make(loss="targeted-dlr", nb_iter=2, nb_targets=n).generate(model, x, y)
+        for n in (9, 3)
+    )
+    np.testing.assert_array_equal(nine, three)

@@ -198,7 +198,8 @@ def brute_force(model, x, label, targeted, theta, gamma):
     if not targeted:
         goal = [k for k in np.argsort(-scores) if k != label][0]
     goals = np.eye(len(scores), dtype="float32")[None, goal]
-    free = (x < 1 if sign > 0 else x > 0).ravel()
+    room = (1 - x if sign > 0 else x).ravel()
+    free = room > 0.1 * abs(theta)
     for _ in range(int(x.size * gamma / 2)):
         if (predicted(model, x[None])[0] == label) == targeted:
             break

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.objectives import fooled
+from keras_qsn.attacks.objectives import likeliest_others
 from keras_qsn.attacks.objectives import per_image
 from keras_qsn.inputs import check_count
 
@@ -38,22 +39,32 @@ class AutoProjectedGradientDescent(Attack):
     the logits; with `y_target` it is
     `(z[t] - max_{i != t} z[i]) / (z_1 - (z_3 + z_4) / 2)`.
 
+    `"targeted-dlr"` is APGD-T: runs with the loss
+    `-(z[y] - z[t]) / (z_1 - (z_3 + z_4) / 2)`, one after the other, for each
+    `t` of the likeliest other classes of the clean image. Any wrong class
+    counts, and an image once fooled is left alone. With `y_target` that class
+    is the only `t`, to be reached, and `y` the likeliest other one.
+
     An image's first adversarial point is kept, or its point of highest loss.
 
     Args:
         eps: Float >= 0. Radius of the ball. Defaults to `0.3`.
         norm: `np.inf` or `2`. Defaults to `np.inf`.
-        loss: `"ce"` or `"dlr"`. Defaults to `"ce"`.
+        loss: `"ce"`, `"dlr"` or `"targeted-dlr"`. Defaults to `"ce"`.
         nb_iter: Integer >= 1. Number of steps. Defaults to `100`.
-        nb_restarts: Integer >= 1. Random starts. Defaults to `1`.
+        nb_restarts: Integer >= 1. Random starts, for each `t`. Defaults to
+            `1`.
         rho: Float from 0 to 1. Defaults to `0.75`.
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
         seed: Integer. Decides each image's start, whatever the batch size.
+        nb_targets: Integer >= 1, the number of classes `t` of
+            `"targeted-dlr"`; all others, of a model with fewer. Defaults to
+            `9`.
 
     Raises:
         ValueError: If a parameter is out of range, or the model has too few
-            classes for DLR: 3, or 4 with `y_target`.
+            classes for DLR: 3, or 4 where the loss has `z_4`.
 
     Example:
 
@@ -63,8 +74,8 @@ class AutoProjectedGradientDescent(Attack):
 
     Limitations:
         Follows the gradient: add `SquareAttack` where a layer hides it.
-        The authors' targeted DLR names the true class, which an attack is
-        not told here; the strongest class other than the target stands in.
+        With `y_target` an attack is not told the true class, which the
+        authors' targeted DLR names; another stands in, as said above.
 
     Reference:
         - Croce & Hein, 2020: https://arxiv.org/abs/2003.01690
@@ -81,11 +92,13 @@ class AutoProjectedGradientDescent(Attack):
         clip_min=0.0,
         clip_max=1.0,
         seed=0,
+        nb_targets=9,
     ):
         super().__init__(eps, norm, clip_min, clip_max, seed)
-        if loss not in ("ce", "dlr"):
+        if loss not in ("ce", "dlr", "targeted-dlr"):
             raise ValueError(
-                f"`loss` must be 'ce' or 'dlr'. Received: loss={loss!r}"
+                "`loss` must be 'ce', 'dlr' or 'targeted-dlr'. "
+                f"Received: loss={loss!r}"
             )
         if not 0 <= rho <= 1:
             raise ValueError(
@@ -96,6 +109,7 @@ class AutoProjectedGradientDescent(Attack):
         self.nb_iter = check_count("nb_iter", nb_iter)
         self.nb_restarts = check_count("nb_restarts", nb_restarts)
         self.rho = float(rho)
+        self.nb_targets = check_count("nb_targets", nb_targets)
 
     def get_config(self):
         return {
@@ -104,30 +118,32 @@ class AutoProjectedGradientDescent(Attack):
             "nb_iter": self.nb_iter,
             "nb_restarts": self.nb_restarts,
             "rho": self.rho,
+            "nb_targets": self.nb_targets,
         }
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         windows = tf.constant(_windows(self.nb_iter), tf.float32)
         zeros = tf.zeros_like(labels, tf.float32)
+        others = self._others(logits_fn, x, labels, targeted)
 
-        def step(s):
+        def step(s, others):
             # Only the images still at work go through the model.
             rows = tf.where(~s.fooled)
-            image, label, *state = (
-                tf.gather_nd(t, rows) for t in (x, labels, *s[1:])
+            image, label, other, *state = (
+                tf.gather_nd(t, rows) for t in (x, labels, others, *s[1:])
             )
-            moved = move(_State(s.step, *state), image, label)
+            moved = move(_State(s.step, *state), image, label, other)
             state = (
                 tf.tensor_scatter_nd_update(before, rows, after)
                 for before, after in zip(s[1:], moved[1:])
             )
             return (_State(moved.step, *state),)
 
-        def move(s, image, label):
+        def move(s, image, label, other):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(s.x)
                 logits = tf.cast(logits_fn(s.x), tf.float32)
-                loss = self._loss(logits, label, targeted)
+                loss = self._loss(logits, label, targeted, other)
             gradient = tape.gradient(loss, s.x, unconnected_gradients="zero")
             hit = fooled(logits, label, targeted)
             better = hit | (loss > s.best_loss)
@@ -171,7 +187,7 @@ class AutoProjectedGradientDescent(Attack):
             (s,) = tf.while_loop(
                 # The start is a point too: nb_iter + 1 of them.
                 lambda s: (s.step <= self.nb_iter) & ~tf.reduce_all(s.fooled),
-                step,
+                lambda s: step(s, others[:, i // self.nb_restarts]),
                 (
                     _State(
                         step=0,
@@ -200,31 +216,43 @@ class AutoProjectedGradientDescent(Attack):
 
         return tf.while_loop(
             lambda i, kept, loss, done: (
-                (i < self.nb_restarts) & ~tf.reduce_all(done)
+                (i < others.shape[1] * self.nb_restarts) & ~tf.reduce_all(done)
             ),
             restart,
             (0, x, zeros - np.inf, tf.zeros_like(labels, tf.bool)),
             parallel_iterations=1,
         )[1]
 
-    def _loss(self, logits, labels, targeted):
+    def _others(self, logits_fn, x, labels, targeted):
+        """The classes that the loss sets against the label, one a run."""
+        if self.loss != "targeted-dlr":
+            return labels[:, None]
+        logits = logits_fn(x)
+        count = 1 if targeted else min(self.nb_targets, logits.shape[-1] - 1)
+        return likeliest_others(logits, labels, count)
+
+    def _loss(self, logits, labels, targeted, others=None):
         """What the attack raises, per image."""
         sign = -1.0 if targeted else 1.0
         if self.loss == "ce":
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits
             return sign * loss(labels, logits)
-        needed, classes = 4 if targeted else 3, logits.shape[-1]
+        fixed = self.loss == "targeted-dlr"
+        needed, classes = 4 if fixed or targeted else 3, logits.shape[-1]
         if classes < needed:
             raise ValueError(
-                f"`loss` must be 'ce' for a model of fewer than {needed} "
-                f"classes if targeted={targeted}. Received: loss='dlr', "
-                f"a model of {classes} classes"
+                f"`loss` cannot be {self.loss!r} for a model of fewer than "
+                f"{needed} classes if targeted={targeted}. "
+                f"Received: a model of {classes} classes. Use loss='ce'."
             )
         top = tf.math.top_k(logits, needed).values
         last = tf.reduce_mean(top[:, 2:], 1)
-        label = tf.one_hot(labels, classes, True, False, dtype=tf.bool)
         own = tf.gather(logits, labels, batch_dims=1)
-        other = tf.reduce_max(tf.where(label, -np.inf, logits), -1)
+        if fixed:
+            other = tf.gather(logits, others, batch_dims=1)
+        else:
+            label = tf.one_hot(labels, classes, True, False, dtype=tf.bool)
+            other = tf.reduce_max(tf.where(label, -np.inf, logits), -1)
         return sign * (other - own) / (top[:, 0] - last + _TINY)
 
 

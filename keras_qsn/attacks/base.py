@@ -249,9 +249,11 @@ class Attack:
 
     def _check_eps(self, x):
         """Refuse a ball that holds every image."""
+        if self.eps is None:
+            return
         scale, pixels = self.clip_max - self.clip_min, x[0].size
         largest = norms.diameter(self.norm, pixels) * scale
-        if self.eps is not None and self.eps > largest:
+        if self.eps > largest:
             raise ValueError(
                 f"`eps` must be at most {largest:.6g}, the distance of the "
                 f"farthest images of {pixels} pixels in [{self.clip_min}, "

@@ -12,8 +12,9 @@ from keras_qsn.inputs import check_count
 _EDGE = 0.999999
 # Stands for "no upper bound yet" and is the largest constant tried.
 _NO_BOUND = 1e10
-# An image goes on while its loss falls below this part of the last one looked
-# at.
+# An image goes on while its lowest loss falls below this part of what it was
+# when last looked at. The lowest: Adam swings, and one bad look must not end
+# the search.
 _PROGRESS = 0.9999
 _BETA_1 = 0.9
 _BETA_2 = 0.999
@@ -158,7 +159,7 @@ class CarliniWagnerL2(Attack):
         scale = self.clip_max - self.clip_min
         check_every = max(self.max_iterations // 10, 1)
 
-        def step(i, w, m, v, resting, previous, found, nearest, best):
+        def step(i, w, m, v, resting, lowest, looked, found, nearest, best):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(w)
                 unit = (tf.tanh(w) + 1) / 2
@@ -174,8 +175,9 @@ class CarliniWagnerL2(Attack):
 
             if self.abort_early:
                 check = tf.equal(i % check_every, 0)
-                resting |= check & (loss > _PROGRESS * previous)
-                previous = tf.where(check, loss, previous)
+                lowest = tf.minimum(lowest, loss)
+                resting |= check & (lowest > _PROGRESS * looked)
+                looked = tf.where(check, lowest, looked)
             # An image at rest takes nothing more, so that its result does
             # not depend on how long the others of its batch go on.
             success = self._reached(margin) & ~resting
@@ -190,7 +192,7 @@ class CarliniWagnerL2(Attack):
             t = tf.cast(i, tf.float32)
             rate = tf.sqrt(1 - _BETA_2**t) / (1 - _BETA_1**t)
             w -= self.learning_rate * rate * m / (tf.sqrt(v) + _EPSILON)
-            return i, w, m, v, resting, previous, found, nearest, best
+            return i, w, m, v, resting, lowest, looked, found, nearest, best
 
         start = tf.atanh(_EDGE * (2 * (x - self.clip_min) / scale - 1))
         zeros = tf.zeros_like(x)
@@ -201,6 +203,7 @@ class CarliniWagnerL2(Attack):
             step,
             (0, start, zeros, zeros, tf.equal(nearest, 0.0))
             + (
+                tf.fill(tf.shape(nearest), np.inf),
                 tf.fill(tf.shape(nearest), np.inf),
                 tf.zeros_like(nearest, tf.bool),
             )

@@ -116,4 +116,7 @@ def _project_l1(delta, eps):
     level = tf.gather(level, tf.maximum(kept - 1, 0), batch_dims=1)
     level = tf.maximum(level, 0.0)[:, None]
     flat = tf.sign(flat) * tf.maximum(tf.abs(flat) - level, 0.0)
+    # The running sum rounds: what it leaves outside is scaled back.
+    total = tf.reduce_sum(tf.abs(flat), 1, keepdims=True)
+    flat *= tf.minimum(1.0, eps / tf.maximum(total, _TINY))
     return tf.reshape(flat, tf.shape(delta))

@@ -7,6 +7,9 @@ from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.objectives import fooled
 from keras_qsn.attacks.objectives import likeliest_others
 
+# Of a change of theta: what a pixel must have room for.
+_LEAST_MOVE = 0.1
+
 
 class SaliencyMapMethod(Attack):
     """JSMA: change the most salient pair of pixels until the target is hit.
@@ -106,8 +109,9 @@ class SaliencyMapMethod(Attack):
                 tf.tensor_scatter_nd_update(active, rows, on),
             )
 
-        # A pixel already at the end of the range has nowhere to go.
-        free = x < self.clip_max if sign > 0 else x > self.clip_min
+        # A pixel at the end of the range, or almost, has nowhere to go.
+        room = self.clip_max - x if sign > 0 else x - self.clip_min
+        free = room > _LEAST_MOVE * abs(self.theta)
         return tf.while_loop(
             lambda i, x_adv, free, active: (
                 (i < max_iter) & tf.reduce_any(active)

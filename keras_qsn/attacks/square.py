@@ -6,6 +6,8 @@ import tensorflow as tf
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.objectives import fooled
 from keras_qsn.attacks.objectives import per_image
+from keras_qsn.attacks.square_proposals import MovedWindows
+from keras_qsn.attacks.square_proposals import RecoloredSquares
 from keras_qsn.inputs import check_count
 
 # Queries, of 10 000, after which the share of changed pixels is halved.
@@ -19,19 +21,24 @@ _ROUNDING = 1e-6
 class SquareAttack(Attack):
     """Square Attack: random squares, kept where they bring the class down.
 
-    `x_adv` starts as `x` with vertical stripes of `-eps` or `eps`. Each query
-    sets one square, at a random place, to `-eps` or `eps` in each channel,
-    and keeps it if the loss falls or the image is fooled. The loss is
+    In L-infinity, `x_adv` starts as `x` with vertical stripes of `-eps` or
+    `eps`, and each query sets one square, at a random place, to `-eps` or
+    `eps` in each channel. In L2 it starts as 5x5 tiles, each of two bumps of
+    opposite sign, and each query takes what one random square holds of the
+    perturbation, and what is left of `eps`, to such bumps in another.
+
+    A query is kept if the loss falls or the image is fooled. The loss is
     `z[y] - max_{i != y} z[i]`; with `y_target`, the cross-entropy of the
     target. The squares cover a share `p_init` of the image at first, and
     less by halves later on.
 
     Args:
         eps: Float >= 0. Radius of the ball. Defaults to `0.3`.
-        norm: `np.inf`. Defaults to `np.inf`.
-        nb_queries: Integer >= 1. Forward passes of each start, the one of
-            the stripes included. Defaults to `5000`.
-        p_init: Float in (0, 1]. Defaults to `0.8`.
+        norm: `np.inf` or `2`. Defaults to `np.inf`.
+        nb_queries: Integer >= 1. Forward passes of each start, its own one
+            included. Defaults to `5000`.
+        p_init: Float in (0, 1]. Defaults to `0.8`, as in AutoAttack; in L2
+            the paper takes `0.1`.
         nb_restarts: Integer >= 1. Random starts. Defaults to `1`.
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
@@ -54,8 +61,6 @@ class SquareAttack(Attack):
     Reference:
         - Andriushchenko et al., 2020: https://arxiv.org/abs/1912.00049
     """
-
-    norms = (np.inf,)
 
     def __init__(
         self,
@@ -92,27 +97,23 @@ class SquareAttack(Attack):
                 "`x` must be images of shape (height, width, channels). "
                 f"Received: images of shape {tuple(x.shape[1:])}"
             )
-        height, width, _ = x.shape[1:]
-        sides = _sides(self.nb_queries, self.p_init, height, width)
-        sides = tf.constant(sides, tf.float32)
+        shape = x.shape[1:]
+        proposals = RecoloredSquares if self.norm == np.inf else MovedWindows
+        squares = proposals(
+            shape, _sides(self.nb_queries, self.p_init, *shape[:2])
+        )
 
-        def corner(image, signs):
-            return self._project(image, image + eps * signs, eps)
+        def put(image, perturbation):
+            return self._project(image, image + perturbation, eps)
 
-        def query(k, best, loss, done, places, signs):
+        def query(k, best, loss, done, numbers):
             # Only the images still at work go through the model.
             rows = tf.where(~done)
-            image, label, before, old_loss, place, drawn = (
+            image, label, before, old_loss, drawn = (
                 tf.gather_nd(t, rows)
-                for t in (x, labels, best, loss, places[:, k], signs[:, k])
+                for t in (x, labels, best, loss, numbers[:, k])
             )
-            inside = _square(place, sides[k], height, width)
-            drawn = drawn[:, None, None]
-            tried = tf.where(inside, corner(image, drawn), before)
-            # A square that is there already would waste the query.
-            same = tf.reduce_all(tf.equal(tried, before), [1, 2, 3])
-            drawn = tf.where(per_image(same, x), -drawn, drawn)
-            tried = tf.where(inside, corner(image, drawn), before)
+            tried = squares.propose(k, image, before, drawn, eps, put)
             logits = tf.cast(logits_fn(tried), tf.float32)
             new_loss = _loss(logits, label, targeted)
             hit = fooled(logits, label, targeted)
@@ -125,22 +126,20 @@ class SquareAttack(Attack):
                 tf.tensor_scatter_nd_update(best, rows, after),
                 tf.tensor_scatter_nd_update(loss, rows, new_loss),
                 tf.tensor_scatter_nd_update(done, rows, hit),
-                places,
-                signs,
+                numbers,
             )
 
         worst = tf.fill(tf.shape(labels), np.inf)
 
         def restart(i, kept, kept_loss, done):
-            stripes, places, signs = _draw(
-                seeds + i, self.nb_queries, x.shape[1:]
-            )
-            _, best, loss, now_done, _, _ = tf.while_loop(
+            first, numbers = _draw(seeds + i, self.nb_queries, squares)
+            start = put(x, eps * squares.start(first))
+            _, best, loss, now_done, _ = tf.while_loop(
                 lambda k, best, loss, done, *_: (
                     (k < self.nb_queries) & ~tf.reduce_all(done)
                 ),
                 query,
-                (0, corner(x, stripes), worst, done, places, signs),
+                (0, start, worst, done, numbers),
                 parallel_iterations=1,
             )
             better = ~done & (now_done | (loss < kept_loss))
@@ -181,43 +180,21 @@ def _sides(nb_queries, p_init, height, width):
     return sides
 
 
-def _square(place, side, height, width):
-    """Where the squares are: booleans of shape `(batch, height, width, 1)`."""
-
-    def span(where, length):
-        first = tf.floor(where[:, None] * (length - side + 1))
-        index = tf.range(length, dtype=tf.float32)
-        return (index >= first) & (index < first + side)
-
-    rows, columns = span(place[:, 0], height), span(place[:, 1], width)
-    return rows[:, :, None, None] & columns[:, None, :, None]
-
-
-def _draw(seeds, nb_queries, shape):
+def _draw(seeds, nb_queries, squares):
     """Every random number of a start, from each image's own seed.
 
-    All at once, since drawing image by image is slow: 20 bytes for a query
-    of a colour image.
+    All at once, since drawing image by image is slow: at most 32 bytes for a
+    query of a colour image.
 
     Returns:
-        Signs of the stripes, places of the squares as parts of the image,
-        and signs of the squares, `(batch, 1, width, channels)`,
-        `(batch, nb_queries, 2)` and `(batch, nb_queries, channels)`.
+        Numbers for the start and for the queries, `(batch, start_size)` and
+        `(batch, nb_queries, query_size)`.
     """
-    _, width, channels = shape
-    sizes = [width * channels, 2 * nb_queries, channels * nb_queries]
+    sizes = [squares.start_size, nb_queries * squares.query_size]
     drawn = tf.map_fn(
         lambda seed: tf.random.stateless_uniform([sum(sizes)], seed),
         seeds,
         fn_output_signature=tf.float32,
     )
-    stripes, places, signs = tf.split(drawn, sizes, 1)
-    return (
-        _signs(tf.reshape(stripes, [-1, 1, width, channels])),
-        tf.reshape(places, [-1, nb_queries, 2]),
-        _signs(tf.reshape(signs, [-1, nb_queries, channels])),
-    )
-
-
-def _signs(uniform):
-    return tf.where(uniform < 0.5, -1.0, 1.0)
+    first, numbers = tf.split(drawn, sizes, 1)
+    return first, tf.reshape(numbers, [-1, nb_queries, squares.query_size])

@@ -1,0 +1,170 @@
+"""A model's quantizers, opened for attacks: replaced, bypassed or read.
+
+Everything is done while a function is traced; the model stays as it is.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qsn.layers import QuantLayer
+from keras_qsn.tracing import layers_of
+from keras_qsn.tracing import replaced
+
+
+def quantizers_of(wrapper):
+    """The model's quantization layers.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = [q for q in layers_of(wrapper.model) if isinstance(q, QuantLayer)]
+    if not found:
+        raise ValueError(
+            "The attack expects a model with a quantization layer. Received: "
+            f"model '{wrapper.model.name}' without one. Attack it with "
+            "ordinary attacks: nothing in it is quantized."
+        )
+    return found
+
+
+def backward_through(wrapper, steepness):
+    """The model's logits, with another gradient through its quantizers.
+
+    Args:
+        wrapper: The model's `KerasModelWrapper`.
+        steepness: Float or scalar tensor, that of a soft quantizer whose
+            gradient is used; `None` for that of the identity.
+
+    Returns:
+        A function from images to logits.
+    """
+    layers = quantizers_of(wrapper)
+
+    def call(layer, inputs):
+        x = tf.cast(inputs, layer.variable_dtype)
+        y = tf.stop_gradient(type(layer).call(layer, inputs))
+        if steepness is None:
+            surrogate = x
+        else:
+            surrogate = _soft(layer, x, steepness)
+        # A zero that carries the gradient: the forward value is exact.
+        surrogate -= tf.stop_gradient(surrogate)
+        return y + tf.cast(surrogate, y.dtype)
+
+    def logits_fn(x):
+        with replaced(layers, "call", call):
+            return wrapper.get_logits(x)
+
+    return logits_fn
+
+
+def _soft(layer, x, steepness):
+    """The soft staircase by plain autodiff, for a steepness that varies."""
+    low, high = layer.value_range
+    unit = (x - low) / (high - low)
+    thresholds = tf.convert_to_tensor(layer.thresholds)
+    total = tf.zeros_like(x)
+    for k in range(layer.num_thresholds):
+        total += tf.sigmoid(steepness * (unit - thresholds[..., k]))
+    return low + (high - low) * total / (layer.num_levels - 1)
+
+
+class OpenedModel:
+    """A model in two: its quantizer, and the network behind it.
+
+    Called with images it returns logits, as an attack's view must.
+
+    Args:
+        wrapper: The model's `KerasModelWrapper`; its first quantizer must
+            map each pixel by itself, without reversing the order of values.
+        clip_min: Smallest pixel value.
+        clip_max: Largest pixel value.
+
+    Raises:
+        ValueError: If there is no such quantizer.
+    """
+
+    def __init__(self, wrapper, clip_min, clip_max):
+        self._wrapper = wrapper
+        self._layer = quantizers_of(wrapper)[0]
+        low, high = self._layer.value_range
+        self.hard = self._layer.hard
+        self.step = (high - low) / (self._layer.num_levels - 1)
+        self._check(clip_min, clip_max)
+
+    def __call__(self, x):
+        return self._wrapper.get_logits(x)
+
+    def quantize(self, x):
+        """What the network behind the quantizer sees of the images."""
+        seen = []
+
+        def call(layer, inputs):
+            seen.append(type(layer).call(layer, inputs))
+            return seen[-1]
+
+        with replaced([self._layer], "call", call):
+            self._wrapper.get_logits(x)
+        return seen[0]
+
+    def behind(self, levels):
+        """Logits of quantized images."""
+        shape = [tf.shape(levels)[0], *self._wrapper.model.input_shape[1:]]
+        with replaced([self._layer], "call", lambda layer, inputs: levels):
+            return self._wrapper.get_logits(tf.zeros(shape))
+
+    def invert(self, levels, x, low, high):
+        """The images nearest to `x` in `[low, high]` with these levels.
+
+        By bisection, pixel by pixel, since the quantizer is monotone. A pixel
+        whose level is out of reach ends at `low` or `high`.
+        """
+        # Hard levels are told apart, not compared to the last bit.
+        tolerance = self.step / 2 if self.hard else 0.0
+        y = self.quantize(x)
+        up, down = levels - tolerance > y, levels + tolerance < y
+        # `near` has not reached the level, `far` is to have.
+        near, far = x, tf.where(up, high, tf.where(down, low, x))
+
+        def halve(i, near, far):
+            middle = (near + far) / 2
+            y = self.quantize(middle)
+            reached = tf.where(
+                up, y >= levels - tolerance, y <= levels + tolerance
+            )
+            return (
+                i + 1,
+                tf.where(reached, near, middle),
+                tf.where(reached, middle, far),
+            )
+
+        return tf.while_loop(
+            lambda i, near, far: i < _BISECTIONS,
+            halve,
+            (0, near, far),
+            parallel_iterations=1,
+        )[2]
+
+    def _check(self, clip_min, clip_max):
+        """Refuse a quantizer that mixes pixels or turns their order."""
+        shape = self._wrapper.model.input_shape[1:]
+        rng = np.random.default_rng(0)
+        low, high = np.sort(rng.uniform(clip_min, clip_max, (2, 1, *shape)), 0)
+        mixed = np.where(rng.random((1, *shape)) < 0.5, low, high)
+        a, b, c = (
+            np.asarray(self.quantize(tf.constant(x, tf.float32)))
+            for x in (low, high, mixed)
+        )
+        if a.shape != low.shape or not (
+            (a <= b).all() and np.where(mixed == low, c == a, c == b).all()
+        ):
+            raise ValueError(
+                "The attack expects a quantizer that maps each pixel of the "
+                "image by itself and keeps their order, so only scaling may "
+                f"come before it. Received: layer '{self._layer.name}', "
+                "which sees something else. Use `BPDA` instead."
+            )
+
+
+# Float32 pixels are told apart by 24 halvings of the range.
+_BISECTIONS = 26

@@ -1,9 +1,13 @@
 """The command line: `keras-qsn`, or `python -m keras_qsn`."""
 
 import argparse
+import contextlib
+import pathlib
 import sys
 
+import keras
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn
 from rich.progress import MofNCompleteColumn
 from rich.progress import Progress
@@ -14,8 +18,15 @@ from rich.table import Table
 import keras_qsn
 from keras_qsn import datasets
 from keras_qsn import demo
+from keras_qsn.attacks.quantizers import OpenedModel
+from keras_qsn.evaluation import evaluate_robustness
+from keras_qsn.evaluation import plans
+from keras_qsn.evaluation.outcome import interval
+from keras_qsn.models import KerasModelWrapper
+from keras_qsn.report import percent
 
-INTERRUPTED = 130
+# Exit statuses, beside 0 for success.
+BELOW, BAD_INPUT, UNTRUSTED, INTERRUPTED = 1, 2, 3, 130
 
 
 def main(arguments=None):
@@ -32,7 +43,7 @@ def main(arguments=None):
         return INTERRUPTED
     except (OSError, ValueError, ImportError) as error:
         Console(stderr=True).print(f"keras-qsn: {error}", markup=False)
-        return 2
+        return BAD_INPUT
 
 
 def _parser():
@@ -69,17 +80,124 @@ def _parser():
     command.add_argument(
         "--out", help="results folder (default: results/demo-DATA-seedSEED)"
     )
+    _add_evaluate(commands)
     return parser
 
 
-def _demo(options, console):
-    quick = "-quick" if options.quick else ""
-    out = options.out or (
-        f"results/demo-{options.data}{quick}-seed{options.seed}"
+def _add_evaluate(commands):
+    command = commands.add_parser(
+        "evaluate",
+        help="attack a saved model in every way, and say what is left",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog="Exit status: 0; 1 accuracy below --at-least; 2 wrong input; 3 "
+        "a check failed, with --strict; 130 interrupted.",
     )
-    settings = demo.settings_for(options.data, options.quick, options.seed)
+    command.set_defaults(command=_evaluate)
+    command.add_argument("model", help="a saved Keras classifier, .keras")
+    command.add_argument(
+        "--data",
+        required=True,
+        help=f"{', '.join(datasets.NAMES)}, or an .npz file with x_test and "
+        "y_test, and perhaps x_train and y_train",
+    )
+    command.add_argument(
+        "--data-dir", help="folder with mnist.npz or cifar10.npz"
+    )
+    command.add_argument("--plan", choices=plans.NAMES, default="standard")
+    command.add_argument("--norm", choices=("inf", "2"), default="inf")
+    command.add_argument(
+        "--eps", type=float, default=0.3, help="radius, in units of 0 to 1"
+    )
+    command.add_argument(
+        "--images", type=int, default=1000, help="test images, from the first"
+    )
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--out", help="results folder (default: results/evaluate-MODEL)"
+    )
+    command.add_argument(
+        "--at-least",
+        type=float,
+        metavar="SHARE",
+        help="robust accuracy, from 0 to 1, below which to exit with 1",
+    )
+    command.add_argument(
+        "--strict", action="store_true", help="exit with 3 if a check fails"
+    )
+
+
+def _evaluate(options, console):
+    path = pathlib.Path(options.model)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no model file {path}.")
+    # In Keras' safe mode: a model file may not run code.
+    model = keras.models.load_model(path)
+    data = datasets.load(options.data, options.data_dir)
+    out = pathlib.Path(options.out or f"results/evaluate-{path.stem}")
+    count = options.images
+    train = (data.x_train, data.y_train) if len(data.x_train) else None
+    with _bars(console) as progress:
+        evaluation = evaluate_robustness(
+            model,
+            data.x_test[:count],
+            data.y_test[:count],
+            eps=options.eps,
+            norm=options.norm,
+            plan=options.plan,
+            train_data=train,
+            seed=options.seed,
+            folder=out / "finished",
+            progress=progress,
+        )
+    wrapper = KerasModelWrapper.of(model)
+    quantize = None
+    if plans.is_quantized(model):
+        quantize = OpenedModel(wrapper, 0.0, 1.0).quantize
+    paths = evaluation.write(out, quantize)
+    _print_evaluation(evaluation, console)
+    console.print(f"Written to {paths[-1]}", markup=False)
+    if options.strict and evaluation.failed:
+        return UNTRUSTED
+    if (options.at_least or 0) > evaluation.robust_accuracy:
+        return BELOW
+    return 0
+
+
+def _print_evaluation(evaluation, console):
+    table = Table("attack", "attacker", "tried", "broken", "left")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for outcome, left in zip(evaluation.outcomes, evaluation.accuracy_after()):
+        table.add_row(
+            escape(outcome.step.name),
+            outcome.step.threat,
+            str(len(outcome.tried)),
+            str(len(outcome.broken)),
+            percent(left),
+        )
+    console.print(table)
+    for check in evaluation.checks:
+        if check.status in ("warn", "fail"):
+            console.print(
+                f"{check.status}: {check.name}: {check.value}. {check.meaning}",
+                markup=False,
+            )
+    count = len(evaluation.y)
+    low, high = interval(evaluation.robust_accuracy, count)
+    console.print(
+        f"Robust accuracy {percent(evaluation.robust_accuracy)} (95 %: "
+        f"{percent(low)} to {percent(high)}), clean "
+        f"{percent(evaluation.clean_accuracy)}, {count} images; an upper "
+        "bound.",
+        markup=False,
+    )
+
+
+@contextlib.contextmanager
+def _bars(console):
+    """A function that draws a progress bar for each name it is told of."""
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -92,6 +210,16 @@ def _demo(options, console):
                 tasks[name] = bars.add_task(name, total=total)
             bars.update(tasks[name], completed=done)
 
+        yield progress
+
+
+def _demo(options, console):
+    quick = "-quick" if options.quick else ""
+    out = options.out or (
+        f"results/demo-{options.data}{quick}-seed{options.seed}"
+    )
+    settings = demo.settings_for(options.data, options.quick, options.seed)
+    with _bars(console) as progress:
         results = demo.run(settings, out, options.data_dir, progress)
     header, rows = demo.table(results)
     table = Table(*header, title="keras-qsn demo")

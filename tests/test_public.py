@@ -44,6 +44,16 @@ NAMES = {
         "train_substitute",
     },
     "datasets": {"Dataset", "ShuffledBatches", "load"},
+    "evaluation": {
+        "AttackAccuracy",
+        "Check",
+        "Evaluation",
+        "Outcome",
+        "Step",
+        "UntrustedEvaluation",
+        "evaluate_robustness",
+        "interval",
+    },
     "layers": {
         "ConstantQuantization",
         "EquallySpaced",

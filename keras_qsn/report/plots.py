@@ -1,47 +1,6 @@
-"""Files a person reads: JSON, Markdown tables, plots.
-
-Every file is written whole or not at all.
-"""
-
-import json
-import os
-import pathlib
+"""Plots of a comparison of defences."""
 
 from matplotlib.figure import Figure
-
-
-def write_text(path, text):
-    """Write a text file atomically."""
-    path = pathlib.Path(path)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def write_json(path, data):
-    """Write data as indented JSON, atomically."""
-    write_text(path, json.dumps(data, indent=2) + "\n")
-
-
-def write_figure(path, figure):
-    """Write a matplotlib figure as PNG, atomically."""
-    path = pathlib.Path(path)
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format="png", dpi=150, bbox_inches="tight")
-    os.replace(part, path)
-
-
-def percent(share):
-    """A share as a percentage, or a dash where there is none."""
-    return "–" if share is None else f"{100 * share:.1f} %"
-
-
-def markdown_table(header, rows):
-    """A Markdown table; every cell is turned into text."""
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join(
-        "| " + " | ".join(str(cell) for cell in line) + " |" for line in lines
-    )
 
 
 def plot_accuracy(curves, chance, title):

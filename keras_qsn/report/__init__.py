@@ -1,0 +1,28 @@
+"""Files a person reads: JSON, Markdown tables, plots, a page.
+
+Every file is written whole or not at all.
+"""
+
+from keras_qsn.report.files import write_figure
+from keras_qsn.report.files import write_json
+from keras_qsn.report.files import write_text
+from keras_qsn.report.markdown import to_markdown
+from keras_qsn.report.plots import plot_accuracy
+from keras_qsn.report.plots import plot_images
+from keras_qsn.report.robustness import write_report
+from keras_qsn.report.schema import to_json
+from keras_qsn.report.tables import markdown_table
+from keras_qsn.report.tables import percent
+
+__all__ = [
+    "markdown_table",
+    "percent",
+    "plot_accuracy",
+    "plot_images",
+    "to_json",
+    "to_markdown",
+    "write_figure",
+    "write_json",
+    "write_report",
+    "write_text",
+]

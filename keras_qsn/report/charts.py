@@ -1,0 +1,235 @@
+"""Charts of an evaluation, on light and on dark ground.
+
+Each is as wide as a phone, so that its letters are legible there.
+"""
+
+import dataclasses
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from keras_qsn.evaluation.outcome import interval
+from keras_qsn.report.summary import norm_name
+
+_WIDTH = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Theme:
+    """Colours of a chart.
+
+    Args:
+        ground: Behind everything.
+        ink: Of text.
+        line: Of axes and grid.
+        broke: Of images an attack broke.
+        held: Of images it did not break.
+        lines: Of one curve after the other.
+    """
+
+    ground: str
+    ink: str
+    line: str
+    broke: str
+    held: str
+    lines: tuple
+
+
+LIGHT = Theme(
+    ground="#ffffff",
+    ink="#3d4650",
+    line="#d5dae0",
+    broke="#c2410c",
+    held="#8fb3d9",
+    lines=("#0b5cad", "#c2410c", "#0f766e", "#7c3aed", "#92650a", "#475569"),
+)
+DARK = Theme(
+    ground="#1b1f24",
+    ink="#c3cbd3",
+    line="#3a424b",
+    broke="#ff9d6b",
+    held="#4d7299",
+    lines=("#6cb6ff", "#ff9d6b", "#4fd1c0", "#c4a7ff", "#e3b341", "#a8b3bf"),
+)
+
+# Told apart without colours, too.
+_MARKERS = "osD^vP"
+_DASHES = ("-", "--", "-.", ":")
+
+
+def plot_curve(evaluation, theme=LIGHT):
+    """Accuracy against eps, a line for each attack, with 95 % intervals.
+
+    The worst case over all attacks stands beside them, at its eps.
+
+    Args:
+        evaluation: The `Evaluation`.
+        theme: A `Theme`. Defaults to `LIGHT`.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    settings = evaluation.settings
+    figure, axis = _chart(3.1, theme)
+    count = settings.get("curve_images")
+    for style, (name, points) in zip(
+        _styles(theme, len(evaluation.curve)), evaluation.curve.items()
+    ):
+        eps, share = np.array(sorted(map(tuple, points))).T
+        axis.plot(eps, 100 * share, label=plain_label(name), **style)
+        if count:
+            low, high = np.array([interval(s, count) for s in share]).T
+            axis.fill_between(
+                eps,
+                100 * low,
+                100 * high,
+                color=style["color"],
+                alpha=0.14,
+                linewidth=0,
+            )
+    worst = evaluation.robust_accuracy
+    low, high = interval(worst, len(evaluation.y))
+    axis.errorbar(
+        settings["eps"],
+        100 * worst,
+        100 * np.array([[max(worst - low, 0)], [max(high - worst, 0)]]),
+        color=theme.ink,
+        marker="*",
+        markersize=10,
+        capsize=3,
+        zorder=3,
+        linestyle="none",
+        label="worst case of all attacks",
+    )
+    axis.set_xlabel(f"eps ({norm_name(settings['norm'])})")
+    axis.set_ylabel("accuracy [%]")
+    axis.set_ylim(-3, 103)
+    _legend(figure, theme)
+    return figure
+
+
+def plot_trace(evaluation, theme=LIGHT):
+    """Mean loss along each attack that was traced; arguments as above."""
+    figure, axis = _chart(2.7, theme)
+    for style, (name, loss) in zip(
+        _styles(theme, len(evaluation.trace)), evaluation.trace.items()
+    ):
+        axis.plot(loss, label=plain_label(name), **{**style, "marker": None})
+    axis.set_xlabel("step")
+    axis.set_ylabel("mean loss")
+    _legend(figure, theme)
+    return figure
+
+
+def plot_broken(evaluation, theme=LIGHT):
+    """Which attack broke which image; arguments as for `plot_curve`.
+
+    A row for each attack, a column for each image, in the order in which
+    images fell: a thick bar where the attack broke it, a thin one where it
+    was run and did not, nothing where it was not run.
+    """
+    outcomes = evaluation.outcomes
+    column = _columns(evaluation)
+    figure, axis = _chart(0.9 + 0.36 * len(outcomes), theme)
+    for row, outcome in enumerate(outcomes):
+        for numbers, height, color in (
+            (np.setdiff1d(outcome.tried, outcome.broken), 0.12, theme.held),
+            (outcome.broken, 0.44, theme.broke),
+        ):
+            axis.broken_barh(
+                _runs(column[numbers]),
+                (row - height / 2, height),
+                facecolor=color,
+                # Keeps one image among thousands visible.
+                edgecolor=color,
+                linewidth=0.4,
+            )
+        text = f"broke {len(outcome.broken)} of {len(outcome.tried)}"
+        for place, side, words in (
+            (0, "left", plain_label(outcome.step.name)),
+            (1, "right", text),
+        ):
+            axis.text(
+                place,
+                row - 0.3,
+                words,
+                transform=axis.get_yaxis_transform(),
+                ha=side,
+                va="bottom",
+                fontsize=8.5,
+                color=theme.ink,
+            )
+    axis.set_xlim(0, len(evaluation.y))
+    axis.set_ylim(len(outcomes) - 0.5, -0.75)
+    axis.set_yticks([])
+    axis.spines["left"].set_visible(False)
+    axis.grid(False)
+    axis.set_xlabel("images, in the order in which they fell")
+    return figure
+
+
+def _columns(evaluation):
+    """The place of each image: wrong ones, broken ones, robust ones."""
+    fell = np.where(evaluation.correct, len(evaluation.outcomes), -1)
+    for i, outcome in enumerate(evaluation.outcomes):
+        fell[outcome.broken] = i
+    column = np.empty(len(fell), int)
+    column[np.argsort(fell, kind="stable")] = np.arange(len(fell))
+    return column
+
+
+def _runs(columns):
+    """Start and length of each run of columns side by side."""
+    columns = np.sort(columns)
+    if not len(columns):
+        return []
+    runs = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
+    return [(run[0], len(run)) for run in runs]
+
+
+def _chart(height, theme):
+    figure = Figure(
+        figsize=(_WIDTH, height), layout="constrained", facecolor=theme.ground
+    )
+    axis = figure.subplots()
+    axis.set_facecolor("none")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color(theme.line)
+    axis.tick_params(color=theme.line, labelcolor=theme.ink, labelsize=8.5)
+    axis.xaxis.label.set(color=theme.ink, fontsize=9)
+    axis.yaxis.label.set(color=theme.ink, fontsize=9)
+    axis.grid(color=theme.line, linewidth=0.6)
+    axis.set_axisbelow(True)
+    return figure, axis
+
+
+def _styles(theme, count):
+    """Colour, marker and dashes of each of `count` lines."""
+    return [
+        {
+            "color": theme.lines[i % len(theme.lines)],
+            "marker": _MARKERS[i % len(_MARKERS)],
+            "linestyle": _DASHES[i % len(_DASHES)],
+            "markersize": 4,
+            "linewidth": 1.6,
+        }
+        for i in range(count)
+    ]
+
+
+def _legend(figure, theme):
+    figure.legend(
+        loc="outside upper left",
+        ncols=2,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=theme.ink,
+    )
+
+
+def plain_label(name, length=30):
+    """A name as matplotlib shows it: no formula, not hidden, not too long."""
+    if len(name) > length:
+        name = name[: length - 1] + "…"
+    name = name.replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name

@@ -1,0 +1,63 @@
+"""An evaluation as Markdown."""
+
+from keras_qsn.report import rows
+from keras_qsn.report import summary
+from keras_qsn.report.tables import escape_markdown
+from keras_qsn.report.tables import markdown_table
+
+
+def to_markdown(evaluation, files=None):
+    """An evaluation as Markdown.
+
+    Args:
+        evaluation: The `Evaluation`.
+        files: `{title: file name}` of the plots to show. Defaults to `None`:
+            none.
+    """
+    files = files or {}
+    text = escape_markdown
+    count = len(evaluation.y)
+    robust = summary.accuracy(evaluation.robust_accuracy, count)
+    clean = summary.accuracy(evaluation.clean_accuracy, count)
+    facts = "\n".join(
+        f"- {name}: {text(value)}" for name, value in summary.facts(evaluation)
+    )
+    parts = [
+        f"# Robustness of {text(evaluation.settings['model'])}",
+        f"**Robust accuracy {robust}**, 95 % interval in brackets: the worst "
+        "case over all attacks, image by image, so at most this is robust. "
+        f"Clean accuracy {clean}.",
+        facts,
+        f"**{text(summary.verdict(evaluation)[1])}**",
+        "## Attacks",
+        text(summary.masking(evaluation)),
+        _markdown(rows.attacks(evaluation), "llrrrrrrl"),
+    ]
+    if evaluation.checks:
+        table = _markdown(rows.checks(evaluation), "rllll")
+        parts += ["## Checks", table]
+    for title, table in {
+        "Which attack broke which image": None,
+        "Accuracy against eps": rows.curve(evaluation),
+        "Loss along the attack": None,
+        "Broken images": None,
+    }.items():
+        shown = [f"![{title}]({files[title]})"] if title in files else []
+        if table and table[1]:
+            shown.append(_markdown(table, "lrrr"))
+        if shown:
+            parts += [f"## {title}", *shown]
+    parts += [
+        "## Settings and versions",
+        _markdown(rows.settings(evaluation), "ll"),
+        "## How to read this",
+        "\n".join(f"- {text(line)}" for line in summary.READING),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(table, align):
+    header, lines = table
+    return markdown_table(
+        header, [map(escape_markdown, row) for row in lines], align
+    )

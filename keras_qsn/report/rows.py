@@ -1,0 +1,101 @@
+"""Tables of an evaluation: headers and rows of plain text."""
+
+from keras_qsn.evaluation.outcome import interval
+from keras_qsn.report.summary import STATUS
+from keras_qsn.report.summary import describe
+from keras_qsn.report.tables import percent
+from keras_qsn.report.tables import percent_range
+
+
+def attacks(evaluation):
+    """Header and rows of the attacks; their parameters in the last column."""
+    header = [
+        "attack",
+        "threat model",
+        "tried",
+        "broke",
+        "accuracy left",
+        "95 % interval",
+        "blind images",
+        "seconds",
+        "parameters",
+    ]
+    rows = []
+    for outcome, left in zip(evaluation.outcomes, evaluation.accuracy_after()):
+        rows.append(
+            [
+                outcome.step.name,
+                outcome.step.threat,
+                str(len(outcome.tried)),
+                str(len(outcome.broken)),
+                percent(left),
+                percent_range(*interval(left, len(evaluation.y))),
+                str(outcome.blind),
+                f"{outcome.seconds:.1f}",
+                _parameters(outcome.step, evaluation.settings),
+            ]
+        )
+    return header, rows
+
+
+def checks(evaluation):
+    """Header and rows of the checks."""
+    header = ["no.", "check", "status", "measured", "what it means"]
+    return header, [
+        [
+            str(check.number),
+            check.name,
+            STATUS[check.status],
+            check.value,
+            check.meaning,
+        ]
+        for check in evaluation.checks
+    ]
+
+
+def curve(evaluation):
+    """Header and rows of the accuracy at other radii."""
+    count = evaluation.settings.get("curve_images")
+    rows = [
+        [
+            name,
+            f"{eps:.3g}",
+            percent(share),
+            percent_range(*interval(share, count)) if count else "unknown",
+        ]
+        for name, points in evaluation.curve.items()
+        for eps, share in points
+    ]
+    return ["attack", "eps", "accuracy", "95 % interval"], rows
+
+
+def settings(evaluation):
+    """Header and rows of the settings and versions; attacks left out."""
+    rows = []
+    for name, value in evaluation.settings.items():
+        if name == "versions":
+            rows += [[key, str(version)] for key, version in value.items()]
+        elif name != "attacks":
+            rows.append([name.replace("_", " "), str(value)])
+    return ["setting", "value"], rows
+
+
+def _parameters(step, settings):
+    """The attack as a call, without what all attacks share."""
+    name, config = describe(step.attack)
+    if name is None:
+        return ""
+    limit = f", first {step.max_images} images" if step.max_images else ""
+    return _call(name, config, settings) + limit
+
+
+def _call(name, config, settings):
+    shared = ("eps", "norm", "clip_min", "clip_max", "seed")
+    arguments = []
+    for key, value in config.items():
+        if key in shared and value == settings[key]:
+            continue
+        if isinstance(value, dict) and "class_name" in value:
+            value = _call(value["class_name"], value["config"], settings)
+        arguments.append(f"{key}={value}")
+    return f"{name}({', '.join(arguments)})"

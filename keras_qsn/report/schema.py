@@ -1,0 +1,136 @@
+"""An evaluation as JSON."""
+
+import math
+
+from keras_qsn.evaluation.outcome import interval
+from keras_qsn.report import summary
+
+SCHEMA_VERSION = 1
+
+
+def to_json(evaluation):
+    """An evaluation as plain values, for `json.dumps`.
+
+    Keys are added without notice. When one goes or changes its meaning,
+    `schema_version` grows. An accuracy is an object of `share`, in `[0, 1]`;
+    `images`, the number of images; and `low` and `high`, the ends of its
+    95 % Wilson interval. A number that is not finite is `null`.
+
+    Returns:
+        A dict with the keys
+
+        - `schema_version`: Integer, 1.
+        - `settings`: Object, `settings` of the evaluation.
+        - `clean_accuracy`, `robust_accuracy`: Accuracies. The second is the
+          worst case over all attacks, image by image.
+        - `verdict`: Object of `status` (`"pass"`, `"warn"`, `"fail"`) and
+          `sentence`, text.
+        - `unmasked`: Object, for `"adaptive"`, `"transfer"` and `"queries"`
+          the number of images that such attacks broke and white-box attacks
+          had missed; `null` where none was run on such an image.
+        - `attacks`: List of objects in the order they ran, each on the
+          images that those before had left: `name`, text; `threat`, text;
+          `gradient`, text: the one followed; `attack`, text or `null`: the
+          class; `config`, object: its arguments; `max_images`, integer or
+          `null`; `tried`, `broken`, `blind`, integers: numbers of images;
+          `accuracy_left`, accuracy; `seconds`, number.
+        - `checks`: List of objects of `number`, integer, and `name`,
+          `status`, `value`, `meaning`, text.
+        - `curve`: Object, for each attack a list of objects of `eps`, number
+          in pixel units, and `accuracy`, accuracy. Its `images`, `low` and
+          `high` are `null` where the number of images is not known
+          (`curve_images` in the settings).
+        - `trace`: Object, for each attack the mean loss after each step.
+        - `images`: List of objects: `index`, `label`, `prediction`,
+          integers; `broken_by`, text or `null`: the attack; `distance`,
+          number or `null`: the norm of the perturbation, in pixel units.
+    """
+    count = len(evaluation.y)
+    status, sentence = summary.verdict(evaluation)
+    return _plain(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "settings": evaluation.settings,
+            "clean_accuracy": _accuracy(evaluation.clean_accuracy, count),
+            "robust_accuracy": _accuracy(evaluation.robust_accuracy, count),
+            "verdict": {"status": status, "sentence": sentence},
+            "unmasked": summary.unmasked(evaluation),
+            "attacks": _attacks(evaluation),
+            "checks": [vars(check) for check in evaluation.checks],
+            "curve": {
+                name: [
+                    {
+                        "eps": eps,
+                        "accuracy": _accuracy(
+                            share, evaluation.settings.get("curve_images")
+                        ),
+                    }
+                    for eps, share in points
+                ]
+                for name, points in evaluation.curve.items()
+            },
+            "trace": evaluation.trace,
+            "images": _images(evaluation),
+        }
+    )
+
+
+def _accuracy(share, count):
+    low, high = interval(share, count) if count else (None, None)
+    return {"share": share, "images": count, "low": low, "high": high}
+
+
+def _attacks(evaluation):
+    entries = []
+    for outcome, left in zip(evaluation.outcomes, evaluation.accuracy_after()):
+        step = outcome.step
+        attack, config = summary.describe(step.attack)
+        entries.append(
+            {
+                "name": step.name,
+                "threat": step.threat,
+                "gradient": summary.GRADIENTS[step.threat],
+                "attack": attack,
+                "config": config,
+                "max_images": step.max_images,
+                "tried": len(outcome.tried),
+                "broken": len(outcome.broken),
+                "blind": outcome.blind,
+                "accuracy_left": _accuracy(left, len(evaluation.y)),
+                "seconds": outcome.seconds,
+            }
+        )
+    return entries
+
+
+def _images(evaluation):
+    numbers = summary.broken_by(evaluation)
+    moved = summary.distances(evaluation)
+    names = [outcome.step.name for outcome in evaluation.outcomes]
+    return [
+        {
+            "index": i,
+            "label": label,
+            "prediction": prediction,
+            "broken_by": names[number] if number >= 0 else None,
+            "distance": moved[i] if number >= 0 else None,
+        }
+        for i, (label, prediction, number) in enumerate(
+            zip(evaluation.y, evaluation.prediction, numbers)
+        )
+    ]
+
+
+def _plain(value):
+    """Values that JSON knows."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return str(value)

@@ -1,0 +1,197 @@
+"""What an evaluation says, in words and rows of plain text.
+
+Nothing here is escaped: that is up to what shows it.
+"""
+
+import numpy as np
+
+from keras_qsn.evaluation.outcome import THREATS
+from keras_qsn.evaluation.outcome import interval
+from keras_qsn.report.tables import percent
+from keras_qsn.report.tables import percent_range
+
+GRADIENTS = {
+    "white-box": "the model's own",
+    "adaptive": "through or around the quantizer",
+    "transfer": "other models'",
+    "queries": "none",
+}
+
+STATUS = {
+    "pass": "passed",
+    "warn": "warning",
+    "fail": "failed",
+    "none": "not applicable",
+}
+
+# The parameters that say how much work an attack may do, by what they count.
+_EFFORT = {
+    "steps": ("nb_iter", "max_iter", "max_iterations", "num_iterations"),
+    "restarts": ("nb_restarts",),
+    "queries": ("nb_queries", "max_num_evals"),
+}
+
+READING = (
+    "Robust means: classified correctly, and no attack that was run found an "
+    "image within eps, in the norm named, that is not. It is counted image "
+    "by image, over all attacks.",
+    "It is an upper bound. An attack that was not run may break more; only "
+    "certificates bound robustness from below.",
+    "An attack is run on the images that those above it left, so its row is "
+    "no score of its own: “accuracy left” counts everything broken so far.",
+    "White-box attacks follow the model's own gradient. Adaptive attacks go "
+    "through or around the quantizer, transfer attacks take their images "
+    "from other models, query attacks see the model's answers only. Where "
+    "the last three break what the first could not, the gradient is probably "
+    "masked.",
+    "Blind counts images where the gradient was zero: an attack that follows "
+    "it could not search there.",
+    "Intervals are Wilson's, at 95 %. They say how far chance in the choice "
+    "of images may move a number, and nothing of attacks that were not run.",
+    "A failed check says that the accuracy cannot be believed, not that the "
+    "model is bad.",
+    "It holds for these weights, this norm and this eps. Other norms, larger "
+    "eps, rotations or weather are other threats.",
+)
+
+
+def accuracy(share, count):
+    """An accuracy of `count` images with its 95 % interval."""
+    return f"{percent(share)} ({percent_range(*interval(share, count))})"
+
+
+def norm_name(norm):
+    """The norm as people write it."""
+    return "L∞" if norm == "inf" else f"L{norm:g}"
+
+
+def broken_by(evaluation):
+    """For each image the number of the outcome that broke it, or -1."""
+    number = np.full(len(evaluation.y), -1)
+    for i, outcome in enumerate(evaluation.outcomes):
+        number[outcome.broken] = i
+    return number
+
+
+def distances(evaluation):
+    """How far each image was moved, in the norm of the evaluation."""
+    delta = evaluation.x_adv.astype("float64") - evaluation.x
+    delta = np.abs(delta).reshape(len(delta), -1)
+    if evaluation.settings["norm"] == "inf":
+        return delta.max(1)
+    return np.sqrt((delta**2).sum(1))
+
+
+def facts(evaluation):
+    """What the robust accuracy is a number of: pairs of name and value."""
+    settings = evaluation.settings
+    threats = [outcome.step.threat for outcome in evaluation.outcomes]
+    return [
+        ("Norm", norm_name(settings["norm"])),
+        ("eps", f"{settings['eps']:g}"),
+        ("Images", str(len(evaluation.y))),
+        ("Seed", str(settings["seed"])),
+        ("Attacks", str(len(threats))),
+        ("Plan", str(settings["plan"])),
+        ("Largest effort", _largest_effort(evaluation) or "one step"),
+        (
+            "Gradients followed",
+            "; ".join(f"{t}: {GRADIENTS[t]}" for t in THREATS if t in threats)
+            or "none",
+        ),
+    ]
+
+
+def verdict(evaluation):
+    """Whether the checks let the number stand: a status and a sentence."""
+    count = {
+        status: sum(check.status == status for check in evaluation.checks)
+        for status in STATUS
+    }
+    ran = len(evaluation.checks) - count["none"]
+    if not ran:
+        return "warn", (
+            "No check was run: nothing says whether the attacks can be "
+            "believed."
+        )
+    if count["fail"]:
+        return "fail", (
+            f"{count['fail']} of {ran} checks failed: do not trust this number."
+        )
+    if count["warn"]:
+        verb = "warns" if count["warn"] == 1 else "warn"
+        return "warn", (
+            f"None of {ran} checks failed, {count['warn']} {verb}: read why "
+            "before quoting this number."
+        )
+    return "pass", (
+        f"All {ran} checks passed: no sign that the attacks were too weak."
+    )
+
+
+def unmasked(evaluation):
+    """Images that white-box attacks had missed and other attacks broke.
+
+    Returns:
+        Their count for each threat model but the white box; `None` where no
+        attack of it was run on an image that white-box attacks had missed.
+    """
+    missed = np.zeros(len(evaluation.y), bool)
+    found = dict.fromkeys(THREATS[1:])
+    for outcome in evaluation.outcomes:
+        threat = outcome.step.threat
+        if threat == "white-box":
+            missed[outcome.tried] = True
+            missed[outcome.broken] = False
+        elif missed[outcome.tried].any():
+            count = int(missed[outcome.broken].sum())
+            found[threat] = (found[threat] or 0) + count
+    return found
+
+
+def masking(evaluation):
+    """What `unmasked` found, as a sentence."""
+    ran = {k: v for k, v in unmasked(evaluation).items() if v is not None}
+    if not ran:
+        return (
+            "No attack but white-box ones was run on an image that white-box "
+            "attacks had missed, so nothing here can show a masked gradient."
+        )
+    counts = ", ".join(f"{threat} {count}" for threat, count in ran.items())
+    if not any(ran.values()):
+        return (
+            "Other attacks broke no image that white-box attacks had missed "
+            f"({counts}), which is no sign of a masked gradient."
+        )
+    return (
+        f"Other attacks broke images that white-box attacks had missed "
+        f"({counts}). That is a sign of a masked gradient: the accuracy that "
+        "white-box attacks leave overstates robustness."
+    )
+
+
+def describe(attack):
+    """Class and configuration of an attack as plain values."""
+    if attack is None:
+        return None, {}
+    return type(attack).__name__, attack.get_config()
+
+
+def _largest_effort(evaluation):
+    """The largest number of steps, restarts and queries of any attack."""
+    found = dict.fromkeys(_EFFORT, 0)
+    for outcome in evaluation.outcomes:
+        for key, value in _flat(describe(outcome.step.attack)[1]):
+            for what, names in _EFFORT.items():
+                if key in names:
+                    found[what] = max(found[what], value)
+    return ", ".join(f"{what} {n}" for what, n in found.items() if n)
+
+
+def _flat(config):
+    """Names and values of a config and of those inside it."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value)
+        else:
+            yield key, value

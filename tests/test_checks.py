@@ -1,0 +1,329 @@
+"""The checks of masked gradients: each can pass, and each can fail."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from conftest import linear_model
+from keras_qsn import attacks
+from keras_qsn.evaluation import active
+from keras_qsn.evaluation import checks
+from keras_qsn.evaluation.outcome import Evaluation
+from keras_qsn.evaluation.outcome import Outcome
+from keras_qsn.evaluation.outcome import Step
+from keras_qsn.evaluation.plans import ThreatModel
+from keras_qsn.evaluation.probe import Probe
+from keras_qsn.layers import ConstantQuantization
+from keras_qsn.layers import QuantLayer
+from keras_qsn.models import KerasModelWrapper
+
+EPS = 0.3
+BUDGET = checks.Budget(images=16, nb_iter=20, restarts=4, samples=20)
+
+
+@pytest.fixture
+def images(digits):
+    return digits.x_test[::40], digits.y_test[::40]
+
+
+def probe_of(model, x, y, broken=(), eps=EPS, budget=BUDGET, from_logits=None):
+    """A probe after attacks that broke `broken`: `{threat: {number: x}}`."""
+    wrapper = KerasModelWrapper(model, from_logits)
+    prediction = np.asarray(wrapper(x)).argmax(-1)
+    outcomes = []
+    for threat, found in dict(broken).items():
+        numbers = np.array(sorted(found), int)
+        outcomes.append(
+            Outcome(
+                Step(threat, threat, attacks.FastGradientMethod(eps)),
+                np.arange(len(x)),
+                numbers,
+                np.array([found[n] for n in numbers], "float32").reshape(
+                    -1, *x.shape[1:]
+                ),
+                0,
+                0.0,
+            )
+        )
+    evaluation = Evaluation({}, x, y, prediction, outcomes, [], {}, {})
+    return Probe(wrapper, evaluation, ThreatModel(eps, np.inf), budget)
+
+
+def behind(model, *layers):
+    shape = model.input_shape[1:]
+    return keras.Sequential([keras.Input(shape), *layers, model])
+
+
+def examples(model, x, y, eps=EPS):
+    """What PGD finds, by the number of the image."""
+    attack = attacks.ProjectedGradientDescent(eps, nb_iter=20)
+    result = attack.run(model, x, y)
+    right = np.asarray(model(x)).argmax(-1) == y
+    return {n: result.x_adv[n] for n in np.flatnonzero(result.success & right)}
+
+
+class Reversed(keras.layers.Layer):
+    """The identity, with the gradient of its negative."""
+
+    def call(self, inputs):
+        return 2 * tf.stop_gradient(inputs) - inputs
+
+
+class Noise(keras.layers.Layer):
+    """A defence that draws random numbers."""
+
+    def call(self, inputs):
+        return inputs + tf.random.normal(tf.shape(inputs), stddev=2.0)
+
+
+def rounded(model):
+    """A quantizer that hides from this package."""
+    return behind(model, keras.layers.Lambda(lambda x: tf.round(4 * x) / 4))
+
+
+def statuses(model, x, y, **kwargs):
+    probe = probe_of(model, x, y, **kwargs)
+    return {
+        function.__name__: function(probe)[0]
+        for _, function in checks._CHECKS
+        if function not in (checks.sandwich, checks.active_test)
+    }
+
+
+def test_an_honest_evaluation_passes(trained, images):
+    x, y = images
+    model = trained["none"]
+    found = examples(model, x, y)
+    status = statuses(model, x, y, broken={"white-box": found})
+    wanted = {name: "pass" for name in status}
+    # Nothing to transfer from; no quantizer.
+    wanted |= {"transfer": "warn"}
+    wanted |= {name: "none" for name in ("surrogates", "cube", "soft_and_hard")}
+    # Steps of 0.3 may still gain a little.
+    status["loss_curve"] = "pass" if status["loss_curve"] == "warn" else "?"
+    wanted["loss_curve"] = status["loss_curve"]
+    assert status == wanted
+
+
+def test_a_hidden_quantizer_is_found_out(trained, images):
+    """By what is blind on it, and by chance, which is not."""
+    x, y = images
+    status = statuses(rounded(trained["none"]), x, y, eps=0.45)
+    for name in ("gradient_health", "eps_sweep", "unbounded", "random_search"):
+        assert status[name] == "fail", name
+
+
+def test_random_models_are_found_out(trained, images):
+    x, y = images
+    probe = probe_of(behind(trained["none"], Noise()), x, y)
+    assert checks.determinism(probe)[0] == "fail"
+    assert checks.eps_zero(probe)[0] == "fail"
+
+
+def test_gradients_of_the_wrong_sign_are_found_out(trained, images):
+    x, y = images
+    probe = probe_of(behind(trained["none"], Reversed()), x, y, eps=0.1)
+    assert checks.finite_difference(probe)[0] == "warn"
+    right = probe_of(trained["none"], x, y, eps=0.1)
+    assert checks.finite_difference(right)[0] == "pass"
+
+
+def test_steps_that_break_fewer_images_are_found_out(trained, images):
+    """A gradient that helps a large step and misleads small ones."""
+    x, y = images
+    probe = probe_of(trained["none"], x, y)
+    left = iter([0.2, 0.9, 0.9])
+    probe.survives = lambda attack: np.full(16, next(left))
+    status, value, _ = checks.ladder(probe)
+    assert status == "fail"
+    assert value == "FGSM 20.0 %, PGD-10 90.0 %, PGD-20 90.0 % left"
+    left = iter([0.9, 0.2, 0.2 + 1 / 16])
+    assert checks.ladder(probe)[0] == "warn"
+
+
+def test_attacks_cut_short_are_found_out(trained, images):
+    x, y = images
+    few = checks.Budget(images=16, nb_iter=1, restarts=4, samples=1)
+    probe = probe_of(trained["none"], x, y, eps=0.05, budget=few)
+    assert checks.loss_curve(probe)[0] == "warn"
+    assert len(probe.trace["PGD"]) == 3
+    left = iter([0.9, 0.8, 0.7])
+    probe.survives = lambda attack: np.full(16, next(left))
+    assert checks.restarts(probe)[0] == "warn"
+
+
+def test_saturated_logits_and_probabilities_are_found_out(trained, images):
+    x, y = images
+    large = keras.Sequential(
+        [keras.Input((28, 28, 1)), trained["none"]]
+        + [keras.layers.Rescaling(100.0)]
+    )
+    assert checks.logit_scale(probe_of(large, x, y))[0] == "warn"
+    soft = keras.Sequential(
+        [keras.Input((28, 28, 1)), trained["none"], keras.layers.Softmax()]
+    )
+    probe = probe_of(soft, x, y, from_logits=True)
+    assert checks.logit_scale(probe)[0] == "fail"
+    # The wrapper takes the softmax off where it is not told otherwise.
+    assert checks.logit_scale(probe_of(soft, x, y))[0] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("change", "bad"),
+    [
+        (lambda x, x_adv: x, True),
+        (lambda x, x_adv: x + 1.5 * (x_adv - x), True),
+        (lambda x, x_adv: x_adv, False),
+    ],
+    ids=["clean", "outside", "honest"],
+)
+def test_false_examples_are_found_out(change, bad, trained, images):
+    x, y = images
+    model = trained["none"]
+    found = {n: change(x[n], a) for n, a in examples(model, x, y).items()}
+    probe = probe_of(model, x, y, broken={"white-box": found})
+    assert (checks.silent_success(probe)[0] == "fail") == bad
+
+
+def test_broken_certificates_are_found_out(trained, images):
+    x, y = images
+    model = trained["none"]
+    found = examples(model, x, y, eps=0.1)
+    probe = probe_of(model, x, y, broken={"white-box": found})
+    certified = np.ones(len(x), bool)
+    assert checks.sandwich(probe, certified)[0] == "fail"
+    certified[list(found)] = False
+    certified &= probe.evaluation.correct
+    assert checks.sandwich(probe, certified)[0] == "pass"
+    assert checks.sandwich(probe, None)[0] == "none"
+    # What a check breaks counts too.
+    probe.found[int(np.flatnonzero(certified)[0])] = x[0]
+    assert checks.sandwich(probe, certified)[0] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("check", "threat", "few"),
+    [
+        (checks.queries, "queries", 0),
+        (checks.transfer, "transfer", 0),
+        (checks.surrogates, "adaptive", 0),
+    ],
+)
+def test_what_only_others_break_is_named(check, threat, few, trained, images):
+    x, y = images
+    model = trained["hard"]
+    found = {2: x[2], 5: x[5]}
+    first = {"white-box": {}}
+    status, value, _ = check(probe_of(model, x, y, {**first, threat: found}))
+    assert status == "warn"
+    assert value.startswith("2 images") and value.endswith("(2, 5)")
+    status, value, _ = check(probe_of(model, x, y, {**first, threat: {}}))
+    assert status == "pass" and value.startswith("0 images")
+
+
+def test_a_weak_cube_attack_is_found_out(trained, images, monkeypatch):
+    x, y = images
+    model = trained["soft"]
+    found = examples(model, x, y)
+    assert found
+    probe = probe_of(model, x, y, broken={"white-box": found})
+    assert checks.cube(probe)[0] == "pass"
+    assert checks.self_test(probe)[0] == "pass"
+    monkeypatch.setattr(
+        attacks.CubeAttack, "_perturb", lambda self, opened, x, *rest: x
+    )
+    # Compiled anew: the old one is not weak.
+    fresh = keras.models.clone_model(model)
+    fresh.set_weights(model.get_weights())
+    probe = probe_of(fresh, x, y, broken={"white-box": found})
+    assert checks.cube(probe)[0] == "warn"
+    assert checks.self_test(probe)[0] == "fail"
+
+
+def test_planted_examples(trained, images, monkeypatch):
+    x, y = images
+    for name in ("none", "soft"):
+        rate, count = active.pass_rate(probe_of(trained[name], x, y))
+        assert count > 10 and rate >= 0.9
+    monkeypatch.setattr(
+        attacks.ProjectedGradientDescent,
+        "_perturb",
+        lambda self, logits_fn, x, *rest: x,
+    )
+    probe = probe_of(trained["none"], x, y)
+    assert checks.active_test(probe)[0] == "warn"
+    head = keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Conv2D(10, 28)]
+        + [keras.layers.Flatten()]
+    )
+    assert checks.active_test(probe_of(head, x, y))[0] == "none"
+
+
+def test_soft_and_hard_levels(trained, images):
+    x, y = images
+    probe = probe_of(trained["hard"], x, y)
+    assert checks.soft_and_hard(probe)[0] == "pass"
+    blurred = behind(trained["none"], QuantLayer(2, 1.0))
+    x, y = x, np.asarray(blurred(x)).argmax(-1)
+    assert checks.soft_and_hard(probe_of(blurred, x, y))[0] == "warn"
+
+
+def test_examples_between_grey_levels():
+    model = linear_model([1.0], -100.2 / 255)
+    x, y = np.array([[100 / 255]] * 4, "float32"), np.zeros(4, int)
+    found = {n: x[n] + 0.3 / 255 for n in range(4)}
+    status, value, _ = checks.eight_bit(
+        probe_of(model, x, y, {"white-box": found}, eps=0.01)
+    )
+    assert status == "warn" and value.startswith("0.0 % of 4")
+    found = {n: x[n] + 1 / 255 for n in range(4)}
+    status, value, _ = checks.eight_bit(
+        probe_of(model, x, y, {"white-box": found}, eps=0.01)
+    )
+    assert status == "pass" and value.startswith("100.0 % of 4")
+
+
+def test_all_of_them_and_what_they_break(trained, images):
+    """Numbered in order; what they break counts in the worst case."""
+    x, y = images
+    probe = probe_of(trained["hard"], x, y)
+    done, outcome, curve, trace = checks.check(
+        probe.evaluation, probe.wrapper, probe.threat, BUDGET
+    )
+    assert [check.number for check in done] == list(range(1, 22))
+    assert all(check.value and check.meaning for check in done)
+    # Nothing was attacked before: all that the checks break is new.
+    assert len(outcome.broken) > 1
+    wrong = np.asarray(trained["hard"](outcome.x_adv)).argmax(-1)
+    assert (wrong != y[outcome.broken]).all()
+    eps, left = zip(*curve["strongest"])
+    assert (
+        list(eps) == sorted(eps) and left[0] == probe.evaluation.clean_accuracy
+    )
+    assert len(trace["PGD"]) == 2 * BUDGET.nb_iter + 1
+
+
+def test_a_model_that_is_always_wrong(trained, images):
+    x, y = images
+    wrong = (np.asarray(trained["none"](x)).argmax(-1) + 1) % 10
+    probe = probe_of(trained["none"], x, wrong)
+    done, outcome, _, _ = checks.check(
+        probe.evaluation, probe.wrapper, probe.threat, BUDGET
+    )
+    assert {check.status for check in done} == {"none"}
+    assert len(outcome.broken) == 0
+
+
+def test_quantizers_that_cannot_be_opened(trained, images):
+    """The other checks go on; the cube attack is not applicable."""
+    x, y = images
+    model = behind(
+        trained["none"],
+        keras.layers.AveragePooling2D(3, 1, "same"),
+        ConstantQuantization(2),
+    )
+    probe = probe_of(model, x, y)
+    assert probe.opened is None
+    assert checks.cube(probe)[0] == "none"
+    assert checks.gradient_health(probe)[1]

@@ -8,7 +8,10 @@ import tensorflow as tf
 from conftest import linear_model
 from keras_qsn import attacks
 from keras_qsn.evaluation import active
+from keras_qsn.evaluation import audits
 from keras_qsn.evaluation import checks
+from keras_qsn.evaluation import slopes
+from keras_qsn.evaluation import trials
 from keras_qsn.evaluation.outcome import Evaluation
 from keras_qsn.evaluation.outcome import Outcome
 from keras_qsn.evaluation.outcome import Step
@@ -87,7 +90,7 @@ def statuses(model, x, y, **kwargs):
     return {
         function.__name__: function(probe)[0]
         for _, function in checks._CHECKS
-        if function not in (checks.sandwich, checks.active_test)
+        if function not in (audits.sandwich, trials.active_test)
     }
 
 
@@ -117,16 +120,16 @@ def test_a_hidden_quantizer_is_found_out(trained, images):
 def test_random_models_are_found_out(trained, images):
     x, y = images
     probe = probe_of(behind(trained["none"], Noise()), x, y)
-    assert checks.determinism(probe)[0] == "fail"
-    assert checks.eps_zero(probe)[0] == "fail"
+    assert audits.determinism(probe)[0] == "fail"
+    assert trials.eps_zero(probe)[0] == "fail"
 
 
 def test_gradients_of_the_wrong_sign_are_found_out(trained, images):
     x, y = images
     probe = probe_of(behind(trained["none"], Reversed()), x, y, eps=0.1)
-    assert checks.finite_difference(probe)[0] == "warn"
+    assert slopes.finite_difference(probe)[0] == "warn"
     right = probe_of(trained["none"], x, y, eps=0.1)
-    assert checks.finite_difference(right)[0] == "pass"
+    assert slopes.finite_difference(right)[0] == "pass"
 
 
 def test_steps_that_break_fewer_images_are_found_out(trained, images):
@@ -135,22 +138,22 @@ def test_steps_that_break_fewer_images_are_found_out(trained, images):
     probe = probe_of(trained["none"], x, y)
     left = iter([0.2, 0.9, 0.9])
     probe.survives = lambda attack: np.full(16, next(left))
-    status, value, _ = checks.ladder(probe)
+    status, value, _ = trials.ladder(probe)
     assert status == "fail"
     assert value == "FGSM 20.0 %, PGD-10 90.0 %, PGD-20 90.0 % left"
     left = iter([0.9, 0.2, 0.2 + 1 / 16])
-    assert checks.ladder(probe)[0] == "warn"
+    assert trials.ladder(probe)[0] == "warn"
 
 
 def test_attacks_cut_short_are_found_out(trained, images):
     x, y = images
     few = checks.Budget(images=16, nb_iter=1, restarts=4, samples=1)
     probe = probe_of(trained["none"], x, y, eps=0.05, budget=few)
-    assert checks.loss_curve(probe)[0] == "warn"
+    assert slopes.loss_curve(probe)[0] == "warn"
     assert len(probe.trace["PGD"]) == 3
     left = iter([0.9, 0.8, 0.7])
     probe.survives = lambda attack: np.full(16, next(left))
-    assert checks.restarts(probe)[0] == "warn"
+    assert trials.restarts(probe)[0] == "warn"
 
 
 def test_saturated_logits_and_probabilities_are_found_out(trained, images):
@@ -159,14 +162,14 @@ def test_saturated_logits_and_probabilities_are_found_out(trained, images):
         [keras.Input((28, 28, 1)), trained["none"]]
         + [keras.layers.Rescaling(100.0)]
     )
-    assert checks.logit_scale(probe_of(large, x, y))[0] == "warn"
+    assert audits.logit_scale(probe_of(large, x, y))[0] == "warn"
     soft = keras.Sequential(
         [keras.Input((28, 28, 1)), trained["none"], keras.layers.Softmax()]
     )
     probe = probe_of(soft, x, y, from_logits=True)
-    assert checks.logit_scale(probe)[0] == "fail"
+    assert audits.logit_scale(probe)[0] == "fail"
     # The wrapper takes the softmax off where it is not told otherwise.
-    assert checks.logit_scale(probe_of(soft, x, y))[0] == "pass"
+    assert audits.logit_scale(probe_of(soft, x, y))[0] == "pass"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +186,7 @@ def test_false_examples_are_found_out(change, bad, trained, images):
     model = trained["none"]
     found = {n: change(x[n], a) for n, a in examples(model, x, y).items()}
     probe = probe_of(model, x, y, broken={"white-box": found})
-    assert (checks.silent_success(probe)[0] == "fail") == bad
+    assert (audits.silent_success(probe)[0] == "fail") == bad
 
 
 def test_broken_certificates_are_found_out(trained, images):
@@ -192,22 +195,22 @@ def test_broken_certificates_are_found_out(trained, images):
     found = examples(model, x, y, eps=0.1)
     probe = probe_of(model, x, y, broken={"white-box": found})
     certified = np.ones(len(x), bool)
-    assert checks.sandwich(probe, certified)[0] == "fail"
+    assert audits.sandwich(probe, certified)[0] == "fail"
     certified[list(found)] = False
     certified &= probe.evaluation.correct
-    assert checks.sandwich(probe, certified)[0] == "pass"
-    assert checks.sandwich(probe, None)[0] == "none"
+    assert audits.sandwich(probe, certified)[0] == "pass"
+    assert audits.sandwich(probe, None)[0] == "none"
     # What a check breaks counts too.
     probe.found[int(np.flatnonzero(certified)[0])] = x[0]
-    assert checks.sandwich(probe, certified)[0] == "fail"
+    assert audits.sandwich(probe, certified)[0] == "fail"
 
 
 @pytest.mark.parametrize(
     ("check", "threat", "few"),
     [
-        (checks.queries, "queries", 0),
-        (checks.transfer, "transfer", 0),
-        (checks.surrogates, "adaptive", 0),
+        (audits.queries, "queries", 0),
+        (audits.transfer, "transfer", 0),
+        (audits.surrogates, "adaptive", 0),
     ],
 )
 def test_what_only_others_break_is_named(check, threat, few, trained, images):
@@ -228,8 +231,8 @@ def test_a_weak_cube_attack_is_found_out(trained, images, monkeypatch):
     found = examples(model, x, y)
     assert found
     probe = probe_of(model, x, y, broken={"white-box": found})
-    assert checks.cube(probe)[0] == "pass"
-    assert checks.self_test(probe)[0] == "pass"
+    assert trials.cube(probe)[0] == "pass"
+    assert trials.self_test(probe)[0] == "pass"
     monkeypatch.setattr(
         attacks.CubeAttack, "_perturb", lambda self, opened, x, *rest: x
     )
@@ -237,8 +240,8 @@ def test_a_weak_cube_attack_is_found_out(trained, images, monkeypatch):
     fresh = keras.models.clone_model(model)
     fresh.set_weights(model.get_weights())
     probe = probe_of(fresh, x, y, broken={"white-box": found})
-    assert checks.cube(probe)[0] == "warn"
-    assert checks.self_test(probe)[0] == "fail"
+    assert trials.cube(probe)[0] == "warn"
+    assert trials.self_test(probe)[0] == "fail"
 
 
 def test_planted_examples(trained, images, monkeypatch):
@@ -252,33 +255,33 @@ def test_planted_examples(trained, images, monkeypatch):
         lambda self, logits_fn, x, *rest: x,
     )
     probe = probe_of(trained["none"], x, y)
-    assert checks.active_test(probe)[0] == "warn"
+    assert trials.active_test(probe)[0] == "warn"
     head = keras.Sequential(
         [keras.Input((28, 28, 1)), keras.layers.Conv2D(10, 28)]
         + [keras.layers.Flatten()]
     )
-    assert checks.active_test(probe_of(head, x, y))[0] == "none"
+    assert trials.active_test(probe_of(head, x, y))[0] == "none"
 
 
 def test_soft_and_hard_levels(trained, images):
     x, y = images
     probe = probe_of(trained["hard"], x, y)
-    assert checks.soft_and_hard(probe)[0] == "pass"
+    assert audits.soft_and_hard(probe)[0] == "pass"
     blurred = behind(trained["none"], QuantLayer(2, 1.0))
     x, y = x, np.asarray(blurred(x)).argmax(-1)
-    assert checks.soft_and_hard(probe_of(blurred, x, y))[0] == "warn"
+    assert audits.soft_and_hard(probe_of(blurred, x, y))[0] == "warn"
 
 
 def test_examples_between_grey_levels():
     model = linear_model([1.0], -100.2 / 255)
     x, y = np.array([[100 / 255]] * 4, "float32"), np.zeros(4, int)
     found = {n: x[n] + 0.3 / 255 for n in range(4)}
-    status, value, _ = checks.eight_bit(
+    status, value, _ = audits.eight_bit(
         probe_of(model, x, y, {"white-box": found}, eps=0.01)
     )
     assert status == "warn" and value.startswith("0.0 % of 4")
     found = {n: x[n] + 1 / 255 for n in range(4)}
-    status, value, _ = checks.eight_bit(
+    status, value, _ = audits.eight_bit(
         probe_of(model, x, y, {"white-box": found}, eps=0.01)
     )
     assert status == "pass" and value.startswith("100.0 % of 4")
@@ -325,5 +328,5 @@ def test_quantizers_that_cannot_be_opened(trained, images):
     )
     probe = probe_of(model, x, y)
     assert probe.opened is None
-    assert checks.cube(probe)[0] == "none"
-    assert checks.gradient_health(probe)[1]
+    assert trials.cube(probe)[0] == "none"
+    assert slopes.gradient_health(probe)[1]

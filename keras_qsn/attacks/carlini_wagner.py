@@ -16,6 +16,8 @@ _NO_BOUND = 1e10
 # when last looked at. The lowest: Adam swings, and one bad look must not end
 # the search.
 _PROGRESS = 0.9999
+# Steps at least from one look to the next: Adam takes dozens to turn round.
+_PATIENCE = 50
 _BETA_1 = 0.9
 _BETA_2 = 0.999
 _EPSILON = 1e-8
@@ -157,7 +159,7 @@ class CarliniWagnerL2(Attack):
             date.
         """
         scale = self.clip_max - self.clip_min
-        check_every = max(self.max_iterations // 10, 1)
+        check_every = max(self.max_iterations // 10, _PATIENCE)
 
         def step(i, w, m, v, resting, lowest, looked, found, nearest, best):
             with tf.GradientTape(watch_accessed_variables=False) as tape:

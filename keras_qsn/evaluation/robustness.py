@@ -145,6 +145,7 @@ def evaluate_robustness(
             name: fingerprint(*source.get_weights())
             for name, source in (sources or {}).items()
         },
+        "certified": None if certified is None else fingerprint(certified),
         "train_data": None if train_data is None else fingerprint(*train_data),
         "versions": {
             "python": platform.python_version(),

@@ -1,0 +1,180 @@
+"""Checks of the model and of what the attacks returned.
+
+Each returns a status, what was measured, and what that means.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qsn.attacks import norms
+from keras_qsn.attacks.quantizers import quantizers_of
+from keras_qsn.evaluation.wording import HALF_POINT
+from keras_qsn.evaluation.wording import NOT_QUANTIZED
+from keras_qsn.evaluation.wording import listed
+from keras_qsn.evaluation.wording import points
+from keras_qsn.layers import QuantLayer
+from keras_qsn.tracing import replaced
+
+
+def queries(probe):
+    won, share = _wins(probe, "queries")
+    return (
+        "pass" if share <= 0.002 else "warn",
+        f"{len(won)} images broken by queries alone{listed(won)}",
+        "Queries need no gradient: what only they break, gradients hid. The "
+        "worst case counts it; take more queries to see whether there is "
+        "more.",
+    )
+
+
+def surrogates(probe):
+    if not probe.quantized:
+        return NOT_QUANTIZED
+    won, share = _wins(probe, "adaptive")
+    return (
+        "pass" if share <= HALF_POINT else "warn",
+        f"{len(won)} images broken by adaptive attacks alone{listed(won)}",
+        "The quantizer masks its gradient: accuracy under plain gradient "
+        "attacks overstates. The worst case counts it.",
+    )
+
+
+def transfer(probe):
+    if not any(o.step.threat == "transfer" for o in probe.evaluation.outcomes):
+        return (
+            "warn",
+            "not run",
+            "No other model to transfer from: give `sources` or `train_data`.",
+        )
+    won, share = _wins(probe, "transfer")
+    return (
+        "pass" if share <= HALF_POINT else "warn",
+        f"{len(won)} images broken by transfer that white-box attacks "
+        f"missed{listed(won)}",
+        "Black-box beats white-box: gradients are masked, and accuracy under "
+        "white-box attacks overstates. The worst case counts it.",
+    )
+
+
+def soft_and_hard(probe):
+    if not probe.quantized:
+        return NOT_QUANTIZED
+    layers = quantizers_of(probe.wrapper)
+
+    def other(layer, inputs):
+        twin = QuantLayer.from_config(
+            {**layer.get_config(), "hard": not layer.hard}
+        )
+        x = tf.cast(tf.convert_to_tensor(inputs), layer.variable_dtype)
+        y = twin._staircase(x, tf.convert_to_tensor(layer.thresholds))
+        return tf.cast(y, layer.compute_dtype)
+
+    x_adv = probe.evaluation.x_adv[probe.numbers]
+    with replaced(layers, "call", other):
+        clean = (probe.predict(probe.x) == probe.y).mean()
+        under = (probe.predict(x_adv) == probe.y).mean()
+    name = "soft" if layers[0].hard else "hard"
+    return (
+        "pass" if clean >= 0.99 else "warn",
+        f"with {name} levels {points(clean)} of the correct images stay "
+        f"correct, {points(under)} of the attacked ones",
+        "Soft and hard levels are two functions: say which one is deployed, "
+        "and evaluate that one.",
+    )
+
+
+def logit_scale(probe):
+    logits = probe.logits(probe.x)
+    sums = np.abs(logits.sum(1) - 1) < 1e-5
+    probabilities = bool((logits >= 0).all() and (logits <= 1).all())
+    spread = float(np.median(np.ptp(logits, axis=1)))
+    bad = probabilities and sums.all()
+    return (
+        "fail" if bad else "warn" if spread > 50 else "pass",
+        "the model returns probabilities" if bad else f"range {spread:.3g}",
+        "Attacks need logits of moderate size: a softmax, or logits far "
+        "apart, saturates the cross-entropy. Use the DLR or margin loss.",
+    )
+
+
+def determinism(probe):
+    runs = [probe.logits(probe.x) for _ in range(3)]
+    size = max(float(np.abs(runs[0]).max()), 1e-12)
+    worst = max(float(np.abs(run - runs[0]).max()) / size for run in runs)
+    return (
+        "pass" if worst <= 1e-6 else "fail",
+        f"logits differ by {worst:.2g} of their size",
+        "A model that answers at random must be attacked in expectation, "
+        "which these attacks do not do.",
+    )
+
+
+def silent_success(probe):
+    e, t = probe.evaluation, probe.threat
+    broken = np.flatnonzero(e.correct & ~e.robust)
+    x_adv, x = e.x_adv[broken], e.x[broken]
+    size = norms.size(tf.constant(x_adv - x), t.norm).numpy()
+    bad = (
+        (probe.predict(x_adv) == e.y[broken])
+        | (size > t.eps * (1 + 1e-6))
+        | ((x_adv < t.clip_min) | (x_adv > t.clip_max)).any(
+            tuple(range(1, x.ndim))
+        )
+    )
+    return (
+        "fail" if bad.any() else "pass",
+        f"{int(bad.sum())} of {len(broken)} adversarial images are not what "
+        "they claim",
+        "Every adversarial image is judged again: misclassified, in the ball, "
+        "in the pixel range.",
+    )
+
+
+def sandwich(probe, certified):
+    if certified is None:
+        return (
+            "none",
+            "no certificates",
+            "Give `certified` to hold proofs against attacks.",
+        )
+    broken = ~probe.evaluation.robust
+    broken[list(probe.found)] = True
+    both = np.flatnonzero(np.asarray(certified) & broken)
+    return (
+        "fail" if len(both) else "pass",
+        f"{len(both)} certified images broken{listed(both)}",
+        "An image proved robust must never be broken: one such image makes "
+        "all certificates void.",
+    )
+
+
+def eight_bit(probe):
+    e, t = probe.evaluation, probe.threat
+    broken = np.flatnonzero(e.correct & ~e.robust)
+    unit = (e.x_adv[broken] - t.clip_min) / (t.clip_max - t.clip_min)
+    rounded = t.clip_min + np.round(255 * unit) / 255 * (
+        t.clip_max - t.clip_min
+    )
+    still = probe.predict(rounded.astype("float32")) != e.y[broken]
+    share = float(still.mean()) if len(broken) else 1.0
+    return (
+        "pass" if share >= 0.9 else "warn",
+        f"{points(share)} of {len(broken)} adversarial images still fool "
+        "when stored with 8 bits",
+        "Examples that only live between grey levels cannot be shown to a "
+        "system that reads image files.",
+    )
+
+
+def _wins(probe, threat):
+    """Images broken by this kind of attacker, after others had failed."""
+    before = {"transfer": ["white-box"]}.get(threat)
+    outcomes = probe.evaluation.outcomes
+    ran = {o.step.threat for o in outcomes}
+    if before and not ran & set(before):
+        return np.zeros(0, int), 0.0
+    won = np.concatenate(
+        [np.zeros(0, int)]
+        + [o.broken for o in outcomes if o.step.threat == threat]
+    )
+    return won, len(won) / len(probe.evaluation.y)

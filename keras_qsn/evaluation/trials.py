@@ -1,0 +1,211 @@
+"""Checks that attack again: other radii, steps, starts, and by chance.
+
+Each returns a status, what was measured, and what that means.
+"""
+
+import keras
+import numpy as np
+
+from keras_qsn import attacks
+from keras_qsn.attacks import norms
+from keras_qsn.attacks.quantizers import quantizers_of
+from keras_qsn.evaluation import active
+from keras_qsn.evaluation.wording import HALF_POINT
+from keras_qsn.evaluation.wording import NOT_QUANTIZED
+from keras_qsn.evaluation.wording import graded
+from keras_qsn.evaluation.wording import listed
+from keras_qsn.evaluation.wording import points
+from keras_qsn.layers import QuantLayer
+from keras_qsn.tracing import replaced
+
+
+def eps_zero(probe):
+    attack = probe.threat.at(0.0).attack(attacks.FastGradientMethod)
+    left = probe.survives(attack).mean()
+    return (
+        "pass" if left == 1 else "fail",
+        f"{points(left)} of correct images left at eps 0",
+        "Without a perturbation nothing may change; else the attack or the "
+        "model is not what it seems (random layers, wrong labels).",
+    )
+
+
+def ladder(probe):
+    fgsm = probe.survives(probe.threat.attack(attacks.FastGradientMethod))
+    short = probe.survives(probe.descent(10))
+    long = probe.survives(probe.descent(probe.budget.nb_iter))
+    rungs = [fgsm.mean(), short.mean(), long.mean()]
+    worst = max(b - a for a, b in zip(rungs, rungs[1:]))
+    return (
+        graded(worst, len(fgsm)),
+        f"FGSM {points(rungs[0])}, PGD-10 {points(rungs[1])}, "
+        f"PGD-{probe.budget.nb_iter} {points(rungs[2])} left",
+        "More steps must not break fewer images; where they do, gradients "
+        "mislead, and accuracy under gradient attacks means little.",
+    )
+
+
+def eps_sweep(probe):
+    t = probe.threat
+    scale = t.clip_max - t.clip_min
+    # At half the range every image can be turned into the same grey one.
+    grey = scale * norms.diameter(t.norm, probe.x[0].size) / 2
+    radii = sorted({0.0, t.eps / 4, t.eps / 2, t.eps, min(2 * t.eps, grey)})
+    radii = [*radii, *([grey] if grey > radii[-1] else [])]
+    left = [probe.survives(probe.strongest(eps)).mean() for eps in radii]
+    share = float(probe.evaluation.clean_accuracy)
+    probe.curve["strongest"] = [
+        (float(eps), share * float(a)) for eps, a in zip(radii, left)
+    ]
+    probe.curve["FGSM"] = [
+        (
+            float(eps),
+            share
+            * float(
+                probe.survives(
+                    t.at(eps).attack(attacks.FastGradientMethod)
+                ).mean()
+            ),
+        )
+        for eps in radii
+    ]
+    rise = max(b - a for a, b in zip(left, left[1:]))
+    status = graded(rise, len(probe.x))
+    classes = probe.logits(probe.x[:1]).shape[1]
+    if left[-1] > 1 / classes + 0.02:
+        status = "fail"
+    return (
+        status,
+        ", ".join(f"eps {e:.3g}: {points(a)}" for e, a in zip(radii, left)),
+        "Accuracy must fall with eps, to that of guessing where every image "
+        "can be turned grey; an attack that cannot do that is broken.",
+    )
+
+
+def unbounded(probe):
+    t = probe.threat
+    eps = norms.diameter(t.norm, probe.x[0].size) * (t.clip_max - t.clip_min)
+    left = probe.survives(probe.strongest(eps)).mean()
+    return (
+        "pass" if left == 0 else "fail",
+        f"{points(left)} left",
+        "An attack that may change everything must break everything; else it "
+        "is the attack that is weak.",
+    )
+
+
+def restarts(probe):
+    most = probe.budget.restarts
+    counts = [1, most // 2, most]
+    left = [
+        probe.survives(probe.descent(10, nb_restarts=n)).mean() for n in counts
+    ]
+    return (
+        "pass" if left[1] - left[2] <= HALF_POINT else "warn",
+        ", ".join(f"{n}: {points(a)} left" for n, a in zip(counts, left)),
+        "Twice the restarts must bring nothing; else take more restarts.",
+    )
+
+
+def random_search(probe):
+    rng = np.random.default_rng(probe.threat.seed)
+    t = probe.threat
+    rows = np.flatnonzero(probe.robust)
+    x, y = probe.x[rows], probe.y[rows]
+    broken = np.zeros(len(rows), bool)
+    for i in range(probe.budget.samples * 2 if len(rows) else 0):
+        step = rng.uniform(-1, 1, x.shape)
+        if t.norm == 2:
+            size = np.sqrt(
+                (step**2).sum(tuple(range(1, x.ndim)), keepdims=True)
+            )
+            step /= size
+        elif i % 2:
+            step = np.sign(step)
+        tried = np.clip(x + t.eps * step, t.clip_min, t.clip_max)
+        tried = tried.astype("float32")
+        wrong = probe.predict(tried) != y
+        probe.keep(probe.numbers[rows], tried, wrong & ~broken)
+        broken |= wrong
+    return (
+        "fail" if broken.any() else "pass",
+        f"{broken.sum()} of {len(rows)} images called robust broken by "
+        f"{2 * probe.budget.samples} random points each",
+        "Chance must not find what attacks missed; else they are blind.",
+    )
+
+
+def cube(probe):
+    if not probe.quantized:
+        return NOT_QUANTIZED
+    if probe.opened is None or probe.threat.norm != np.inf:
+        return (
+            "none",
+            "not applicable",
+            "The cube attack needs L-infinity, and a quantizer that sees "
+            "single pixels.",
+        )
+    numbers = [
+        n
+        for outcome in probe.evaluation.outcomes
+        if not isinstance(outcome.step.attack, attacks.CubeAttack)
+        for n in outcome.broken
+    ]
+    rows = np.flatnonzero(np.isin(probe.numbers, numbers))
+    missed = np.zeros(0, int)
+    if len(rows):
+        attack = probe.threat.attack(attacks.CubeAttack, nb_restarts=10)
+        missed = probe.numbers[rows][probe.survives(attack, rows)]
+    return (
+        "warn" if len(missed) else "pass",
+        f"{len(missed)} of {len(rows)} images that others broke are missed by "
+        f"the cube attack{listed(missed)}",
+        "It searches all that the quantizer lets through, so it should miss "
+        "none; what it misses, it may miss elsewhere.",
+    )
+
+
+def self_test(probe):
+    if probe.threat.norm != np.inf:
+        return ("none", "not applicable", "The self-test is for L-infinity.")
+    bare = quantizers_of(probe.wrapper) if probe.quantized else []
+    t, count = probe.threat, min(len(probe.x), 24)
+    x, y = probe.x[:count], probe.y[:count]
+    with replaced(bare, "call", lambda layer, inputs: inputs):
+        quantizer = QuantLayer(
+            33, 500.0, hard=True, value_range=(t.clip_min, t.clip_max)
+        )
+        broken = keras.Sequential(
+            [keras.Input(x.shape[1:]), quantizer, probe.wrapper.model]
+        )
+        open_model = keras.Sequential(
+            [keras.Input(x.shape[1:]), probe.wrapper.model]
+        )
+        plain = probe.run(probe.descent(20), open_model, x, y)
+        attack = t.attack(attacks.CubeAttack, nb_iter=20, nb_restarts=3)
+        masked = probe.run(attack, broken, x, y)
+    gap = float(plain.success.mean() - masked.success.mean())
+    return (
+        "pass" if gap <= 0.05 else "fail",
+        f"{points(1 - plain.success.mean())} left without a quantizer, "
+        f"{points(1 - masked.success.mean())} behind one of 33 hard levels",
+        "A fine quantizer protects nothing, and the adaptive attack must see "
+        "through it.",
+    )
+
+
+def active_test(probe):
+    rate, count = active.pass_rate(probe)
+    if not count:
+        return (
+            "none",
+            "not applicable",
+            "No planted example could be made: the layer before the logits "
+            "does not tell points of the ball apart.",
+        )
+    return (
+        "pass" if rate >= 0.9 else "warn",
+        f"{points(rate)} of {count} planted examples found",
+        "Examples that exist by construction must be found; else the attack "
+        "is too weak for this model.",
+    )

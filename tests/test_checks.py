@@ -103,9 +103,9 @@ def test_an_honest_evaluation_passes(trained, images):
     # Nothing to transfer from; no quantizer.
     wanted |= {"transfer": "warn"}
     wanted |= {name: "none" for name in ("surrogates", "cube", "soft_and_hard")}
-    # Steps of 0.3 may still gain a little.
-    status["loss_curve"] = "pass" if status["loss_curve"] == "warn" else "?"
-    wanted["loss_curve"] = status["loss_curve"]
+    # Twenty steps may still gain a little in loss.
+    assert status.pop("loss_curve") in ("pass", "warn")
+    del wanted["loss_curve"]
     assert status == wanted
 
 

@@ -14,6 +14,7 @@ if keras.backend.backend() != "tensorflow":
 
 from keras_qsn import attacks
 from keras_qsn import datasets
+from keras_qsn import defenses
 from keras_qsn import evaluation
 from keras_qsn import layers
 from keras_qsn import losses
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "attacks",
     "datasets",
+    "defenses",
     "evaluation",
     "layers",
     "losses",

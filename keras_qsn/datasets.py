@@ -88,6 +88,30 @@ class ShuffledBatches(keras.utils.PyDataset):
         self._order = self._rng.permutation(len(self.x))
 
 
+def seeded_subset(x, y, count, seed):
+    """The first `count` images and labels in an order the seed decides.
+
+    A larger count holds the smaller ones.
+
+    Args:
+        x: Array of images.
+        y: Array of labels.
+        count: Integer, or `None` for all.
+        seed: Integer.
+
+    Returns:
+        Images and labels.
+
+    Example:
+
+    >>> x, y = seeded_subset(np.arange(5), np.arange(5), 2, seed=0)
+    >>> x.tolist() == y.tolist(), len(x)
+    (True, 2)
+    """
+    order = np.random.default_rng(seed).permutation(len(x))[:count]
+    return x[order], y[order]
+
+
 def load(name, data_dir=None):
     """Load a data set by name.
 

@@ -103,10 +103,12 @@ def run(settings, out, data_dir=None, progress=None):
     out = pathlib.Path(out)
     results = _claim(out, settings)
     data = datasets.load(settings.data, data_dir)
-    x_train, y_train = _subset(
+    x_train, y_train = datasets.seeded_subset(
         data.x_train, data.y_train, settings.train_images, settings.seed
     )
-    x, y = _subset(data.x_test, data.y_test, settings.images, settings.seed)
+    x, y = datasets.seeded_subset(
+        data.x_test, data.y_test, settings.images, settings.seed
+    )
     results["data"] = data.description
     results["images"] = {"train": len(x_train), "test": len(x)}
 
@@ -209,12 +211,6 @@ def _claim(out, settings):
             "with `--out`."
         )
     return results
-
-
-def _subset(x, y, count, seed):
-    """The first `count` of the images in a seeded random order."""
-    order = np.random.default_rng(seed).permutation(len(x))[:count]
-    return x[order], y[order]
 
 
 def _train(name, x, y, settings, progress):

@@ -263,7 +263,13 @@ class TestPlans:
             "transfer",
         ]
 
-    def test_sources_are_trained_once(self, trained, images, tmp_path, digits):
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_sources_are_trained_once(
+        self, trained, images, tmp_path, digits, nested
+    ):
+        model = trained["hard"]
+        if nested:
+            model = keras.Sequential([keras.Input((28, 28, 1)), model])
         train = digits.x_train[:300], digits.y_train[:300]
         kwargs = {
             "plan": "quick",
@@ -280,7 +286,7 @@ class TestPlans:
 
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
-                evaluate(trained["hard"], *images, progress=progress, **kwargs)
+                evaluate(model, *images, progress=progress, **kwargs)
         assert trainings == [("training twin", n, 3) for n in (1, 2, 3)]
         twin = keras.models.load_model(tmp_path / "twin.keras")
         assert not plans.is_quantized(twin)

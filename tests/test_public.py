@@ -43,7 +43,17 @@ NAMES = {
         "substitute_mlp",
         "train_substitute",
     },
-    "datasets": {"Dataset", "ShuffledBatches", "load"},
+    "datasets": {"Dataset", "ShuffledBatches", "load", "seeded_subset"},
+    "defenses": {
+        "BitDepthReduction",
+        "FeatureSqueezingDetector",
+        "MedianSmoothing",
+        "NonLocalMeans",
+        "gaussian_augmentation",
+        "recommended_squeezers",
+        "squeezed",
+        "with_bounded_relu",
+    },
     "evaluation": {
         "AttackAccuracy",
         "Check",
@@ -121,6 +131,9 @@ def test_layers_are_registered_with_the_package_name():
         qsn.layers.QuantLayer,
         qsn.layers.ConstantQuantization,
         qsn.layers.TrainableQuantization,
+        qsn.defenses.BitDepthReduction,
+        qsn.defenses.MedianSmoothing,
+        qsn.defenses.NonLocalMeans,
     ):
         registered = keras.saving.get_registered_name(layer)
         assert registered == f"keras_qsn>{layer.__name__}"

@@ -84,7 +84,10 @@ def _retrained(wrapper, x, y, plan, seed, quantized, tell):
             return keras.layers.Identity(name=layer.name)
         return type(layer).from_config(layer.get_config())
 
-    model = keras.models.clone_model(wrapper.model, clone_function=clone)
+    # Recursive: a quantizer may sit in a model inside the model.
+    model = keras.models.clone_model(
+        wrapper.model, clone_function=clone, recursive=True
+    )
     _initialize(model, wrapper.model, seed)
     count = _IMAGES[plan]
     batches = ShuffledBatches(x[:count], y[:count], _BATCH_SIZE, seed)

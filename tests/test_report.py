@@ -159,7 +159,7 @@ class TestSummary:
     @pytest.mark.parametrize(
         "kept, status, words",
         [
-            ((0, 1, 2, 3), "fail", "1 of 3 checks failed: do not trust"),
+            ((0, 1, 2, 3), "warn", "1 of 3 checks failed, none of the adap"),
             ((0, 2, 3), "warn", "None of 2 checks failed, 1 warns"),
             ((0, 2, 2), "warn", "None of 3 checks failed, 2 warn:"),
             ((0, 3), "pass", "All 1 checks passed"),
@@ -171,6 +171,24 @@ class TestSummary:
         evaluation = example(checks=[CHECKS[i] for i in kept])
         assert summary.verdict(evaluation)[0] == status
         assert words in summary.verdict(evaluation)[1]
+
+    @pytest.mark.parametrize(
+        "number, adaptive, status",
+        [(7, True, "warn"), (7, False, "fail"), (4, True, "fail")],
+    )
+    def test_a_masked_gradient_does_not_condemn_adaptive_attacks(
+        self, number, adaptive, status
+    ):
+        failed = dataclasses.replace(CHECKS[1], number=number)
+        steps = [s for s in STEPS if adaptive or s.threat != "adaptive"]
+        evaluation = example(
+            checks=[CHECKS[0], failed], steps=steps, breaks=[0] * len(steps)
+        )
+        found, sentence = summary.verdict(evaluation)
+        assert found == status and "1 of 2 checks failed" in sentence
+        assert ("do not quote a white-box column" in sentence) == (
+            status == "warn"
+        )
 
     def test_counts_what_white_box_attacks_missed(self, evaluation):
         found = {"adaptive": 17, "transfer": 0, "queries": 2}

@@ -58,7 +58,6 @@ def pass_rate(probe):
         ProjectedGradientDescent, nb_iter=probe.budget.nb_iter, nb_restarts=3
     )
 
-    @tf.function(autograph=False)
     def run(images):
         zeros = tf.zeros([len(rows)], tf.int32)
         seeds = tf.stack([zeros + t.seed, tf.range(len(rows))], 1)
@@ -67,7 +66,10 @@ def pass_rate(probe):
         )
         return tf.argmax(logits_fn(x_adv), 1)
 
-    return float(np.mean(run(tf.constant(x[rows])))), len(rows)
+    images = tf.constant(x[rows])
+    # Traced by hand: TensorFlow warns of functions that each call traces anew.
+    run = tf.function(run, autograph=False).get_concrete_function(images)
+    return float(np.mean(run(images))), len(rows)
 
 
 def _recorded(layer, view, x):

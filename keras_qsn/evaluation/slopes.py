@@ -112,7 +112,6 @@ def _follow(probe, nb_iter):
     t, start = probe.threat, tf.constant(probe.x)
     y, step = tf.constant(probe.y, tf.int32), 2.5 * t.eps / (nb_iter // 2)
 
-    @tf.function(autograph=False)
     def run(start):
         def move(i, x, losses, left):
             gradient, logits = loss_gradient(
@@ -135,5 +134,7 @@ def _follow(probe, nb_iter):
         )
         return losses.stack(), left.stack()
 
+    # Traced by hand: TensorFlow warns of functions that each call traces anew.
+    run = tf.function(run, autograph=False).get_concrete_function(start)
     losses, left = run(start)
     return losses.numpy(), left.numpy()

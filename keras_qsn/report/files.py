@@ -5,13 +5,18 @@ import os
 import pathlib
 
 
-def write_text(path, text):
-    """Write a text file atomically."""
+def write_bytes(path, content):
+    """Write a file atomically."""
     path = pathlib.Path(path)
     part = path.with_name(f".{path.name}.part")
-    # A path may hold bytes that are no UTF-8.
-    part.write_text(text, encoding="utf-8", errors="backslashreplace")
+    part.write_bytes(content)
     os.replace(part, path)
+
+
+def write_text(path, text):
+    """Write a text file atomically."""
+    # A path may hold bytes that are no UTF-8.
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path, data):

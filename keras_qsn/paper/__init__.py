@@ -1,0 +1,19 @@
+"""The paper's experiments: one grid, one runner, one plot for each figure."""
+
+from keras_qsn.paper.executors import here
+from keras_qsn.paper.executors import processes
+from keras_qsn.paper.executors import ray_cluster
+from keras_qsn.paper.plots import plot
+from keras_qsn.paper.reproduce import reproduce
+from keras_qsn.paper.results import load_results
+from keras_qsn.paper.results import table
+
+__all__ = [
+    "here",
+    "load_results",
+    "plot",
+    "processes",
+    "ray_cluster",
+    "reproduce",
+    "table",
+]

@@ -1,0 +1,159 @@
+"""Cells of the grid: what is trained, what is measured, as plain values.
+
+A cell says everything its result depends on, so equal cells are one cell: a
+training that several figures share is done once.
+"""
+
+import dataclasses
+import hashlib
+import json
+
+from keras_qsn import __version__ as VERSION
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A trained network.
+
+    Args:
+        data: Name of the data set.
+        defence: `"none"`, `"CQ"`, `"TQ"`, `"signum"` or `"BReLU+GDA"`.
+        num_levels: The paper's `n`.
+        steepness: The paper's `z`. Defaults to `None`: 50 for CQ, 5 for TQ.
+        hard: Whether the quantizer's output is the exact level.
+        variant: `"standard"`, or `"authors"` for their published code.
+        gradient: `"exact"`, or `"paper"` for Eqs. 5 to 8 as printed.
+        threshold_cost: What thresholds are trained on: `"cross-entropy"`,
+            with the network, or `"Eq. 2"`, by Eq. 3.
+        adversarial_eps: Radius of the FGSM examples that are half of each
+            batch; `0` trains on clean images.
+        label_smoothing: Share of the label spread over all classes.
+        squeezer: What is put in front of the network after training, by name;
+            `""` is nothing.
+        epochs: Of training.
+        train_images: How many; `None` is all.
+        seed: Decides weights, order and which images.
+    """
+
+    data: str
+    defence: str = "none"
+    num_levels: int = 2
+    steepness: float | None = None
+    hard: bool = False
+    variant: str = "standard"
+    gradient: str = "exact"
+    threshold_cost: str = "cross-entropy"
+    adversarial_eps: float = 0.0
+    label_smoothing: float = 0.0
+    squeezer: str = ""
+    epochs: int = 6
+    train_images: int | None = None
+    seed: int = 0
+
+    @property
+    def quantized(self):
+        """Whether adaptive attacks have a quantizer to go round."""
+        squeezed = self.squeezer and not self.squeezer.startswith("median")
+        return bool(squeezed) or self.defence in ("CQ", "TQ", "signum")
+
+    @property
+    def needs(self):
+        """Cells that must be finished first."""
+        if self.squeezer:
+            return (dataclasses.replace(self, squeezer=""),)
+        return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Attacked:
+    """Accuracy of a network under one attack.
+
+    Args:
+        network: The `Network` judged.
+        attack: Name of the attack, a key of `measuring.ATTACKS`.
+        eps: Radius of the ball; `0` for attacks without one.
+        source: `Network` whose examples are used, a black-box attack;
+            `"substitute"` for one taught by the network's answers; `None`
+            for the network itself.
+        targeted: Whether each image is to reach each other class.
+        guessed: Whether the attacker takes the network's answer for the
+            label, as Cleverhans does by default.
+        images: How many test images; one of each class in turn if targeted.
+        seed: Which images, and the attack's seed.
+    """
+
+    network: Network
+    attack: str
+    eps: float = 0.0
+    source: Network | str | None = None
+    targeted: bool = False
+    guessed: bool = False
+    images: int = 10000
+    seed: int = 0
+
+    @property
+    def needs(self):
+        """Cells that must be finished first."""
+        if isinstance(self.source, Network):
+            return (self.network, self.source)
+        return (self.network,)
+
+
+@dataclasses.dataclass(frozen=True)
+class WorstCase:
+    """Accuracy of a network in the worst case over the quick plan's attacks.
+
+    Args:
+        network: The `Network` judged.
+        source: `Network` to transfer examples from.
+        eps: Radius of the L-infinity ball.
+        images: How many test images.
+        seed: Which images, and the attacks' seed.
+    """
+
+    network: Network
+    source: Network
+    eps: float
+    images: int = 1000
+    seed: int = 0
+
+    @property
+    def needs(self):
+        """Cells that must be finished first."""
+        return (self.network, self.source)
+
+
+Cell = Network | Attacked | WorstCase
+
+
+def describe(cell):
+    """A cell as plain values."""
+    return {"kind": type(cell).__name__, **dataclasses.asdict(cell)}
+
+
+def key(cell):
+    """A name for a cell's files: readable, and another for another cell."""
+    text = json.dumps([VERSION, describe(cell)], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    network = cell if isinstance(cell, Network) else cell.network
+    words = [type(cell).__name__, network.data, network.defence]
+    if isinstance(cell, Attacked):
+        words.append(cell.attack)
+    slug = "-".join(words).lower()
+    slug = "".join(c if c.isalnum() else "-" for c in slug)
+    return f"{slug}-{digest}"
+
+
+def with_needs(cells):
+    """The cells and all they need, each once, needs before needers."""
+    ordered = {}
+
+    def add(cell):
+        for needed in cell.needs:
+            add(needed)
+        ordered[cell] = None
+
+    for cell in cells:
+        if cell not in ordered:
+            add(cell)
+    return list(ordered)

@@ -1,0 +1,194 @@
+"""Measuring an `Attacked` or a `WorstCase` cell."""
+
+import time
+import warnings
+
+import numpy as np
+
+from keras_qsn import attacks
+from keras_qsn import datasets
+from keras_qsn.attacks.quantizers import OpenedModel
+from keras_qsn.evaluation import evaluate_robustness
+from keras_qsn.evaluation.outcome import THREATS
+from keras_qsn.evaluation.robustness import predict
+from keras_qsn.models import KerasModelWrapper
+from keras_qsn.paper.networks import quantizer_of
+
+BATCH_SIZE = 128
+
+# How many images are kept for the figures.
+_PICTURES = 3
+
+# What a stranger has to train a substitute with (Papernot et al., 2017).
+_SUBSTITUTE_IMAGES = 150
+
+
+def _carlini_wagner(eps, seed, network):
+    # The settings of Cleverhans' tutorial, with the paper's 100 iterations.
+    return attacks.CarliniWagnerL2(
+        learning_rate=0.2,
+        binary_search_steps=1,
+        max_iterations=100,
+        initial_const=10.0,
+    )
+
+
+ATTACKS = {
+    "FGSM": lambda eps, seed, network: attacks.FastGradientMethod(eps),
+    "PGD": lambda eps, seed, network: attacks.ProjectedGradientDescent(
+        eps, nb_iter=40, seed=seed
+    ),
+    # The slope as y (1 - y), which autodiff of a float32 sigmoid gives: what
+    # Cleverhans saw of the authors' layer.
+    "FGSM, autodiff slope": lambda eps, seed, network: attacks.BPDA(
+        attacks.FastGradientMethod(eps), quantizer_of(network).steepness
+    ),
+    "FGSM, straight-through": lambda eps, seed, network: attacks.BPDA(
+        attacks.FastGradientMethod(eps)
+    ),
+    "CW-L2": _carlini_wagner,
+    "CW-L2, default search": lambda eps, seed, network: attacks.CarliniWagnerL2(
+        max_iterations=100
+    ),
+    "level flips, L2": lambda eps, seed, network: attacks.LevelFlipAttack(2),
+    "JSMA": lambda eps, seed, network: attacks.SaliencyMapMethod(gamma=0.1),
+    "level flips, L0": lambda eps, seed, network: attacks.LevelFlipAttack(0),
+}
+
+
+def measure_attack(cell, model, source, data):
+    """Run an `Attacked` cell.
+
+    Args:
+        cell: The `Attacked`.
+        model: Its network's Keras model.
+        source: The Keras model of its `source`, or `None`.
+        data: The `datasets.Dataset`.
+
+    Returns:
+        Plain values, and arrays of a few images for the figures.
+    """
+    x, y, y_target = _images(cell, data)
+    attack = ATTACKS[cell.attack](cell.eps, cell.seed, cell.network)
+    start = time.perf_counter()
+    clean = predict(KerasModelWrapper.of(model), x, BATCH_SIZE)
+    if cell.source == "substitute":
+        source = _substitute(cell, model, data)
+    if source is None:
+        with warnings.catch_warnings():
+            # Blind images are counted.
+            warnings.filterwarnings("ignore", ".*found a gradient of zero")
+            result = attack.run(
+                model,
+                x,
+                None if cell.guessed else y,
+                y_target,
+                batch_size=BATCH_SIZE,
+                verbose=0,
+            )
+        x_adv, prediction, blind = result.x_adv, result.prediction, result.blind
+    else:
+        # What fools the source is given to the network, fooled or not: the
+        # accuracy on such examples is what papers print as black-box.
+        x_adv = attack.generate(
+            source, x, y, y_target, batch_size=BATCH_SIZE, verbose=0
+        )
+        prediction = predict(KerasModelWrapper.of(model), x_adv, BATCH_SIZE)
+        blind = np.zeros(len(x), bool)
+    fooled = prediction == y_target if cell.targeted else prediction != y
+    values = {
+        "accuracy": float(1 - fooled.mean()),
+        "clean": float((clean == y).mean()),
+        "images": len(x),
+        "blind": float(blind.mean()),
+        "distortion": _distortion(x_adv - x, fooled & (clean == y)),
+        "seconds": time.perf_counter() - start,
+    }
+    few = slice(_PICTURES)
+    pictures = {
+        "x": x[few],
+        "x_adv": x_adv[few],
+        "seen": _seen(model, x[few]),
+        "seen_adv": _seen(model, x_adv[few]),
+        "clean": clean[few],
+        "prediction": prediction[few],
+    }
+    return values, pictures
+
+
+def measure_worst_case(cell, model, source, data):
+    """Run a `WorstCase` cell; arguments and result as above."""
+    x, y = datasets.seeded_subset(
+        data.x_test, data.y_test, cell.images, cell.seed
+    )
+    start = time.perf_counter()
+    found = evaluate_robustness(
+        model,
+        x,
+        y,
+        eps=cell.eps,
+        plan="quick",
+        sources={"undefended": source},
+        seed=cell.seed,
+        verbose=0,
+    )
+    broken = dict.fromkeys(THREATS, 0)
+    for outcome in found.outcomes:
+        broken[outcome.step.threat] += len(outcome.broken)
+    values = {
+        "accuracy": found.robust_accuracy,
+        "clean": found.clean_accuracy,
+        "images": len(x),
+        "broken": broken,
+        "left": {
+            outcome.step.name: left
+            for outcome, left in zip(found.outcomes, found.accuracy_after())
+        },
+        "failed_checks": [check.name for check in found.failed],
+        "seconds": time.perf_counter() - start,
+    }
+    return values, {}
+
+
+def _images(cell, data):
+    """Images, classes, and targets if there are any."""
+    x, y = datasets.seeded_subset(data.x_test, data.y_test, None, cell.seed)
+    if not cell.targeted:
+        return x[: cell.images], y[: cell.images], None
+    # The first of each class, in turn, each towards the nine other classes.
+    firsts = [np.flatnonzero(y == c) for c in range(10)]
+    rows = [firsts[i % 10][i // 10] for i in range(cell.images)]
+    rows = np.repeat(rows, 9)
+    steps = np.tile(np.arange(1, 10), cell.images)
+    return x[rows], y[rows], (y[rows] + steps) % 10
+
+
+def _substitute(cell, model, data):
+    x, _ = datasets.seeded_subset(
+        data.x_train, data.y_train, _SUBSTITUTE_IMAGES, cell.seed
+    )
+    substitute = attacks.substitute_mlp(x.shape[1:], 10, seed=cell.seed)
+    attacks.train_substitute(model, x, substitute, seed=cell.seed, verbose=0)
+    return substitute
+
+
+def _distortion(delta, rows):
+    """Median distances of the examples that turned a right answer."""
+    if not rows.any():
+        return None
+    flat = np.abs(delta[rows].reshape(int(rows.sum()), -1)).astype("float64")
+    return {
+        "L0": float(np.median((flat > 0).sum(1))),
+        "L2": float(np.median(np.sqrt((flat**2).sum(1)))),
+        "Linf": float(np.median(flat.max(1))),
+    }
+
+
+def _seen(model, x):
+    """What the network gets of the images, behind its quantizer."""
+    wrapper = KerasModelWrapper.of(model)
+    try:
+        opened = OpenedModel(wrapper, 0.0, 1.0)
+    except ValueError:
+        return x
+    return np.asarray(opened.quantize(x))

@@ -1,0 +1,138 @@
+"""Training a `Network` cell."""
+
+import time
+
+import keras
+import numpy as np
+
+from keras_qsn import datasets
+from keras_qsn.attacks import FastGradientMethod
+from keras_qsn.defenses import BitDepthReduction
+from keras_qsn.defenses import MedianSmoothing
+from keras_qsn.defenses import gaussian_augmentation
+from keras_qsn.defenses import squeezed
+from keras_qsn.defenses import with_bounded_relu
+from keras_qsn.layers import ConstantQuantization
+from keras_qsn.layers import QuantLayer
+from keras_qsn.layers import TrainableQuantization
+from keras_qsn.losses import ProbabilityMeanSquaredError
+from keras_qsn.models import cleverhans_cnn
+from keras_qsn.training import QuSecNet
+
+BATCH_SIZE = 128
+
+# A slope so steep that float32 knows none beside the threshold: what DQA's
+# signum gives to backpropagation.
+_SIGNUM_STEEPNESS = 1e4
+
+# Adversarial accuracy of each epoch is measured on this many test images.
+_WATCHED = 1000
+
+# Of the noisy copies, by data set: recalled from the paper of BReLU + GDA.
+_SIGMA = {"cifar10": 0.05}
+_COPIES = 1
+
+SQUEEZERS = {
+    "Q2": lambda: ConstantQuantization(2, name="squeezer"),
+    "Q3": lambda: ConstantQuantization(3, name="squeezer"),
+    "1 bit": lambda: BitDepthReduction(1, name="squeezer"),
+    "5 bits": lambda: BitDepthReduction(5, name="squeezer"),
+    "median 2x2": lambda: MedianSmoothing(2, name="squeezer"),
+}
+
+
+def quantizer_of(network):
+    """The quantization layer a network is trained behind, or `None`."""
+    settings = dict(
+        hard=network.hard, variant=network.variant, gradient=network.gradient
+    )
+    if network.steepness is not None:
+        settings["steepness"] = network.steepness
+    if network.defence == "CQ":
+        return ConstantQuantization(network.num_levels, **settings)
+    if network.defence == "TQ":
+        return TrainableQuantization(network.num_levels, **settings)
+    if network.defence == "signum":
+        return QuantLayer(
+            network.num_levels, _SIGNUM_STEEPNESS, hard=True, trainable=False
+        )
+    return None
+
+
+def train(network, data):
+    """Train a network.
+
+    Args:
+        network: A `Network` without squeezer.
+        data: The `datasets.Dataset` it names.
+
+    Returns:
+        The Keras model, and what its training showed, as plain values.
+    """
+    x, y = datasets.seeded_subset(
+        data.x_train, data.y_train, network.train_images, network.seed
+    )
+    model = cleverhans_cnn(
+        x.shape[1:], quantizer=quantizer_of(network), seed=network.seed
+    )
+    if network.defence == "BReLU+GDA":
+        model = with_bounded_relu(model)
+        sigma = _SIGMA.get(network.data, 0.3)
+        x, y = gaussian_augmentation(x, y, sigma, _COPIES, network.seed)
+    attack = None
+    if network.adversarial_eps:
+        attack = FastGradientMethod(network.adversarial_eps)
+    cost = None
+    if network.threshold_cost == "Eq. 2":
+        cost = ProbabilityMeanSquaredError()
+    net = QuSecNet(model, attack, threshold_loss=cost)
+    net.compile(
+        keras.optimizers.Adam(1e-3),
+        keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=network.label_smoothing
+        ),
+        metrics=["accuracy"],
+    )
+    start = time.perf_counter()
+    watched = None
+    if attack is not None:
+        watched = datasets.seeded_subset(
+            data.x_test, one_hot(data.y_test), _WATCHED, network.seed
+        )
+    history = net.fit(
+        datasets.ShuffledBatches(x, one_hot(y), BATCH_SIZE, network.seed),
+        validation_data=watched,
+        epochs=network.epochs,
+        shuffle=False,
+        verbose=0,
+    ).history
+    return model, {
+        "history": {k: [float(v) for v in vs] for k, vs in history.items()},
+        "thresholds": threshold_facts(model),
+        "train_images": len(x),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def squeeze(network, model):
+    """The model with the network's squeezer in front."""
+    return squeezed(model, SQUEEZERS[network.squeezer]())
+
+
+def threshold_facts(model):
+    """Where trained thresholds lie: quantiles, and the share that moved."""
+    layer = model.layers[0]
+    if not isinstance(layer, QuantLayer):
+        return None
+    start = QuantLayer.from_config(layer.get_config())
+    start.build(model.input_shape)
+    now, then = (np.asarray(each.thresholds) for each in (layer, start))
+    return {
+        "quantiles": np.quantile(now, [0, 0.05, 0.5, 0.95, 1]).tolist(),
+        "moved": float((np.abs(now - then) > 0.01).mean()),
+    }
+
+
+def one_hot(y):
+    """Class numbers as float32 rows."""
+    return keras.utils.to_categorical(y, 10)

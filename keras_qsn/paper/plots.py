@@ -1,0 +1,160 @@
+"""One plot for each figure, from its results."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from keras_qsn.report.plots import plot_images
+
+_COLORS = ("#0b5cad", "#c2410c", "#0f766e", "#7c3aed", "#92650a", "#475569")
+_MARKERS = "osD^vP"
+
+
+def plot(results, name, pictures=None):
+    """Draw a figure from its results.
+
+    Args:
+        results: What `reproduce` or `load_results` returned.
+        name: Name of the figure.
+        pictures: Optional function of a cell's key, in the results of each
+            row, that returns the arrays kept of it, or `None`; figures that
+            show images are drawn as bars without it.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    found = results["figures"][name]
+    title = f"{found['title']}: {results['description'] or results['data']}"
+    rows, kind = found["rows"], found["kind"]
+    rows = [row for row in rows if _mean(row["measured"]) is not None]
+    if not rows:
+        empty = Figure(figsize=(7, 1), layout="constrained")
+        empty.suptitle(f"{title}: nothing was measured", fontsize=10)
+        return empty
+    if kind == "images" and pictures is not None:
+        return _images(rows, title, pictures)
+    draw = {"curves": _curves, "epochs": _epochs}.get(kind, _bars)
+    return draw(rows, title)
+
+
+def _bars(rows, title):
+    """A bar for each row, its worst case in it, the printed figure across."""
+    rows = [row for row in rows if row["field"] in ("accuracy", "gain")]
+    figure = Figure(figsize=(7, 1.1 + 0.3 * len(rows)), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    axis = figure.subplots()
+    for place, row in enumerate(rows):
+        value, color = 100 * _mean(row["measured"]), _color(row["setting"])
+        axis.barh(place, value, 0.72, color=color, alpha=0.55)
+        values = [100 * v for v in row["measured"].values() if v is not None]
+        axis.plot([min(values), max(values)], [place] * 2, color="black")
+        worst = _mean(row["worst"])
+        if worst is not None and row["worst_field"] == "accuracy":
+            axis.barh(place, 100 * worst, 0.3, color="#1b1f24")
+        if row["printed"] is not None:
+            axis.plot(
+                row["printed"], place, marker="*", color="#c2410c", markersize=9
+            )
+        axis.text(
+            max(value, 0) + 1, place, f"{value:.1f}", va="center", fontsize=7
+        )
+    axis.set_yticks(
+        range(len(rows)),
+        [f"{row['defence']}: {row['setting']}" for row in rows],
+        fontsize=8,
+    )
+    axis.invert_yaxis()
+    axis.set_xlim(min(0, axis.get_xlim()[0]), 107)
+    gains = any(row["field"] == "gain" for row in rows)
+    axis.set_xlabel(
+        "points gained"
+        if gains
+        else "accuracy [%]; black: worst case; star: paper; line: seeds"
+    )
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_axisbelow(True)
+    return figure
+
+
+def _curves(rows, title):
+    """A line for each defence, dashed for its worst case."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    axis = figure.subplots()
+    names = list(dict.fromkeys(row["defence"] for row in rows))
+    for i, name in enumerate(names):
+        style = {
+            "color": _COLORS[i % len(_COLORS)],
+            "marker": _MARKERS[i % len(_MARKERS)],
+            "markersize": 4,
+        }
+        for column, line in (("measured", "-"), ("worst", "--")):
+            points = [
+                (row["at"], 100 * _mean(row[column]))
+                for row in rows
+                if row["defence"] == name and _mean(row[column]) is not None
+            ]
+            if points:
+                label = name if column == "measured" else f"{name}, worst case"
+                axis.plot(*zip(*points), line, label=label, **style)
+    places = [row["at"] for row in rows]
+    if max(places) > 50 * min(places):
+        axis.set_xscale("log")
+    axis.set_xlabel("z" if max(places) > 1 else "eps (L-infinity)")
+    axis.set_ylabel("accuracy [%]")
+    axis.set_ylim(-3, 103)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7, ncols=2)
+    return figure
+
+
+def _epochs(rows, title):
+    """Accuracy on adversarial and clean images after each epoch."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    axis = figure.subplots()
+    rows = [row for row in rows if any(row["history"].values())]
+    for row, color in zip(rows, _COLORS):
+        for column, line in (("val_adv_accuracy", "-"), ("val_accuracy", ":")):
+            runs = [h[column] for h in row["history"].values() if h]
+            runs = 100 * np.array(runs)
+            epochs = np.arange(1, runs.shape[1] + 1)
+            what = "FGSM" if column == "val_adv_accuracy" else "clean"
+            label = f"{row['defence']}, {what}"
+            axis.plot(epochs, runs.mean(0), line, color=color, label=label)
+            axis.fill_between(
+                epochs, runs.min(0), runs.max(0), color=color, alpha=0.15
+            )
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("test accuracy [%]")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def _images(rows, title, pictures):
+    """Clean and adversarial images, and what the network gets of them."""
+    shown = {}
+    for row in rows:
+        kept = pictures(next(iter(row["cell"].values())))
+        if kept is None:
+            continue
+        cells = []
+        for i in range(len(kept["x"])):
+            cells += [
+                (f"clean: {kept['clean'][i]}", kept["x"][i]),
+                ("as seen", kept["seen"][i]),
+                (f"attacked: {kept['prediction'][i]}", kept["x_adv"][i]),
+                ("as seen", kept["seen_adv"][i]),
+            ]
+        shown[f"{row['defence']}\n{row['setting']}"] = cells
+    return plot_images(shown, title)
+
+
+def _mean(by_seed):
+    values = [value for value in by_seed.values() if value is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _color(setting):
+    """White-box and black-box are told apart."""
+    return _COLORS[2] if "black-box" in setting else _COLORS[0]

@@ -1,0 +1,133 @@
+"""`reproduce`: run the grid, write the results."""
+
+import pathlib
+
+from keras_qsn import report
+from keras_qsn.paper import grid
+from keras_qsn.paper import plots
+from keras_qsn.paper import results
+from keras_qsn.paper import runner
+from keras_qsn.paper.figures import FIGURES
+
+
+def reproduce(
+    only=None,
+    quick=False,
+    data=None,
+    seeds=(0,),
+    out="results/paper",
+    data_dir=None,
+    executor=None,
+    progress=None,
+    say=None,
+):
+    """Runs the paper's experiments, or goes on where a run stopped.
+
+    Every training and every measurement is a cell, run once and kept in
+    `out/cells`; figures that share one share its result.
+
+    Args:
+        only: Optional list of figures, such as `["fig7"]`. Defaults to
+            `None`: all.
+        quick: Whether to run on the embedded digits, with few images.
+        data: Optional list of data sets, `"mnist"` and `"cifar10"`.
+            Defaults to `None`: both.
+        seeds: Integers; each is a whole grid. Defaults to `(0,)`.
+        out: Results folder. Receives a folder for each data set with
+            `results.json`, `results.md` and a plot for each figure.
+        data_dir: Optional folder with `mnist.npz` and `cifar10.npz`.
+        executor: Where cells run: `paper.here()`, `paper.processes(workers)`
+            or `paper.ray_cluster(address)`. Defaults to `None`: here.
+        progress: Optional function of a name, the work done, and all of it.
+        say: Optional function of a line of text for each finished cell.
+
+    Returns:
+        `{data set: results}`, as `load_results` describes them, and
+        `{cell's name: text}` of the cells that failed.
+
+    Raises:
+        ValueError: If a figure or a data set is unknown, or a figure is not
+            drawn for the data sets named.
+        OSError: If a data set is not to be had.
+
+    Example:
+
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     reproduce(only=["fig12"], out=out)
+    Traceback (most recent call last):
+    ...
+    ValueError: `only` must name figures of fig1, fig5, fig6, z, fig7, fig8, \
+fig9, fig10, fig11, ranges, readings. Received: only=['fig12']
+
+    Limitations:
+        The paper leaves much unsaid (eps of some figures, which gradient,
+        how black-box examples were made, most values, shown as images only);
+        the figure `readings` tries the readings one by one.
+
+    Reference:
+        - Ali et al., 2018: https://arxiv.org/abs/1811.01437
+    """
+    only = list(FIGURES) if only is None else list(only)
+    if not only or not set(only) <= set(FIGURES):
+        raise ValueError(
+            f"`only` must name figures of {', '.join(FIGURES)}. "
+            f"Received: only={only}"
+        )
+    scale = grid.QUICK if quick else grid.FULL
+    figures = _figures_by_data(only, scale, data)
+    for name in figures:
+        runner.load_data(name, data_dir)
+    wanted = []
+    for seed in seeds:
+        for name, names in figures.items():
+            for figure in names:
+                rows = FIGURES[figure].rows(grid.Grid(scale, name, seed))
+                for row in rows:
+                    wanted += [c for c in (row.cell, row.worst) if c]
+    out = pathlib.Path(out)
+    finished = runner.run(
+        wanted, out / "cells", data_dir, executor, progress, say
+    )
+    found = {}
+    for name, names in figures.items():
+        found[name] = results.collect(names, scale, name, seeds, finished)
+        _write(found[name], out / name, finished.store)
+    failures = {
+        runner.cells.key(cell): text for cell, text in finished.failures.items()
+    }
+    return found, failures
+
+
+def _figures_by_data(only, scale, data):
+    """Which figures are drawn for which data set."""
+    if len(scale.data) == 1:
+        if data:
+            raise ValueError(
+                "`data` must not be given with `quick`, which runs on "
+                f"{scale.data[0]}. Received: data={list(data)}"
+            )
+        return {scale.data[0]: only}
+    data = list(data or scale.data)
+    if not set(data) <= set(scale.data):
+        raise ValueError(
+            f"`data` must be of {', '.join(scale.data)}. Received: data={data}"
+        )
+    figures = {
+        name: [f for f in only if name in FIGURES[f].data] for name in data
+    }
+    figures = {name: names for name, names in figures.items() if names}
+    if not figures:
+        raise ValueError(
+            f"`only` must name a figure drawn for {', '.join(data)}. "
+            f"Received: only={only}"
+        )
+    return figures
+
+
+def _write(found, folder, store):
+    folder.mkdir(parents=True, exist_ok=True)
+    report.write_json(folder / "results.json", found)
+    report.write_text(folder / "results.md", results.to_markdown(found))
+    for name in found["figures"]:
+        figure = plots.plot(found, name, store.pictures)
+        report.write_figure(folder / f"{name}.png", figure)

@@ -1,0 +1,226 @@
+"""Results: measured beside printed, as plain values and as tables."""
+
+import dataclasses
+import json
+import pathlib
+import platform
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_qsn.paper import cells
+from keras_qsn.paper.figures import FIGURES
+from keras_qsn.paper.grid import Grid
+from keras_qsn.report.tables import markdown_table
+from keras_qsn.report.tables import percent
+
+SCHEMA_VERSION = 1
+
+_MEASURED = pathlib.Path(__file__).parent / "measured"
+
+
+def load_results(data):
+    """The results that come with the package, measured on a full data set.
+
+    Args:
+        data: `"mnist"` or `"cifar10"`.
+
+    Returns:
+        What `reproduce` writes as `results.json`, as a dictionary: the scale
+        of the runs, the seeds, and for each figure its rows, each with what
+        the paper prints, what was measured for each seed, and the worst case
+        over adaptive attacks. Shares are from 0 to 1; `printed` is in percent.
+
+    Raises:
+        ValueError: If there are no results of that name.
+
+    Example:
+
+    >>> results = load_results("mnist")
+    >>> results["figures"]["fig9"]["rows"][0]["printed"]
+    1.48
+    """
+    path = _MEASURED / f"{data}.json"
+    if not path.is_file():
+        known = sorted(p.stem for p in _MEASURED.glob("*.json"))
+        raise ValueError(
+            f"`data` must be one of {', '.join(known)}. Received: data={data!r}"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def collect(names, scale, data, seeds, finished):
+    """The rows of figures, filled in from finished cells.
+
+    Args:
+        names: Names of the figures.
+        scale: The `Scale`.
+        data: Name of the data set.
+        seeds: List of integers.
+        finished: A `runner.Finished`.
+
+    Returns:
+        Plain values; `load_results` says which.
+    """
+    descriptions = {
+        values["data"]
+        for cell, values in finished.values.items()
+        if "data" in values and _data_of(cell) == data
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "data": data,
+        "description": ", ".join(sorted(descriptions)),
+        "scale": {**dataclasses.asdict(scale), "data": list(scale.data)},
+        "seeds": list(seeds),
+        "versions": {
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+        "figures": {
+            name: _figure(FIGURES[name], scale, data, seeds, finished)
+            for name in names
+        },
+    }
+
+
+def table(results, name):
+    """A figure's table.
+
+    Args:
+        results: What `reproduce` or `load_results` returned.
+        name: Name of the figure.
+
+    Returns:
+        Header and rows, as text: defence, setting, the paper's figure, what
+        was measured (mean and range over seeds), the worst case.
+    """
+    header = ["defence", "setting", "paper", "measured", "worst case"]
+    rows = []
+    for row in results["figures"][name]["rows"]:
+        setting = row["setting"]
+        if row["at"] is not None:
+            setting += f", {row['at']:g}"
+        printed = row["printed"]
+        rows.append(
+            [
+                row["defence"],
+                setting,
+                "–" if printed is None else f"{printed:g} %",
+                spread(row["measured"], row["field"]),
+                spread(row["worst"], row["worst_field"]),
+            ]
+        )
+    return header, rows
+
+
+def to_markdown(results):
+    """All figures' tables as Markdown."""
+    scale = results["scale"]
+    parts = [
+        f"# {results['description'] or results['data']}\n",
+        f"Seeds {', '.join(map(str, results['seeds']))}; one-step attacks on "
+        f"up to {scale['images']} test images, worst case on up to "
+        f"{scale['worst_images']}, slow attacks and sweeps on "
+        f"{scale['few_images']}. Worst case: per image, over the quick plan "
+        "(FGSM, PGD, APGD, transfer, cube, BPDA, soft surrogates, Square), or "
+        "the attack on the levels themselves where there is no radius.\n",
+    ]
+    for name, figure in results["figures"].items():
+        parts.append(f"## {name}: {figure['title']}\n")
+        parts.append(f"Paper: {figure['paper']}\n")
+        parts.append(markdown_table(*table(results, name)) + "\n")
+        parts.append(f"![{figure['title']}]({name}.png)\n")
+    return "\n".join(parts)
+
+
+def spread(by_seed, field):
+    """Mean over seeds, and the range where there are several."""
+    values = [value for value in by_seed.values() if value is not None]
+    if not values:
+        return "–"
+    write = {
+        "accuracy": percent,
+        "gain": lambda value: f"{100 * value:+.1f} points",
+    }.get(field, lambda value: f"{field} {value:.2f}")
+    text = write(float(np.mean(values)))
+    if len(values) > 1:
+        text += f" ({write(min(values))} to {write(max(values))})"
+    return text
+
+
+def _figure(figure, scale, data, seeds, finished):
+    by_seed = {seed: figure.rows(Grid(scale, data, seed)) for seed in seeds}
+    return {
+        "title": figure.title,
+        "paper": figure.paper,
+        "kind": figure.kind,
+        "rows": [
+            _row(dict(zip(seeds, rows)), finished)
+            for rows in zip(*by_seed.values())
+        ],
+    }
+
+
+def _row(rows, finished):
+    """One row from those of all seeds, `{seed: Row}`."""
+    first = next(iter(rows.values()))
+
+    def each(value):
+        return {str(seed): value(row) for seed, row in rows.items()}
+
+    def of(cell, what):
+        return None if cell is None else finished.values.get(cell, {}).get(what)
+
+    # An attack without a radius is judged by the distance it needs.
+    distance = isinstance(first.worst, cells.Attacked)
+    worst_field = first.worst.attack[-2:] if distance else "accuracy"
+    return {
+        "defence": first.defence,
+        "setting": first.setting,
+        "at": first.at,
+        "printed": first.printed,
+        "field": first.field,
+        "measured": each(
+            lambda row: _value(row.cell, row.field, row.baseline, finished)
+        ),
+        "clean": each(lambda row: of(row.cell, "clean")),
+        "blind": each(lambda row: of(row.cell, "blind")),
+        "distortion": each(lambda row: of(row.cell, "distortion")),
+        "history": each(lambda row: of(row.cell, "history")),
+        "worst_field": worst_field,
+        "worst": each(
+            lambda row: (
+                row.worst and _value(row.worst, worst_field, None, finished)
+            )
+        ),
+        "broken": each(lambda row: of(row.worst, "broken")),
+        "failed_checks": each(lambda row: of(row.worst, "failed_checks")),
+        "thresholds": each(lambda row: of(_network_of(row.cell), "thresholds")),
+        "cell": each(lambda row: cells.key(row.cell)),
+    }
+
+
+def _value(cell, field, baseline, finished):
+    """The figure a cell holds, or `None` if it failed."""
+    values = finished.values.get(cell)
+    if values is None:
+        return None
+    if field == "gain":
+        without = _value(baseline, "accuracy", None, finished)
+        return None if without is None else values["accuracy"] - without
+    if field != "accuracy":
+        return values["distortion"] and values["distortion"][field]
+    if isinstance(cell, cells.Network):
+        return values["history"]["val_adv_accuracy"][-1]
+    return values["accuracy"]
+
+
+def _network_of(cell):
+    return cell if isinstance(cell, cells.Network) else cell.network
+
+
+def _data_of(cell):
+    return _network_of(cell).data

@@ -191,11 +191,11 @@ class TestResuming:
     def test_another_evaluation_is_refused(self, trained, images, tmp_path):
         x, y = images
         evaluate(trained["hard"], x, y, folder=tmp_path / "a")
-        with pytest.raises(ValueError, match="another evaluation.*eps"):
+        with pytest.raises(ValueError, match="other work.*eps"):
             evaluate(trained["hard"], x, y, folder=tmp_path / "a", eps=0.2)
         with pytest.raises(ValueError, match="another .*data, images"):
             evaluate(trained["hard"], x[1:], y[1:], folder=tmp_path / "a")
-        with pytest.raises(ValueError, match="another evaluation.*weights"):
+        with pytest.raises(ValueError, match="other work.*weights"):
             evaluate(trained["soft"], x, y, folder=tmp_path / "a")
         (tmp_path / "b").mkdir()
         (tmp_path / "b" / "thesis.tex").write_text("important")

@@ -1,10 +1,7 @@
 """What an evaluation has finished, kept in a folder."""
 
 import dataclasses
-import hashlib
 import json
-import os
-import pathlib
 import zipfile
 
 import numpy as np
@@ -12,6 +9,8 @@ import numpy as np
 from keras_qsn.evaluation.outcome import Check
 from keras_qsn.evaluation.outcome import Outcome
 from keras_qsn.evaluation.outcome import Step
+from keras_qsn.kept import claim
+from keras_qsn.kept import write_arrays
 from keras_qsn.report.files import write_json
 
 
@@ -31,20 +30,7 @@ class Store:
     """
 
     def __init__(self, folder, settings):
-        self.folder = None if folder is None else pathlib.Path(folder)
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "settings.json"
-        if path.exists():
-            self._compare(path, settings)
-        elif any(self.folder.iterdir()):
-            raise ValueError(
-                "`folder` must be new, empty or that of the same evaluation. "
-                f"Received: {self.folder}, which holds other files."
-            )
-        else:
-            write_json(path, settings)
+        self.folder = None if folder is None else claim(folder, settings)
 
     def load(self, number, step):
         """The outcome of an attack, or `None` if it has not finished."""
@@ -70,17 +56,14 @@ class Store:
         """Keep the outcome of an attack."""
         if self.folder is None:
             return
-        part = self._path(number).with_suffix(".part")
-        with open(part, "wb") as file:
-            np.savez_compressed(
-                file,
-                tried=outcome.tried,
-                broken=outcome.broken,
-                x_adv=outcome.x_adv,
-                blind=outcome.blind,
-                seconds=outcome.seconds,
-            )
-        os.replace(part, self._path(number))
+        write_arrays(
+            self._path(number),
+            tried=outcome.tried,
+            broken=outcome.broken,
+            x_adv=outcome.x_adv,
+            blind=outcome.blind,
+            seconds=outcome.seconds,
+        )
 
     def load_checks(self):
         """What `save_checks` kept, or `None`."""
@@ -111,33 +94,3 @@ class Store:
 
     def _path(self, number):
         return self.folder / f"attack-{number}.npz"
-
-    def _compare(self, path, settings):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(
-                f"{path} is damaged ({error}). Name another folder."
-            ) from error
-        wanted = json.loads(json.dumps(settings))
-        if found != wanted:
-            different = sorted(
-                key
-                for key in {*found, *wanted}
-                if found.get(key) != wanted.get(key)
-            )
-            raise ValueError(
-                f"`folder` {self.folder} holds another evaluation: it differs "
-                f"in {', '.join(different)}. Name another folder, or delete "
-                "that one."
-            )
-
-
-def fingerprint(*arrays):
-    """A short text that differs for other arrays."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        array = np.ascontiguousarray(array)
-        digest.update(f"{array.shape}{array.dtype}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:16]

@@ -151,10 +151,12 @@ class OpenedModel:
         rng = np.random.default_rng(0)
         low, high = np.sort(rng.uniform(clip_min, clip_max, (2, 1, *shape)), 0)
         mixed = np.where(rng.random((1, *shape)) < 0.5, low, high)
-        a, b, c = (
-            np.asarray(self.quantize(tf.constant(x, tf.float32)))
-            for x in (low, high, mixed)
-        )
+        # Numbers, also where the attack is traced into a training step.
+        with tf.init_scope():
+            a, b, c = (
+                np.asarray(self.quantize(tf.constant(x, tf.float32)))
+                for x in (low, high, mixed)
+            )
         if a.shape != low.shape or not (
             (a <= b).all() and np.where(mixed == low, c == a, c == b).all()
         ):

@@ -13,6 +13,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from keras_qsn import attacks
+from keras_qsn import certification
 from keras_qsn import datasets
 from keras_qsn import defenses
 from keras_qsn import evaluation
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "attacks",
+    "certification",
     "datasets",
     "defenses",
     "evaluation",

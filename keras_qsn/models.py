@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_qsn.convolution import FastConv2D
+from keras_qsn.tracing import LinearHead
 from keras_qsn.tracing import layers_of
 
 
@@ -168,11 +169,15 @@ class KerasModelWrapper:
         return self.get_logits(x)
 
     @property
+    def layers(self):
+        """The layers that make the logits, those of inner models included."""
+        return [*layers_of(self._logits_model)]
+
+    @property
     def head(self):
         """The dense layer that makes the logits; `None` if another does."""
-        kinds = (keras.layers.Dense, _LinearHead)
-        layers = [*layers_of(self._logits_model)]
-        found = [layer for layer in layers if isinstance(layer, kinds)]
+        kinds = (keras.layers.Dense, LinearHead)
+        found = [layer for layer in self.layers if isinstance(layer, kinds)]
         return found[-1] if found else None
 
     def get_logits(self, x):
@@ -225,18 +230,6 @@ class KerasModelWrapper:
         return self._feature_models[layer](x, training=False)
 
 
-class _LinearHead(keras.layers.Layer):
-    """A `Dense` layer without its activation, on the same weights."""
-
-    def __init__(self, dense, **kwargs):
-        super().__init__(**kwargs)
-        self.dense = dense
-
-    def call(self, inputs):
-        x = keras.ops.matmul(inputs, self.dense.kernel)
-        return x if self.dense.bias is None else x + self.dense.bias
-
-
 def _find_logits(model, name):
     """`model` without the softmax at its end; itself where there is none."""
     if isinstance(model, keras.Sequential):
@@ -266,7 +259,7 @@ def _find_logits(model, name):
     activation = getattr(last, "activation", None)
     if activation is keras.activations.softmax:
         if isinstance(last, keras.layers.Dense):
-            return _replace_last(model, _LinearHead(last))
+            return _replace_last(model, LinearHead(last))
         if isinstance(last, keras.layers.Activation):
             return _replace_last(model, keras.layers.Identity())
     if activation in (

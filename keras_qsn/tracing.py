@@ -6,6 +6,8 @@ The model is as before afterwards: its graph, its weights, its saved file.
 import contextlib
 import functools
 
+import keras
+
 
 def layers_of(model):
     """All layers of a Keras model, those of models inside it included."""
@@ -32,3 +34,15 @@ def replaced(layers, method, function):
     finally:
         for layer in changed:
             delattr(layer, method)
+
+
+class LinearHead(keras.layers.Layer):
+    """A `Dense` layer without its activation, on the same weights."""
+
+    def __init__(self, dense, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = dense
+
+    def call(self, inputs):
+        x = keras.ops.matmul(inputs, self.dense.kernel)
+        return x if self.dense.bias is None else x + self.dense.bias

@@ -43,6 +43,11 @@ NAMES = {
         "substitute_mlp",
         "train_substitute",
     },
+    "certification": {
+        "Certificate",
+        "CertificationInterrupted",
+        "certify",
+    },
     "datasets": {"Dataset", "ShuffledBatches", "load", "seeded_subset"},
     "defenses": {
         "BitDepthReduction",
@@ -74,7 +79,12 @@ NAMES = {
     "losses": {"ProbabilityMeanSquaredError"},
     "models": {"KerasModelWrapper", "cleverhans_cnn"},
     "quantization": {"equally_spaced_thresholds", "make_staircase", "reached"},
-    "training": {"EpsScheduler", "QuSecNet"},
+    "training": {
+        "EpsScheduler",
+        "IntervalTraining",
+        "QuSecNet",
+        "initialize_for_intervals",
+    },
 }
 OBJECTS = {
     f"{module}.{name}": getattr(getattr(qsn, module), name)

@@ -1,19 +1,25 @@
-"""Training: `QuSecNet.fit` is (adversarial) training, `evaluate` measures."""
+"""`QuSecNet`: training, also adversarial and certified, inside `fit`."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_qsn.attacks.base import Attack
+from keras_qsn.certification.graph import trace
 from keras_qsn.convolution import fast_convolutions
 from keras_qsn.inputs import check_images
 from keras_qsn.inputs import check_labels
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import KerasModelWrapper
+from keras_qsn.tracing import layers_of
+from keras_qsn.training.intervals import IntervalTraining
+from keras_qsn.training.intervals import regularization
+from keras_qsn.training.intervals import worst_logits
+from keras_qsn.training.schedules import GrowingBox
 
 
 class QuSecNet(keras.Model):
-    """Trains any Keras classifier, adversarially when given an attack.
+    """Trains any Keras classifier, adversarially, for certificates, or both.
 
     A wrapper for training only: `compile`, `fit` and `evaluate` as for any
     Keras model; the model inside is what is trained, saved and served.
@@ -25,6 +31,12 @@ class QuSecNet(keras.Model):
     al., 2017). `evaluate` and validation report the compiled metrics on clean
     images and `adv_accuracy`, the accuracy under the full attack. During
     `fit`, `adv_accuracy` is that of the adversarial part of each batch.
+
+    With a `certification` the loss on what the network is given is mixed with
+    that on the worst case of interval bounds around the clean images (see
+    `IntervalTraining`); `evaluate`, validation and `fit` also report
+    `cert_accuracy`, the share of images whose bounds allow no other class, at
+    full radius. It is a float32 estimate: `certify` proves.
 
     Thresholds of quantization layers train with the other weights unless
     asked for a cost or a learning rate of their own:
@@ -38,6 +50,7 @@ class QuSecNet(keras.Model):
         clean_share: Float in `[0, 1)`. Share of each batch left clean,
             rounded down. Defaults to `0.5`; `0` trains on adversarial
             examples alone.
+        certification: Optional `IntervalTraining`. Defaults to `None`.
         threshold_loss: Optional Keras loss for the thresholds, such as
             `keras_qsn.losses.ProbabilityMeanSquaredError()`. Defaults to
             `None`: the compiled loss.
@@ -87,6 +100,7 @@ class QuSecNet(keras.Model):
         model,
         attack=None,
         clean_share=0.5,
+        certification=None,
         threshold_loss=None,
         threshold_learning_rate=None,
         **kwargs,
@@ -139,7 +153,21 @@ class QuSecNet(keras.Model):
                 dtype="int32",
                 name="crafted",
             )
+        self.certification = certification
+        if certification is not None:
+            if not isinstance(certification, IntervalTraining):
+                raise TypeError(
+                    "`certification` must be an `IntervalTraining`, such as "
+                    "`IntervalTraining(eps=0.3)`. "
+                    f"Received: certification={certification!r}"
+                )
+            self._graph = trace(self._wrapper, model.input_shape[1:])
+            self.growth = self.add_weight(
+                shape=(), initializer="zeros", trainable=False, name="growth"
+            )
+            self.cert_accuracy = keras.metrics.Mean(name="cert_accuracy")
         self._num_clean = None
+        self._around = None
         self.built = True
 
     def call(self, inputs, training=None):
@@ -164,6 +192,11 @@ class QuSecNet(keras.Model):
                 self._check(*validation[:2])
             else:
                 self._check(validation, None)
+        if self.certification is not None:
+            kwargs["callbacks"] = [
+                *(kwargs.get("callbacks") or ()),
+                GrowingBox(),
+            ]
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
@@ -181,6 +214,7 @@ class QuSecNet(keras.Model):
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._around = x
         if self.attack is not None:
             x = self._mix(x, y)
         gradients = self._threshold_gradients(x, y, sample_weight)
@@ -192,14 +226,36 @@ class QuSecNet(keras.Model):
         return logs
 
     def test_step(self, data):
-        self._num_clean = None
-        logs = super().test_step(data)
-        if self.attack is None:
-            return logs
+        self._num_clean = self._around = None
+        super().test_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x_adv = self._craft(x, y, self.attack.eps)
-        self._update_adv_accuracy(y, self(x_adv, training=False), sample_weight)
+        if self.attack is not None:
+            x_adv = self._craft(x, y, self.attack.eps)
+            self._update_adv_accuracy(
+                y, self(x_adv, training=False), sample_weight
+            )
+        if self.certification is not None:
+            worst, _ = self._worst_logits(x, y, 1.0)
+            self._update_cert_accuracy(y, worst, sample_weight)
         return self.get_metrics_result()
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        given = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if self.certification is None or self._around is None:
+            return given
+        growth = tf.convert_to_tensor(self.growth)
+        worst, bounds = self._worst_logits(self._around, y, growth)
+        self._update_cert_accuracy(y, worst, sample_weight)
+        lost = super().compute_loss(x, y, worst, sample_weight, training)
+        share = 1 - (1 - self.certification.clean_share) * growth
+        loss = share * given + (1 - share) * lost
+        weight = self.certification.regularizer
+        if weight:
+            cost = regularization(self._graph, bounds)
+            loss += weight * (1 - growth) * cost
+        return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         if self._num_clean is not None:
@@ -233,6 +289,25 @@ class QuSecNet(keras.Model):
                 tf.convert_to_tensor(eps, tf.float32),
                 seeds,
             )
+
+    def _worst_logits(self, x, y, growth):
+        """The worst that intervals allow, and the bounds of all nodes."""
+        x = tf.cast(x, tf.float32)
+        bounds = self.certification.bounds(self._graph, x, growth)
+        labels = _class_numbers(y, self._graph.num_classes)
+        return worst_logits(self._graph, bounds, labels), bounds
+
+    def _update_cert_accuracy(self, y, worst, sample_weight):
+        others = tf.one_hot(
+            _class_numbers(y, worst.shape[-1]),
+            worst.shape[-1],
+            on_value=-np.inf,
+            off_value=0.0,
+        )
+        proved = tf.reduce_max(worst + others, 1) < 0
+        self.cert_accuracy.update_state(
+            tf.cast(proved, tf.float32), sample_weight
+        )
 
     def _update_adv_accuracy(self, y, y_pred, sample_weight):
         labels = _class_numbers(y, y_pred.shape[-1])
@@ -279,14 +354,7 @@ class QuSecNet(keras.Model):
 
 
 def _quantizers(model):
-    """Quantization layers of a model, also of models inside it."""
-    found = []
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            found += _quantizers(layer)
-        elif isinstance(layer, QuantLayer):
-            found.append(layer)
-    return found
+    return [q for q in layers_of(model) if isinstance(q, QuantLayer)]
 
 
 def _trainable_thresholds(model):

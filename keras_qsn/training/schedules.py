@@ -46,3 +46,20 @@ class EpsScheduler(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
             logs["eps"] = float(self.model.eps.numpy())
+
+
+class GrowingBox(keras.callbacks.Callback):
+    """Sets how much of the box counts, batch by batch; `fit` adds it."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        steps = self.params.get("steps") or 1
+        training = self.model.certification
+        growth = training.growth(self._epoch + batch / steps)
+        self.model.growth.assign(growth)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["box"] = float(self.model.growth.numpy())

@@ -1,0 +1,7 @@
+"""Certificates: proofs that no image of a ball changes the class."""
+
+from keras_qsn.certification.certificate import Certificate
+from keras_qsn.certification.certificate import CertificationInterrupted
+from keras_qsn.certification.certify import certify
+
+__all__ = ["Certificate", "CertificationInterrupted", "certify"]

@@ -1,0 +1,212 @@
+"""Affine layers: products with `W`, with `|W|` and with the transpose of `W`.
+
+No dense matrix is ever made of a convolution: the product is the layer's own
+operation, the transpose its gradient.
+"""
+
+import dataclasses
+import typing
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_qsn.certification.bounds import Bounds
+from keras_qsn.certification.bounds import gamma
+from keras_qsn.certification.bounds import underflow
+
+# Rounding steps on the way through a batch normalization, its inverse square
+# root (a few units off on some devices) included.
+_NORMALIZATION_TERMS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Affine:
+    """`y = W x + b`, or `W x_1 + W x_2 + ... + b` of several inputs.
+
+    Attributes:
+        product: Function of `*inputs` and `absolute`: the product with `W`,
+            or with `|W|`, without the bias, in the dtype of the inputs.
+        terms: How many products the layer adds up for one output in float32;
+            `0` if it only moves numbers.
+        bias: Function of a dtype that returns `b` and the size of all that
+            `b` was computed from; `None` for no bias.
+    """
+
+    product: typing.Callable
+    terms: int = 0
+    bias: typing.Callable = None
+
+    def bounds(self, *inputs):
+        """Interval of the output: one product for each of `W` and `|W|`."""
+        share = gamma(self.terms)
+        center = self.product(*(x.center for x in inputs))
+        radius = self.product(
+            *(x.radius + share * x.magnitude for x in inputs)
+            if share
+            else (x.radius for x in inputs),
+            absolute=True,
+        )
+        if self.bias is not None:
+            bias, size = self.bias(center.dtype)
+            center += bias
+            radius += share * size
+        return Bounds(center, radius + underflow(self.terms))
+
+    def backward(self, rows, shapes, *inputs):
+        """Linear functions of the output as functions of the inputs.
+
+        Args:
+            rows: Coefficients, shape `(batch, functions, *output)`.
+            shapes: Shape of each input.
+            *inputs: `Bounds` of the inputs.
+
+        Returns:
+            The coefficients of each input, and a constant of shape `(batch,
+            functions)` such that the function is never below.
+        """
+        found = transpose(self.product, rows, shapes)
+        constant = tf.zeros(tf.shape(rows)[:2], rows.dtype)
+        if self.bias is not None:
+            constant += total(rows * self.bias(rows.dtype)[0])
+        if self.terms:
+            error = self.error(*inputs)
+            constant -= total(tf.abs(rows) * error[:, None])
+        return found, constant
+
+    def error(self, *inputs):
+        """What float32 may be off in the output, within these intervals."""
+        size = self.product(*(x.magnitude for x in inputs), absolute=True)
+        if self.bias is not None:
+            size += self.bias(size.dtype)[1]
+        return gamma(self.terms) * size + underflow(self.terms)
+
+
+def transpose(product, rows, shapes):
+    """Coefficients of a linear operation's output, as those of its inputs.
+
+    By its gradient, which needs no values of the inputs: they are not
+    computed in a compiled function.
+    """
+    flat = tf.reshape(rows, [-1, *rows.shape[2:]])
+    zeros = [
+        tf.zeros([tf.shape(flat)[0], *shape], flat.dtype) for shape in shapes
+    ]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(zeros)
+        values = product(*zeros)
+    found = tape.gradient(values, zeros, output_gradients=flat)
+    count = tf.unstack(tf.shape(rows)[:2])
+    return [
+        tf.reshape(part, [*count, *shape]) for part, shape in zip(found, shapes)
+    ]
+
+
+def total(rows):
+    """Sum of each function's coefficients, shape `(batch, functions)`."""
+    return tf.reduce_sum(rows, list(range(2, len(rows.shape))))
+
+
+def rearrangement(layer, shape, terms=0):
+    """A layer without weights, whose `W` holds nothing below zero."""
+
+    def product(x, absolute=False):
+        return type(layer).call(layer, x)
+
+    return Affine(product, terms)
+
+
+def addition(layer, *shapes):
+    if len(set(shapes)) > 1:
+        raise ValueError(f"inputs of different shapes, {shapes}")
+
+    def product(*inputs, absolute=False):
+        return tf.add_n(inputs)
+
+    return Affine(product, terms=len(shapes))
+
+
+def average_pooling(layer, shape):
+    height, width = layer.pool_size
+    return rearrangement(layer, shape, terms=height * width + 1)
+
+
+def global_average_pooling(layer, shape):
+    height, width, _ = shape
+    return rearrangement(layer, shape, terms=height * width + 1)
+
+
+def dense(layer, shape):
+    def product(x, absolute=False):
+        return keras.ops.matmul(x, _weight(layer.kernel, x.dtype, absolute))
+
+    return Affine(product, shape[-1], _bias(layer.bias))
+
+
+def convolution(layer, shape):
+    def product(x, absolute=False):
+        kernel = _weight(layer.kernel, x.dtype, absolute)
+        return layer.convolution_op(x, kernel)
+
+    # The kernel's channels are those of one group.
+    height, width, channels, _ = layer.kernel.shape
+    return Affine(product, height * width * channels, _bias(layer.bias))
+
+
+def depthwise_convolution(layer, shape):
+    def product(x, absolute=False):
+        return keras.ops.depthwise_conv(
+            x,
+            _weight(layer.kernel, x.dtype, absolute),
+            strides=layer.strides,
+            padding=layer.padding,
+            data_format="channels_last",
+            dilation_rate=layer.dilation_rate,
+        )
+
+    height, width = layer.kernel_size
+    return Affine(product, height * width, _bias(layer.bias))
+
+
+def batch_normalization(layer, shape):
+    """`s x + (beta - s mean)`, `s = gamma / sqrt(variance + epsilon)`."""
+    along = [1] * len(shape)
+    along[layer.axis % (len(shape) + 1) - 1] = -1
+
+    def stored(variable, dtype):
+        return tf.reshape(_weight(variable, dtype), along)
+
+    def scale(dtype):
+        variance = stored(layer.moving_variance, dtype)
+        # The layer adds its epsilon in float32.
+        factor = tf.math.rsqrt(variance + float(np.float32(layer.epsilon)))
+        return factor * stored(layer.gamma, dtype) if layer.scale else factor
+
+    def product(x, absolute=False):
+        factor = scale(x.dtype)
+        return x * (tf.abs(factor) if absolute else factor)
+
+    def bias(dtype):
+        shift = scale(dtype) * stored(layer.moving_mean, dtype)
+        beta = tf.zeros_like(shift)
+        if layer.center:
+            beta = stored(layer.beta, dtype)
+        return beta - shift, tf.abs(beta) + tf.abs(shift)
+
+    return Affine(product, _NORMALIZATION_TERMS, bias)
+
+
+def _bias(variable):
+    if variable is None:
+        return None
+
+    def bias(dtype):
+        value = _weight(variable, dtype)
+        return value, tf.abs(value)
+
+    return bias
+
+
+def _weight(variable, dtype, absolute=False):
+    weight = tf.cast(tf.convert_to_tensor(variable), dtype)
+    return tf.abs(weight) if absolute else weight

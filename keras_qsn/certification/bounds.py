@@ -1,0 +1,84 @@
+"""Intervals that hold what a float32 network computes.
+
+The certificate is about the deployed network: every node's interval holds the
+float32 number that the model computes there, for every image of the ball. A
+float32 sum of `n` products, in any order and with or without fused
+multiply-adds, is off by at most
+
+    gamma_n (|W| |x| + |b|),    gamma_n = n u / (1 - n u),    u = 2^-24
+
+(Higham, 2002, section 3.1), to which underflow adds less than `2^-100` per
+term. The bounds themselves are computed in float64, whose rounding unit is
+`2^-29` of float32's: a part in a thousand on top of `gamma_n` pays for it.
+
+Not covered: products in less than float32 (TF32, bfloat16) and algorithms
+that are no sums of products (Winograd, FFT).
+"""
+
+import typing
+
+import numpy as np
+import tensorflow as tf
+
+_UNIT = 2.0**-24
+_HEADROOM = 1 + 2.0**-10
+_UNDERFLOW = 2.0**-100
+
+# Of what rounding in float64 may take from a sum over a whole layer.
+ROUNDING = 2.0**-32
+
+# No float32 sum overflows where every node stays below.
+LARGEST = 2.0**100
+
+
+class Bounds(typing.NamedTuple):
+    """Values in `[center - radius, center + radius]`, tensors of one shape."""
+
+    center: tf.Tensor
+    radius: tf.Tensor
+
+    @classmethod
+    def between(cls, low, high):
+        """The interval with these ends, rounded outward."""
+        ulps = _few_ulps(low.dtype)
+        size = tf.maximum(tf.abs(low), tf.abs(high))
+        return cls((low + high) / 2, (high - low) / 2 + ulps * size)
+
+    @property
+    def ends(self):
+        """The smallest and the largest value, rounded outward."""
+        radius = self.radius + _few_ulps(self.radius.dtype) * self.magnitude
+        return self.center - radius, self.center + radius
+
+    @property
+    def magnitude(self):
+        """The largest absolute value."""
+        return tf.abs(self.center) + self.radius
+
+    def intersect(self, other):
+        """Values in both intervals, which must meet."""
+        (low, high), (other_low, other_high) = self.ends, other.ends
+        return Bounds.between(
+            tf.maximum(low, other_low), tf.minimum(high, other_high)
+        )
+
+
+def gamma(terms):
+    """What a float32 sum of so many products loses, as a share of them.
+
+    A few operations more than `terms` are allowed: for the bias, and for
+    inputs that underflow. Nothing is lost where there is nothing to add.
+    """
+    if terms == 0:
+        return 0.0
+    lost = (terms + 4) * _UNIT
+    return lost / (1 - lost) * _HEADROOM
+
+
+def underflow(terms):
+    """What such a sum loses, at most, to numbers too small for float32."""
+    return terms * _UNDERFLOW
+
+
+def _few_ulps(dtype):
+    return 4 * float(np.finfo(dtype.as_numpy_dtype).eps)

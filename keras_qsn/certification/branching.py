@@ -1,0 +1,149 @@
+"""A complete check for hard quantizers: branch on the undetermined pixels."""
+
+import time
+import typing
+
+import numpy as np
+
+# Boxes bounded at a time.
+_BOXES = 32
+
+
+class Verdict(typing.NamedTuple):
+    """What branching found about one image.
+
+    Attributes:
+        status: `"certified"`, `"broken"` or `"unknown"`.
+        margin: Lower bound of the smallest margin.
+        image: The counterexample, or `None`.
+    """
+
+    status: str
+    margin: float
+    image: np.ndarray | None
+
+
+def branch(proofs, realize, low, high, label, step, deadline):
+    """Prove one image robust, or find the image that breaks it.
+
+    The ball is a box of levels. A box whose margins CROWN cannot bound above
+    zero is cut in two at one pixel, the one with the largest part in the
+    worst bound, until all boxes are proved or single points. Before a box is
+    cut, its corners that are worst for the linear bounds are tried on the
+    model, so a box of one point is either proved, broken, or within rounding
+    of the decision boundary.
+
+    Args:
+        proofs: `Proofs` of the model.
+        realize: Function from levels, `(points, *image)`, to an image of the
+            ball that the model misclassifies at one of them, or `None`.
+        low: Smallest levels, of shape `(*image)`.
+        high: Largest levels.
+        label: The right class.
+        step: Distance of two levels.
+        deadline: Of `time.perf_counter`.
+
+    Returns:
+        A `Verdict`.
+    """
+    known, sharpened = proofs.hidden(low[None], high[None]), False
+    classes = np.eye(proofs.graph.num_classes)
+    rows = classes[label] - np.delete(classes, label, 0)
+    boxes = _Boxes(low, high, step)
+    proved, stuck = np.inf, False
+    while len(boxes) and time.perf_counter() < deadline:
+        lows, highs = boxes.pop(_BOXES)
+        least, slopes = proofs.of_nodes(
+            boxes.images(lows), boxes.images(highs), rows, known
+        )
+        slopes = slopes.reshape(*least.shape, -1)[..., boxes.pixels]
+        worst = least.min(1)
+        left = ~(worst > 0)
+        proved = min(proved, worst[~left].min(initial=np.inf))
+        lows, highs, least, slopes, worst = (
+            part[left] for part in (lows, highs, least, slopes, worst)
+        )
+        corners = np.where(slopes > 0, lows[:, None], highs[:, None])
+        image = realize(boxes.images(corners[~(least > 0)]))
+        if image is not None:
+            least = min(proved, boxes.margin, worst.min())
+            return Verdict("broken", least, image)
+        points = (lows == highs).all(1)
+        stuck |= points.any()
+        proved = min(proved, worst[points].min(initial=np.inf))
+        lows, highs, least, slopes, worst = (
+            part[~points] for part in (lows, highs, least, slopes, worst)
+        )
+        if not len(lows):
+            continue
+        if not sharpened:
+            known = proofs.sharper_hidden(low[None], high[None], deadline)
+            sharpened = True
+        of_worst = np.take_along_axis(
+            slopes, least.argmin(1)[:, None, None], 1
+        )[:, 0]
+        boxes.cut(lows, highs, of_worst, worst)
+    if len(boxes) or stuck:
+        return Verdict("unknown", min(proved, boxes.margin), None)
+    return Verdict("certified", proved, None)
+
+
+class _Boxes:
+    """The boxes of levels still to be proved.
+
+    Only the pixels that can change are stored.
+    """
+
+    def __init__(self, low, high, step):
+        self._base, self._step = low, step
+        self.pixels = np.flatnonzero(low != high)
+        self._lows = low.reshape(1, -1)[:, self.pixels]
+        self._highs = high.reshape(1, -1)[:, self.pixels]
+        self._bounds = np.full(1, -np.inf)
+
+    def __len__(self):
+        return len(self._bounds)
+
+    @property
+    def margin(self):
+        """The least bound: that of the box around, for one not yet bounded."""
+        return self._bounds.min(initial=np.inf)
+
+    def images(self, levels):
+        """The whole images with these levels at the pixels that change."""
+        flat = np.tile(self._base.reshape(1, -1), [len(levels), 1])
+        flat[:, self.pixels] = levels
+        return flat.reshape(-1, *self._base.shape)
+
+    def pop(self, count):
+        """Take out the boxes with the least bounds."""
+        order = np.argsort(self._bounds, kind="stable")
+        taken, left = order[:count], order[count:]
+        boxes = self._lows[taken], self._highs[taken]
+        self._keep(self._lows[left], self._highs[left], self._bounds[left])
+        return boxes
+
+    def cut(self, lows, highs, slopes, bounds):
+        """Put in both halves of each box.
+
+        Cut at the pixel that the bound gains most from, between its two
+        middle levels.
+        """
+        rows = np.arange(len(lows))
+        # Any pixel that can change, where the bound depends on none.
+        worth = (highs - lows) * (np.abs(slopes) + np.finfo(float).tiny)
+        pixel = worth.argmax(1)
+        width = (highs - lows)[rows, pixel]
+        below = np.round(width / self._step) // 2
+        middle = lows[rows, pixel] + self._step * below
+        lower_highs, upper_lows = highs.copy(), lows.copy()
+        lower_highs[rows, pixel] = middle
+        upper_lows[rows, pixel] = middle + self._step
+        self._keep(
+            np.concatenate([self._lows, lows, upper_lows]),
+            np.concatenate([self._highs, lower_highs, highs]),
+            np.concatenate([self._bounds, bounds, bounds]),
+        )
+
+    def _keep(self, lows, highs, bounds):
+        self._lows, self._highs, self._bounds = lows, highs, bounds

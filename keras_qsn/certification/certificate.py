@@ -1,0 +1,98 @@
+"""What a certification returns, finished or interrupted."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Certificate:
+    """What was proved about each image, and what was not.
+
+    Attributes:
+        eps: Radius of the L-infinity ball.
+        status: `"certified"` (every image of the ball gets the right class),
+            `"broken"` (one that does not is in `counterexamples`),
+            `"misclassified"` (the image itself gets a wrong class) or
+            `"unknown"`; an array of strings, one for each image.
+        method: What decided it: `"interval"`, `"crown"`, `"branching"`, or
+            `"model"` for a misclassified image; `""` if nothing did.
+        margin: Lower bound, over the ball, of the right class's logit less
+            the largest other one; `-inf` if there is none.
+        undetermined: Number of values that the network behind the quantizer
+            can see change.
+        seconds: Time spent on each image.
+        counterexamples: Dictionary from the position of a broken image to an
+            image of its ball that the model misclassifies.
+
+    Example:
+
+    >>> certificate = Certificate(
+    ...     0.1,
+    ...     status=np.array(["certified", "unknown"]),
+    ...     method=np.array(["crown", ""]),
+    ...     margin=np.array([0.5, -0.1]),
+    ...     undetermined=np.array([12, 40]),
+    ...     seconds=np.array([0.1, 0.1]),
+    ...     counterexamples={},
+    ... )
+    >>> certificate.certified_accuracy, certificate.clean_accuracy
+    (0.5, 1.0)
+    """
+
+    eps: float
+    status: np.ndarray
+    method: np.ndarray
+    margin: np.ndarray
+    undetermined: np.ndarray
+    seconds: np.ndarray
+    counterexamples: dict
+
+    def __len__(self):
+        return len(self.status)
+
+    @property
+    def certified(self):
+        """Whether each image is certified, boolean."""
+        return self.status == "certified"
+
+    @property
+    def certified_accuracy(self):
+        """Share of images that are certified: robust accuracy is no less."""
+        return float(np.mean(self.certified))
+
+    @property
+    def clean_accuracy(self):
+        """Share of images that the model classifies rightly."""
+        return float(np.mean(self.status != "misclassified"))
+
+    @property
+    def possible_accuracy(self):
+        """Share of images not known to be wrong or broken: the upper bound
+        of robust accuracy to `certified_accuracy`, the lower one."""
+        return float(np.mean(self.certified | (self.status == "unknown")))
+
+
+class CertificationInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a certification.
+
+    Attributes:
+        certificate: `Certificate` of the images finished until then, the
+            first of the input.
+
+    Example:
+
+    >>> nothing = Certificate(0.1, *[np.zeros(0)] * 5, {})
+    >>> try:
+    ...     raise CertificationInterrupted(nothing)
+    ... except KeyboardInterrupt as interrupted:
+    ...     print(interrupted)
+    0 images were finished: `.certificate` holds them.
+    """
+
+    def __init__(self, certificate):
+        super().__init__(
+            f"{len(certificate)} images were finished: `.certificate` holds "
+            "them."
+        )
+        self.certificate = certificate

@@ -1,0 +1,165 @@
+"""Prove that no image of a ball changes the class."""
+
+from keras_qsn.certification.certificate import CertificationInterrupted
+from keras_qsn.certification.deployed import Deployed
+from keras_qsn.certification.interval import ball
+from keras_qsn.certification.proofs import Proofs
+from keras_qsn.certification.work import Work
+from keras_qsn.inputs import as_arrays
+from keras_qsn.inputs import check_count
+from keras_qsn.inputs import check_images
+from keras_qsn.inputs import check_labels
+from keras_qsn.models import KerasModelWrapper
+from keras_qsn.progress import ImageProgress
+
+METHODS = ("interval", "crown", "branching")
+
+
+def certify(
+    model,
+    x,
+    y=None,
+    eps=0.1,
+    methods=None,
+    time_limit=60.0,
+    batch_size=128,
+    clip_min=0.0,
+    clip_max=1.0,
+    callback=None,
+    verbose="auto",
+):
+    """Prove, image by image, that no image within `eps` changes the class.
+
+    For each image `x` with label `y`, a lower bound of
+
+        min_{|x' - x|_inf <= eps} min_{j != y} logit_y(x') - logit_j(x')
+
+    is computed; if it is above zero the image is certified. A hard quantizer
+    at the input makes the ball an exact box of levels. Methods are tried in
+    turn, each on what the one before left:
+
+    - `"interval"`: interval bounds, the last layer fused with the margins.
+    - `"crown"`: backward linear bounds on the intervals of the hidden layers.
+    - `"branching"` (hard quantizers): the box is cut at undetermined pixels
+      until all parts are proved or an image that breaks the model is found.
+
+    The proof is about the deployed float32 model: its own rounding, in
+    whatever order it adds, is bounded and taken off the margin. The ball
+    holds every float32 image within `eps`, ends rounded outward by one
+    float32, and is clipped to the pixel range.
+
+    Args:
+        model: Built Keras model, or its `KerasModelWrapper`, of layers with a
+            sound rule: `QuantLayer` (first), `Conv2D`, `DepthwiseConv2D`,
+            `Dense`, `ReLU`, `LeakyReLU`, `Activation`, `BatchNormalization`,
+            `Add`, pooling, padding, reshaping, `Dropout`, models inside.
+        x: Images of shape `(images, ...)` in `[clip_min, clip_max]`, or a
+            batched `tf.data.Dataset` of pairs.
+        y: Labels, integers or one-hot. `None` for a dataset's own.
+        eps: Float >= 0. Radius of the L-infinity ball. Defaults to `0.1`.
+        methods: Names out of `"interval"`, `"crown"`, `"branching"`. Defaults
+            to `None`: all that can be used on the model.
+        time_limit: Seconds of branching for one image. Defaults to `60.0`.
+        batch_size: Integer >= 1. Defaults to `128`.
+        clip_min: Smallest pixel value. Defaults to `0.0`.
+        clip_max: Largest pixel value. Defaults to `1.0`.
+        callback: Function of the number of images finished.
+        verbose: `0`, `1` or `"auto"`: a progress bar if it takes long.
+
+    Returns:
+        A `Certificate`.
+
+    Raises:
+        ValueError: If an argument is out of range, or a layer has no sound
+            rule: it is named.
+        RuntimeError: If the model computes logits outside their bounds: the
+            device does not compute in float32.
+        CertificationInterrupted: On Ctrl-C; holds what was finished.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((3,)),
+    ...     ConstantQuantization(2, hard=True),
+    ...     keras.layers.Dense(3, kernel_initializer="identity"),
+    ... ])
+    >>> x = [[0.9, 0.3, 0.1], [0.9, 0.3, 0.1]]
+    >>> certify(model, x, y=[0, 1], eps=0.1).status.tolist()
+    ['certified', 'misclassified']
+    >>> certify(model, x, [0, 1], eps=0.45, verbose=0).status.tolist()
+    ['broken', 'misclassified']
+
+    Limitations:
+        About L-infinity balls and the class of the logits alone. Says nothing
+        of TF32 or Winograd convolutions, which some GPUs use. An image that
+        is not certified need not be broken.
+
+    Reference:
+        - Gowal et al., 2018 (interval): https://arxiv.org/abs/1810.12715
+        - Zhang et al., 2018 (CROWN): https://arxiv.org/abs/1811.00866
+        - Bunel et al., 2020 (branching): https://arxiv.org/abs/1909.06588
+    """
+    wrapper = KerasModelWrapper.of(model)
+    batch_size = check_count("batch_size", batch_size)
+    x, y = as_arrays(x, y)
+    x = check_images(x, clip_min, clip_max, wrapper.model)
+    if not 0 <= eps <= clip_max - clip_min:
+        raise ValueError(
+            f"`eps` is in pixel units, from 0 to {clip_max - clip_min:g} for "
+            f"pixels in [{clip_min}, {clip_max}]. Received: eps={eps}"
+        )
+    if not time_limit > 0:
+        raise ValueError(
+            "`time_limit` must be a number of seconds above 0. "
+            f"Received: time_limit={time_limit}"
+        )
+    if y is None:
+        raise ValueError(
+            "`y` must hold the labels: a certificate is about the right "
+            "class. Received: y=None"
+        )
+    proofs = Proofs(wrapper, x.shape[1:])
+    hard = proofs.graph.hard
+    work = Work(
+        proofs,
+        Deployed(wrapper, x.shape[1:], hard, clip_min, clip_max),
+        _check_methods(methods, hard),
+        time_limit,
+        eps,
+        (x, *(end.numpy() for end in ball(x, eps, clip_min, clip_max))),
+        check_labels(y, len(x), proofs.graph.num_classes),
+    )
+    progress = ImageProgress(len(x), callback, verbose)
+    done = 0
+    try:
+        while done < len(x):
+            batch = slice(done, min(done + batch_size, len(x)))
+            work.bound(batch)
+            for i in range(batch.start, batch.stop):
+                work.branch(i)
+                done = i + 1
+                progress(done)
+    except KeyboardInterrupt as error:
+        raise CertificationInterrupted(work.certificate(done)) from error
+    return work.certificate(done)
+
+
+def _check_methods(methods, hard):
+    usable = METHODS if hard else METHODS[:-1]
+    if methods is None:
+        return usable
+    methods = (methods,) if isinstance(methods, str) else tuple(methods)
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or not methods:
+        raise ValueError(
+            f"`methods` must be names out of {METHODS}. "
+            f"Received: methods={methods}"
+        )
+    if "branching" in methods and not hard:
+        raise ValueError(
+            "`methods` may have 'branching' only for a model with a hard "
+            "quantizer at its input: there are no levels to branch on. "
+            f"Received: methods={methods}. Use `QuantLayer(..., hard=True)`, "
+            f"or {METHODS[:-1]}."
+        )
+    return methods

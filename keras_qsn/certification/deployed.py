@@ -1,0 +1,63 @@
+"""The model itself, as users run it: what a proof is about."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qsn.attacks.quantizers import OpenedModel
+
+# Images put to the test at a time.
+_TRIED = 16
+
+
+class Deployed:
+    """The float32 model, which decides what is right and what is broken.
+
+    Args:
+        wrapper: The model's `KerasModelWrapper`.
+        shape: Shape of one image.
+        hard: Whether a hard quantizer is at its input.
+        clip_min: Smallest pixel value.
+        clip_max: Largest pixel value.
+    """
+
+    def __init__(self, wrapper, shape, hard, clip_min, clip_max):
+        spec = tf.TensorSpec([None, *shape], tf.float32)
+
+        def compiled(function, count=1):
+            return tf.function(function, autograph=False).get_concrete_function(
+                *[spec] * count
+            )
+
+        self.logits = compiled(wrapper.get_logits)
+        if hard:
+            opened = OpenedModel(wrapper, clip_min, clip_max)
+            self.step = opened.step
+            self._behind = compiled(opened.behind)
+            self._invert = compiled(opened.invert, 4)
+
+    def broken(self, levels, label, x, low, high):
+        """An image of the ball that gets a wrong class, at one of the levels.
+
+        Args:
+            levels: Candidates, shape `(candidates, *image)`.
+            label: The right class.
+            x: The image.
+            low: Smallest pixels of the ball.
+            high: Largest pixels of the ball.
+
+        Returns:
+            The image, or `None`.
+        """
+        if not len(levels):
+            return None
+        levels = tf.constant(levels, tf.float32)
+        wrong = np.argmax(self._behind(levels), 1) != label
+        levels = levels[wrong][:_TRIED]
+        if not len(levels):
+            return None
+        images = self._invert(
+            levels,
+            *(tf.repeat(t[None], len(levels), 0) for t in (x, low, high)),
+        )
+        wrong = np.argmax(self.logits(images), 1) != label
+        return images[wrong][0].numpy() if wrong.any() else None

@@ -1,0 +1,190 @@
+"""A Keras model as a list of nodes, each an affine or a nonlinear rule."""
+
+import dataclasses
+import typing
+
+import keras
+import tensorflow as tf
+
+from keras_qsn.certification.affine import Affine
+from keras_qsn.certification.rules import refusal
+from keras_qsn.certification.rules import rules_of
+from keras_qsn.defenses import BitDepthReduction
+from keras_qsn.layers import ConstantQuantization
+from keras_qsn.layers import QuantLayer
+from keras_qsn.layers import TrainableQuantization
+from keras_qsn.tracing import replaced
+
+
+class Node(typing.NamedTuple):
+    """One rule of a graph.
+
+    Attributes:
+        rule: `Affine`, `PiecewiseLinear` or `MaxPooling`; `None` for the
+            input.
+        inputs: Positions of the nodes that it reads.
+        shape: Shape of its output, without the batch.
+    """
+
+    rule: typing.Any
+    inputs: tuple
+    shape: tuple
+
+    @property
+    def affine(self):
+        return isinstance(self.rule, Affine)
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A classifier as nodes in the order of computation.
+
+    Attributes:
+        nodes: Tuple of `Node`; the first is the input (behind the quantizer,
+            where there is one), the last the logits.
+        quantizer: The `QuantLayer` at the input, or `None`.
+    """
+
+    nodes: tuple
+    quantizer: QuantLayer | None
+
+    @property
+    def num_classes(self):
+        return self.nodes[-1].shape[0]
+
+    @property
+    def hard(self):
+        """Whether the input has levels, so that pixels can be branched on."""
+        return self.quantizer is not None and self.quantizer.hard
+
+    @property
+    def pre_activations(self):
+        """Positions of the nodes that nonlinear rules read."""
+        return tuple(
+            sorted(
+                {
+                    source
+                    for node in self.nodes[1:]
+                    if not node.affine
+                    for source in node.inputs
+                }
+            )
+        )
+
+
+def trace(wrapper, shape):
+    """Read the graph of a classifier off a call of it.
+
+    Whatever the model is made of (Sequential, functional, models inside
+    models, subclasses that only call layers), what its layers hand to each
+    other is followed. A number that no known layer made is refused.
+
+    Args:
+        wrapper: The model's `KerasModelWrapper`.
+        shape: Shape of one image.
+
+    Returns:
+        A `Graph`.
+
+    Raises:
+        ValueError: If a layer or an operation has no sound rule.
+    """
+    return _Tracer().trace(wrapper, shape)
+
+
+class _Tracer:
+    """Records what the layers of a model hand to each other."""
+
+    def __init__(self):
+        self.nodes = []
+        self.quantizer = None
+        # Positions by the identity of a tensor, which is kept: no other tensor
+        # may get the same.
+        self.positions = {}
+        self.kept = []
+        self.last = 0
+        self.error = None
+
+    def trace(self, wrapper, shape):
+        layers = [q for q in wrapper.layers if not isinstance(q, keras.Model)]
+
+        def follow(image):
+            self._know(image, self._add(None, (), image))
+            with replaced(layers, "call", self._record):
+                logits = wrapper.get_logits(image)
+            self.last = self._position(logits, "The output of the model")
+
+        # Traced, not run: a model that looks at its numbers to decide what to
+        # compute is no graph, and fails.
+        try:
+            tf.function(follow, autograph=False).get_concrete_function(
+                tf.TensorSpec([1, *shape], tf.float32)
+            )
+        except ValueError as error:
+            # In its own words, without what Keras adds.
+            raise (self.error or error) from None
+        return Graph(tuple(self.nodes[: self.last + 1]), self.quantizer)
+
+    def _record(self, layer, inputs, *args, **kwargs):
+        """Stands in for a layer's `call`."""
+        try:
+            if args or kwargs.get("training"):
+                raise refusal(layer, "it is called as in training")
+            if type(layer) in _QUANTIZERS:
+                rules, sources = self._open(layer, inputs)
+            else:
+                rules, sources = self._read(layer, inputs)
+        except ValueError as error:
+            self.error = error
+            raise
+        output = type(layer).call(layer, inputs, *args, **kwargs)
+        for rule in rules:
+            sources = (self._add(rule, sources, output),)
+        self._know(output, *sources)
+        return output
+
+    def _read(self, layer, inputs):
+        tensors = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        rules = rules_of(layer, *(tuple(t.shape[1:]) for t in tensors))
+        return rules, tuple(self._position(t, _name(layer)) for t in tensors)
+
+    def _open(self, layer, inputs):
+        """Let the graph begin behind the quantizer."""
+        sources = (self._position(inputs, _name(layer)),)
+        if len(self.nodes) > 1 or self.quantizer is not None:
+            raise refusal(
+                layer, "only the first layer, and no other, may quantize"
+            )
+        self.quantizer = layer
+        self.positions.clear()
+        return [], sources
+
+    def _add(self, rule, sources, output):
+        self.nodes.append(Node(rule, sources, tuple(output.shape[1:])))
+        return len(self.nodes) - 1
+
+    def _know(self, tensor, position):
+        self.positions[id(tensor)] = position
+        self.kept.append(tensor)
+
+    def _position(self, tensor, reader):
+        if id(tensor) not in self.positions:
+            raise ValueError(
+                "A certificate follows images from layer to layer. Received: "
+                f"{reader} reads what no certified layer made, such as the "
+                "result of an operation outside layers, or pixels beside the "
+                "quantizer."
+            )
+        return self.positions[id(tensor)]
+
+
+def _name(layer):
+    return f"Layer '{layer.name}' ({type(layer).__name__})"
+
+
+_QUANTIZERS = (
+    QuantLayer,
+    ConstantQuantization,
+    TrainableQuantization,
+    BitDepthReduction,
+)

@@ -1,0 +1,112 @@
+"""Interval bounds: the ball, and what every node makes of it.
+
+All of it is TensorFlow and differentiable, for proofs in float64 and for
+training in float32 alike.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qsn.certification.bounds import Bounds
+
+# What a soft quantizer in float32 may be off for each threshold, in levels.
+_SIGMOID = 2.0**-18
+
+
+def ball(x, eps, clip_min=0.0, clip_max=1.0):
+    """The smallest and the largest value of each pixel.
+
+    Rounded outward to the next float32, so that every float32 image whose
+    pixels differ from `x` by at most `eps`, rounding included, lies between.
+
+    Args:
+        x: Float32 images.
+        eps: Float >= 0, or a float32 tensor: the radius. At 0 nothing is
+            rounded.
+        clip_min: Smallest pixel value.
+        clip_max: Largest pixel value.
+
+    Returns:
+        Two float32 tensors like `x`, in `[clip_min, clip_max]`.
+    """
+    radius = eps if tf.is_tensor(eps) else _rounded_up(eps)
+    moved = tf.greater(radius, 0)
+
+    def end(value, limit):
+        value = tf.where(moved, tf.math.nextafter(value, limit), value)
+        return tf.clip_by_value(value, clip_min, clip_max)
+
+    return (
+        end(x - radius, tf.constant(-np.inf, tf.float32)),
+        end(x + radius, tf.constant(np.inf, tf.float32)),
+    )
+
+
+def _rounded_up(number):
+    """The smallest float32 that is not below."""
+    nearest = np.float32(number)
+    if nearest < number:
+        nearest = np.nextafter(nearest, np.float32(np.inf))
+    return nearest
+
+
+def input_bounds(graph, low, high, dtype=tf.float64):
+    """What the network behind the quantizer sees of images in a box.
+
+    The quantizer itself, as deployed, maps the ends: it does not decrease.
+
+    Args:
+        graph: `Graph`.
+        low: Float32 images, the smallest values.
+        high: Float32 images, the largest values.
+        dtype: Of the bounds.
+
+    Returns:
+        `Bounds` of the graph's first node.
+    """
+    if graph.quantizer is not None:
+        low, high = graph.quantizer(low), graph.quantizer(high)
+    return level_bounds(graph, tf.cast(low, dtype), tf.cast(high, dtype))
+
+
+def level_bounds(graph, low, high):
+    """`Bounds` of the graph's first node between what it was given."""
+    box = Bounds.between(low, high)
+    return Bounds(box.center, box.radius + _error(graph.quantizer))
+
+
+def _error(layer):
+    """What float32 may be off in a quantizer's output.
+
+    Nothing for two hard levels at 0 and 1; else the rounding of the scaled
+    sum, and for a soft one that of each sigmoid and its argument.
+    """
+    if layer is None:
+        return 0.0
+    low, high = layer.value_range
+    if layer.hard:
+        exact = layer.num_levels == 2 and (low, high) == (0.0, 1.0)
+        return 0.0 if exact else 2.0**-21 * max(abs(low), abs(high))
+    steps = layer.num_thresholds * (high - low) / (layer.num_levels - 1)
+    return _SIGMOID * (steps + max(abs(low), abs(high)))
+
+
+def propagate(graph, first, within=None):
+    """Interval bounds of every node (Gowal et al., 2018).
+
+    Args:
+        graph: `Graph`.
+        first: `Bounds` of its first node.
+        within: Optional dictionary from positions to `Bounds` that are known
+            to hold.
+
+    Returns:
+        A list of `Bounds`, one for each node.
+    """
+    found = [first]
+    for position, node in enumerate(graph.nodes[1:], 1):
+        bounds = node.rule.bounds(*(found[i] for i in node.inputs))
+        if within and position in within:
+            bounds = bounds.intersect(within[position])
+        found.append(bounds)
+    return found

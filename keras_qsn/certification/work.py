@@ -1,0 +1,129 @@
+"""The certification of a set of images, method after method."""
+
+import functools
+import time
+
+import numpy as np
+
+from keras_qsn.certification.branching import branch
+from keras_qsn.certification.certificate import Certificate
+
+# Images bounded by CROWN at a time, each as large as one for every class.
+_CROWN = 32
+
+
+class Work:
+    """The certification of one set of images."""
+
+    def __init__(self, proofs, deployed, methods, time_limit, eps, images, y):
+        self._proofs = proofs
+        self._deployed = deployed
+        self._methods = methods
+        self._time_limit = time_limit
+        self._eps = eps
+        self._x, self._low, self._high = images
+        self._y = y
+        self._status = np.full(len(y), "unknown", "<U13")
+        self._method = np.full(len(y), "", "<U9")
+        self._margin = np.full(len(y), -np.inf)
+        self._undetermined = np.zeros(len(y), int)
+        self._seconds = np.zeros(len(y))
+        self._counterexamples = {}
+
+    def certificate(self, done):
+        """What is known of the first images."""
+        return Certificate(
+            float(self._eps),
+            self._status[:done],
+            self._method[:done],
+            self._margin[:done],
+            self._undetermined[:done],
+            self._seconds[:done],
+            {i: v for i, v in self._counterexamples.items() if i < done},
+        )
+
+    def bound(self, batch):
+        """Intervals, then CROWN, for a slice of the images."""
+        started = time.perf_counter()
+        index = np.arange(batch.start, batch.stop)
+        y = self._y[batch]
+        low, high = self._levels(batch)
+        self._undetermined[batch] = (low != high).reshape(len(y), -1).sum(1)
+        logits = self._deployed.logits(self._x[batch]).numpy()
+        wrong = logits.argmax(1) != y
+        self._status[index[wrong]] = "misclassified"
+        self._method[index[wrong]] = "model"
+        margins, floor, roof = self._proofs.by_interval(low, high, y)
+        _check_logits(logits, floor, roof)
+        if "interval" in self._methods:
+            self._note("interval", index, margins)
+        self._seconds[batch] = (time.perf_counter() - started) / len(y)
+        if "crown" not in self._methods:
+            return
+        left = np.flatnonzero(self._status[batch] == "unknown")
+        for start in range(0, len(left), _CROWN):
+            started = time.perf_counter()
+            some = left[start : start + _CROWN]
+            margins = self._proofs.by_crown(low[some], high[some], y[some])
+            self._note("crown", index[some], margins)
+            passed = time.perf_counter() - started
+            self._seconds[index[some]] += passed / len(some)
+
+    def branch(self, i):
+        """The complete check of one image, if nothing decided it yet."""
+        if "branching" not in self._methods or self._status[i] != "unknown":
+            return
+        started = time.perf_counter()
+        low, high = (end[0] for end in self._levels(slice(i, i + 1)))
+        verdict = branch(
+            self._proofs,
+            functools.partial(
+                self._deployed.broken,
+                label=self._y[i],
+                x=self._x[i],
+                low=self._low[i],
+                high=self._high[i],
+            ),
+            low,
+            high,
+            self._y[i],
+            self._deployed.step,
+            started + self._time_limit,
+        )
+        self._margin[i] = max(self._margin[i], verdict.margin)
+        self._status[i] = verdict.status
+        if verdict.status != "unknown":
+            self._method[i] = "branching"
+        if verdict.image is not None:
+            self._counterexamples[i] = verdict.image
+        self._seconds[i] += time.perf_counter() - started
+
+    def _levels(self, batch):
+        return (
+            self._proofs.levels(end[batch]) for end in (self._low, self._high)
+        )
+
+    def _note(self, method, index, margins):
+        """What a method proved of images, from their margins."""
+        classes = np.arange(margins.shape[1])
+        others = np.where(classes == self._y[index, None], np.inf, margins)
+        margin = others.min(1)
+        self._margin[index] = np.fmax(self._margin[index], margin)
+        proved = (margin > 0) & (self._status[index] == "unknown")
+        self._status[index[proved]] = "certified"
+        self._method[index[proved]] = method
+
+
+def _check_logits(logits, floor, roof):
+    """Refuse a proof that the model itself contradicts."""
+    outside = ~((logits >= floor) & (logits <= roof))
+    # Weights that are not finite prove nothing, and contradict nothing.
+    outside &= np.isfinite(floor) & np.isfinite(roof)
+    if outside.any():
+        raise RuntimeError(
+            "The model's logits must lie in their bounds. Received: "
+            f"{int(outside.any(1).sum())} image(s) outside. Does the device "
+            "compute in less than float32? Call "
+            "`tf.config.experimental.enable_tensor_float_32_execution(False)`"
+            ", or run on a CPU."
+        )

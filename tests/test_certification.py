@@ -1,0 +1,749 @@
+"""Certificates: closed forms, enumeration, soundness under attack."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_qsn as qsn
+from conftest import linear_model
+from keras_qsn.certification import CertificationInterrupted
+from keras_qsn.certification import certify
+from keras_qsn.certification import crown
+from keras_qsn.certification import interval
+from keras_qsn.certification import zonotope
+from keras_qsn.certification.bounds import Bounds
+from keras_qsn.certification.graph import trace
+from keras_qsn.layers import QuantLayer
+from keras_qsn.models import KerasModelWrapper
+
+layers = keras.layers
+
+
+def hard(num_levels=2, **kwargs):
+    return QuantLayer(num_levels, 50.0, hard=True, **kwargs)
+
+
+def sequential(shape, *stack):
+    return keras.Sequential([keras.Input(shape), *stack])
+
+
+def randomized(model, seed=0):
+    """The model with weights far from their initial values."""
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        values = rng.normal(0, 0.5, weight.shape)
+        if "variance" in weight.path:
+            values = np.abs(values) + 0.1
+        weight.assign(values)
+    return model
+
+
+def images(count, shape, seed=1):
+    rng = np.random.default_rng(seed)
+    return rng.random((count, *shape)).astype("float32")
+
+
+def predicted(model, x):
+    return KerasModelWrapper.of(model).get_logits(x).numpy().argmax(1)
+
+
+def margin_of(logits, label):
+    others = np.delete(logits, label, 1)
+    return logits[:, label] - others.max(1)
+
+
+# Closed forms.
+
+
+def test_margin_of_a_linear_model():
+    weights = np.array([1.0, -2.0, 0.5, 0.25], "float32")
+    model = linear_model(weights, bias=0.1)
+    x = np.array([[0.6, 0.2, 0.5, 0.95]], "float32")
+    low, high = np.maximum(x - 0.1, 0), np.minimum(x + 0.1, 1)
+    least = np.minimum(weights * low, weights * high).sum() + 0.1
+    for methods in ("interval", "crown"):
+        found = certify(model, x, [1], 0.1, methods=methods)
+        assert found.margin[0] == pytest.approx(least, abs=1e-5)
+        assert found.margin[0] < least
+        assert found.certified[0]
+        assert found.method[0] == methods
+    assert certify(model, x, [1], 0.25).status[0] == "unknown"
+
+
+def test_margin_behind_a_quantizer():
+    """Only the pixel within `eps` of the threshold counts."""
+    dense = layers.Dense(2)
+    model = sequential((3,), hard(), dense)
+    dense.set_weights(
+        [np.array([[0, 4], [0, 1], [0, -2]], "float32"), np.zeros(2, "float32")]
+    )
+    found = certify(model, np.array([[0.9, 0.45, 0.2]], "float32"), [1], 0.1)
+    assert found.margin[0] == pytest.approx(4.0, abs=1e-5)
+    assert found.undetermined[0] == 1
+    found = certify(model, np.array([[0.9, 0.45, 0.45]], "float32"), [1], 0.1)
+    assert found.margin[0] == pytest.approx(2.0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"max_value": 1.0},
+        {"negative_slope": 0.1},
+        {"max_value": 0.5, "negative_slope": 0.3},
+        {"threshold": 0.4},
+        {"threshold": 0.4, "max_value": 0.7, "negative_slope": 0.2},
+        {"max_value": 6},
+        {"negative_slope": 2.0},
+        {"max_value": 0.3, "threshold": 0.6},
+    ],
+)
+def test_activation_bounds_against_a_grid(arguments):
+    """Values between interval ends, lines below and above, on a fine grid."""
+    layer = layers.ReLU(**arguments)
+    graph = trace(
+        KerasModelWrapper(sequential((2,), layer)),
+        (2,),
+    )
+    rule = graph.nodes[1].rule
+    rng = np.random.default_rng(0)
+    ends = np.sort(rng.uniform(-2, 2, (300, 2)), 1)
+    low, high = tf.constant(ends[:, 0]), tf.constant(ends[:, 1])
+    x = Bounds.between(low, high)
+    grid = ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * np.linspace(0, 1, 201)
+    single = grid.astype("float32")
+    value = layer(single).numpy().astype("float64")
+    # The same function in float64 as in float32.
+    np.testing.assert_allclose(rule.function(single), value, atol=1e-6)
+    exact = rule.function(tf.constant(grid)).numpy()
+    bottom, top = (end.numpy() for end in rule.bounds(x).ends)
+    np.testing.assert_allclose(bottom, exact.min(1), atol=1e-5)
+    np.testing.assert_allclose(top, exact.max(1), atol=1e-5)
+    assert (bottom <= exact.min(1)).all() and (top >= exact.max(1)).all()
+    (below, base), (above, roof) = (
+        [part.numpy()[:, None] for part in line] for line in rule.lines(x)
+    )
+    assert (below * grid + base <= exact + 1e-12).all()
+    assert (above * grid + roof >= exact - 1e-12).all()
+
+
+def test_relu_lines_are_the_adaptive_ones_of_crown():
+    x = Bounds.between(
+        tf.constant([-1.0, -3.0, -2.0, 1.0], tf.float64),
+        tf.constant([3.0, 1.0, -1.0, 2.0], tf.float64),
+    )
+    rule = (
+        trace(KerasModelWrapper(sequential((2,), layers.ReLU())), (2,))
+        .nodes[1]
+        .rule
+    )
+    (below, base), (above, roof) = rule.lines(x)
+    np.testing.assert_allclose(below, [1, 0, 0, 1], atol=1e-9)
+    np.testing.assert_allclose(base, 0, atol=1e-9)
+    np.testing.assert_allclose(above, [0.75, 0.25, 0, 1], atol=1e-9)
+    np.testing.assert_allclose(roof, [0.75, 0.75, 0, 0], atol=1e-9)
+
+
+# Every rule against random points.
+
+
+def residual():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(2, 3, padding="same", activation="relu")(inputs)
+    x = layers.Add()([x, inputs, x])
+    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+
+
+def nested():
+    inner = sequential(
+        (6, 6, 2), layers.Conv2D(3, 2), layers.ReLU(max_value=1.0)
+    )
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Dropout(0.5)(inner(inputs))
+    return keras.Model(inputs, layers.Dense(3, "softmax")(layers.Flatten()(x)))
+
+
+STACKS = {
+    "conv": [layers.Conv2D(3, 3, strides=2, padding="same", use_bias=False)],
+    "dilated": [layers.Conv2D(3, 2, dilation_rate=2, activation="relu")],
+    "grouped": [layers.Conv2D(4, 3, groups=2, activation="relu6")],
+    "depthwise": [
+        layers.DepthwiseConv2D(3, depth_multiplier=2, activation="leaky_relu")
+    ],
+    "normalized": [layers.Conv2D(3, 3), layers.BatchNormalization()],
+    "normalized plainly": [
+        layers.BatchNormalization(axis=1, scale=False, center=False)
+    ],
+    "max pooling": [layers.MaxPooling2D(3, 2, "same"), layers.ReLU()],
+    "max pooling again": [layers.ReLU(), layers.MaxPooling2D(2)],
+    "global max": [layers.Conv2D(4, 2), layers.GlobalMaxPooling2D()],
+    "average": [layers.AveragePooling2D(3, 2, "same"), layers.LeakyReLU(0.1)],
+    "global average": [
+        layers.Conv2D(4, 2, activation="relu"),
+        layers.GlobalAveragePooling2D(keepdims=True),
+    ],
+    "padded": [layers.ZeroPadding2D((1, 2)), layers.MaxPooling2D((2, 3))],
+    "reshaped": [layers.Reshape((12, 6)), layers.Dense(4, "relu")],
+    "deep": [
+        layers.Conv2D(4, 3, activation="relu"),
+        layers.Activation("linear"),
+        layers.Conv2D(4, 3, activation="relu"),
+        layers.Activation("relu"),
+    ],
+    "fast": [
+        qsn.convolution.FastConv2D(3, 4, strides=2, activation="relu"),
+        layers.Identity(),
+        qsn.convolution.FastConv2D(4, 2, activation="relu"),
+    ],
+}
+MODELS = {
+    name: lambda stack=stack: sequential(
+        (6, 6, 2),
+        *(layer.from_config(layer.get_config()) for layer in stack),
+        layers.Flatten(),
+        layers.Dense(3),
+    )
+    for name, stack in STACKS.items()
+} | {"residual": residual, "nested": nested}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_rules_against_random_points(name):
+    """Every node's interval, and every bound of the margins."""
+    model = randomized(MODELS[name]())
+    wrapper = KerasModelWrapper(model)
+    graph = trace(wrapper, (6, 6, 2))
+    x = images(1, (6, 6, 2))
+    labels = predicted(model, x)
+    low, high = interval.ball(x, 0.1)
+    first = interval.input_bounds(graph, low, high)
+    unknown = tf.range(72)
+    hidden = {
+        "interval": interval.propagate(graph, first),
+        "forward": zonotope.propagate(graph, first, unknown),
+    }
+    hidden["sharper"] = interval.propagate(
+        graph, first, dict(enumerate(hidden["forward"]))
+    )
+    margins = {
+        (kind, relaxed): crown.margins(graph, bounds, labels, relaxed)[0]
+        for kind, bounds in hidden.items()
+        for relaxed in (False, True)
+    }
+    # Half of the points are corners, and so are those that the linear bounds
+    # call worst.
+    rng = np.random.default_rng(2)
+    share = rng.random((3000, 6, 6, 2))
+    share[::2] = np.round(share[::2])
+    rows = crown.margin_rows(labels, 3, tf.float64)
+    last = len(graph.nodes) - 1
+    slopes = crown.lower_bound(graph, hidden["forward"], last, rows)[1]
+    share[:3] = slopes[0] < 0
+    points = (low + share * (high - low)).numpy()
+    points = np.clip(points, low, high).astype("float32")
+    logits = wrapper.get_logits(points).numpy()
+    least = (logits[:, labels[0], None] - logits).min(0)
+    for found in margins.values():
+        assert (found <= least).numpy().all()
+    exact = interval.propagate(
+        graph, interval.input_bounds(graph, points[:600], points[:600])
+    )
+    for bounds in hidden.values():
+        for node, values in zip(bounds, exact):
+            floor, roof = node.ends
+            assert (values.center >= floor).numpy().all()
+            assert (values.center <= roof).numpy().all()
+    floor, roof = (end.numpy() for end in hidden["interval"][-1].ends)
+    assert (logits >= floor).all() and (logits <= roof).all()
+    # Of a point the bounds are the margin itself, but for rounding.
+    at = [Bounds(*(part[:1] for part in node)) for node in exact]
+    margin = logits[0, labels[0]] - logits[0]
+    for relaxed in (False, True):
+        found = crown.margins(graph, at, labels, relaxed).numpy()[0]
+        np.testing.assert_allclose(found, margin, rtol=1e-4, atol=1e-3)
+        assert (found <= margin).all()
+
+
+# Exhaustive enumeration.
+
+
+def tiny(quantizer, seed):
+    return randomized(
+        sequential(
+            (3, 4, 1),
+            quantizer,
+            layers.Conv2D(3, 2, activation="relu"),
+            layers.Conv2D(4, 2, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(3),
+        ),
+        seed,
+    )
+
+
+def all_images(x, eps, thresholds):
+    """An image of the ball for each pattern of levels that it can have."""
+    choices = []
+    for pixel in x.reshape(-1):
+        low = np.float32(max(pixel - np.float32(eps), 0))
+        high = np.float32(min(pixel + np.float32(eps), 1))
+        inside = [t for t in thresholds if low < t <= high]
+        choices.append([low, *inside])
+    return np.array([*itertools.product(*choices)]).reshape(-1, *x.shape)
+
+
+@pytest.mark.parametrize("thresholds, seed", [([0.5], 3), ([0.35, 0.7], 6)])
+def test_branching_agrees_with_enumeration(thresholds, seed):
+    quantizer = hard(1 + len(thresholds), threshold_initializer=thresholds)
+    model, eps = tiny(quantizer, seed), 0.25
+    # `randomized` moved them.
+    quantizer.set_weights(
+        [np.broadcast_to(thresholds, quantizer.thresholds.shape)]
+    )
+    x = images(8, (3, 4, 1))
+    y = predicted(model, x)
+    found = certify(model, x, y, eps)
+    bounds = certify(model, x, y, eps, methods=("interval", "crown"))
+    for i in range(8):
+        points = all_images(x[i], eps, np.float32(thresholds))
+        assert np.abs(points - x[i]).max() <= eps + 1e-6
+        least = margin_of(model(points).numpy(), y[i]).min()
+        assert found.status[i] == ("certified" if least > 0 else "broken")
+        assert found.margin[i] <= least + 1e-6
+        assert bounds.margin[i] <= least + 1e-6
+        assert bounds.status[i] in (found.status[i], "unknown")
+        if found.status[i] == "broken":
+            broken = found.counterexamples[i]
+            assert np.abs(broken - x[i]).max() <= eps + 1e-6
+            assert predicted(model, broken[None])[0] != y[i]
+    assert set(found.status) == {"certified", "broken"}
+    assert "branching" in found.method
+
+
+def test_branching_alone_is_complete():
+    """Its least margin is the true one, when all of it is enumerated."""
+    model = tiny(hard(), 3)
+    x = images(4, (3, 4, 1), 5)
+    y = predicted(model, x)
+    found = certify(model, x, y, 0.05, methods="branching")
+    assert (found.method == "branching").all()
+    assert found.certified.all()
+    for i in range(4):
+        points = all_images(x[i], 0.05, np.float32([0.5]))
+        least = margin_of(model(points).numpy(), y[i]).min()
+        assert 0 < found.margin[i] <= least + 1e-6
+
+
+# Boundary pixels.
+
+
+@pytest.mark.parametrize("eps", [0.3, 51 / 255, 0.1])
+def test_every_grey_level_at_the_boundary(eps):
+    """No way of computing `x + eps` leaves what the certificate covers."""
+    quantizer = hard(shared_axes=[1])
+    model = sequential((1,), quantizer, layers.Dense(2))
+    pixels = (np.arange(256) / 255).astype("float32")[:, None]
+    found = certify(model, pixels, np.zeros(256, int), eps, methods="interval")
+    single, ulp = np.float32(eps), np.float32(2.0**-25)
+    moved = [
+        pixels - single,
+        pixels + single,
+        (pixels.astype("float64") - eps).astype("float32"),
+        (pixels.astype("float64") + eps).astype("float32"),
+        pixels + (single - ulp),
+        (np.arange(256)[:, None] / 255 - eps).astype("float32"),
+        (np.arange(256)[:, None] / 255 + eps).astype("float32"),
+    ]
+    level = quantizer(pixels).numpy()
+    flipped = [quantizer(np.clip(x, 0, 1)).numpy() != level for x in moved]
+    flips = np.any(flipped, 0)[:, 0]
+    assert (found.undetermined[flips] == 1).all()
+    # No more than the grey levels on the very boundary are given away.
+    assert (found.undetermined == 1).sum() <= flips.sum() + 2
+    if eps == 0.3:
+        assert found.undetermined[[51, 204]].tolist() == [1, 1]
+        assert found.undetermined[[50, 205]].tolist() == [0, 0]
+
+
+def test_radius_zero_is_the_image_itself():
+    model = sequential((1,), hard(shared_axes=[1]), layers.Dense(2))
+    found = certify(model, np.array([[0.5]], "float32"), [0], 0.0)
+    assert found.undetermined.tolist() == [0]
+
+
+# Soundness on trained models.
+
+
+@pytest.fixture(scope="module")
+def proved(trained, digits):
+    x, y = digits.x_test[:60], digits.y_test[:60]
+    return x, y, certify(trained["hard"], x, y, 0.1, time_limit=5.0)
+
+
+def test_escalation(proved):
+    """Each method proves what the cheaper one could not."""
+    _, _, found = proved
+    counts = {name: (found.method == name).sum() for name in found.method}
+    assert counts["interval"] > 5 and counts["crown"] > 5
+    assert found.certified_accuracy > 0.8
+    assert (found.margin[found.certified] > 0).all()
+    assert found.certified_accuracy <= found.possible_accuracy
+    assert found.possible_accuracy <= found.clean_accuracy
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        qsn.attacks.CubeAttack(0.1, nb_iter=20, nb_restarts=2),
+        qsn.attacks.ProjectedGradientDescent(0.1, nb_iter=10),
+        qsn.attacks.SquareAttack(0.1, nb_queries=150),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+@pytest.mark.filterwarnings("ignore:.*gradient of zero:RuntimeWarning")
+def test_no_certified_image_is_broken(proved, trained, attack):
+    x, y, found = proved
+    result = attack.run(trained["hard"], x, y)
+    assert not (result.success & found.certified).any()
+
+
+def test_no_certified_image_is_broken_at_random(proved, trained):
+    """100 000 points, half of them corners."""
+    x, y, found = proved
+    chosen = np.flatnonzero(found.certified)[:50]
+    rng = np.random.default_rng(0)
+    predict = tf.function(lambda x: tf.argmax(trained["hard"](x), 1))
+    for i in chosen:
+        low, high = (end.numpy() for end in interval.ball(x[i], 0.1))
+        share = rng.random((2000, *x[i].shape), "float32")
+        share[::2] = np.round(share[::2])
+        points = np.clip(low + share * (high - low), low, high)
+        assert (predict(points).numpy() == y[i]).all()
+
+
+def test_counterexamples_break_the_model(trained, digits):
+    x, y = digits.x_test[:8], digits.y_test[:8]
+    found = certify(trained["hard"], x, y, 0.3, time_limit=0.5)
+    assert len(found.counterexamples) > 0
+    assert set(found.counterexamples) == set(
+        np.flatnonzero(found.status == "broken")
+    )
+    for i, image in found.counterexamples.items():
+        assert np.abs(image - x[i]).max() <= 0.3 + 1e-6
+        assert image.min() >= 0 and image.max() <= 1
+        assert predicted(trained["hard"], image[None])[0] != y[i]
+
+
+def test_misclassified_images(trained, digits):
+    x, y = digits.x_test[:40], (digits.y_test[:40] + 1) % 10
+    found = certify(trained["hard"], x, y, 0.0)
+    wrong = predicted(trained["hard"], x) != y
+    assert (found.status[wrong] == "misclassified").all()
+    assert not found.certified[wrong].any()
+    assert found.clean_accuracy == np.mean(~wrong)
+
+
+# Quantizers of other kinds.
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        QuantLayer(2, 5.0),
+        QuantLayer(4, 20.0, variant="authors"),
+        QuantLayer(3, 50.0, hard=True, variant="authors"),
+        QuantLayer(4, 50.0, hard=True, value_range=(-1.0, 1.0)),
+        qsn.layers.TrainableQuantization(3),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_quantizers_against_random_points(quantizer):
+    quantizer = quantizer.from_config(quantizer.get_config())
+    model = tiny(quantizer, 0)
+    rng = np.random.default_rng(0)
+    trained = rng.random(quantizer.thresholds.shape)
+    quantizer.set_weights([np.sort(trained).astype("float32")])
+    bottom, top = quantizer.value_range
+    x = bottom + (top - bottom) * images(20, (3, 4, 1))
+    y = predicted(model, x)
+    eps = 0.02 * (top - bottom)
+    methods = ("interval", "crown")
+    found = certify(model, x, y, eps, methods, clip_min=bottom, clip_max=top)
+    assert found.certified.any()
+    low, high = (end.numpy() for end in interval.ball(x, eps, bottom, top))
+    for i in range(20):
+        share = rng.random((2000, 3, 4, 1))
+        share[::2] = np.round(share[::2])
+        points = (low[i] + share * (high[i] - low[i])).astype("float32")
+        least = margin_of(model(points).numpy(), y[i]).min()
+        assert found.margin[i] <= least
+        if found.certified[i]:
+            assert least > 0
+
+
+def test_bytes():
+    model = tiny(hard(value_range=(0, 255)), 0)
+    x = (255 * images(3, (3, 4, 1))).astype("uint8")
+    y = predicted(model, x.astype("float32"))
+    found = certify(model, x, y, 2.0, methods="interval", clip_max=255)
+    unit = tiny(hard(), 0)
+    same = certify(unit, x.astype("float32") / 255, y, 2 / 255, "interval")
+    assert (found.undetermined == same.undetermined).all()
+
+
+# Rounding.
+
+
+def test_the_models_own_rounding_is_paid_for(monkeypatch):
+    """Without it the model's logits leave their bounds, which is noticed."""
+    model = randomized(
+        sequential((20, 20, 1), layers.Flatten(), layers.Dense(3))
+    )
+    x = images(4, (20, 20, 1))
+    y = predicted(model, x)
+    certify(model, x, y, 0.0)
+    for module in ("affine", "bounds"):
+        monkeypatch.setattr(
+            f"keras_qsn.certification.{module}.gamma", lambda terms: 0.0
+        )
+    with pytest.raises(RuntimeError, match="logits must lie in their bounds"):
+        certify(model, x, y, 0.0)
+
+
+def test_the_rounding_of_a_large_bias_is_paid_for():
+    dense = layers.Dense(3)
+    model = sequential((4,), dense)
+    dense.set_weights(
+        [images(4, (3,)), np.array([999.1, 998.3, 997.7], "float32")]
+    )
+    x = images(50, (4,))
+    found = certify(model, x, predicted(model, x), 0.0)
+    assert found.certified.all()
+    assert (found.margin <= margin_of(model(x).numpy(), 0) + 1e-9).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e31])
+def test_weights_that_overflow_prove_nothing(value):
+    model = tiny(hard(), 0)
+    weights = model.get_weights()
+    weights[1][0, 0, 0, 0] = value
+    model.set_weights(weights)
+    x = images(1, (3, 4, 1))
+    y = predicted(model, x)
+    found = certify(model, x, y, 0.1, methods=("interval", "crown"))
+    assert not found.certified.any()
+
+
+# For training.
+
+
+def test_bounds_are_differentiable():
+    """The gradients of weights and thresholds, against differences."""
+    quantizer = QuantLayer(2, 5.0)
+    model = tiny(quantizer, 1)
+    wrapper = KerasModelWrapper(model)
+    graph = trace(wrapper, (3, 4, 1))
+    quantizer.set_weights([np.full((3, 4, 1, 1), 0.5, "float32")])
+    x, y = images(4, (3, 4, 1)), [0, 1, 2, 0]
+
+    def worst(dtype):
+        low, high = interval.ball(x, tf.constant(0.1))
+        first = interval.input_bounds(graph, low, high, dtype)
+        bounds = interval.propagate(graph, first)
+        assert all(bounds[p].radius.dtype == dtype for p in range(len(bounds)))
+        return tf.reduce_mean(crown.margins(graph, bounds, y, relaxed=False))
+
+    variables = model.trainable_variables
+    with tf.GradientTape() as tape:
+        value = worst(tf.float32)
+    gradients = tape.gradient(value, [v.value for v in variables])
+    np.testing.assert_allclose(value, worst(tf.float64), rtol=1e-4, atol=1e-4)
+    assert len(graph.pre_activations) == 2
+    for variable, gradient in zip(variables, gradients):
+        before = variable.numpy()
+        # Small, so that few neurons change their piece.
+        step = 1e-3 * np.sign(gradient)
+        variable.assign(before + step)
+        up = worst(tf.float64)
+        variable.assign(before - step)
+        down = worst(tf.float64)
+        variable.assign(before)
+        expected = np.sum(np.abs(gradient)) * 2e-3
+        assert float(up - down) == pytest.approx(expected, rel=0.05)
+
+
+# What is refused.
+
+
+@keras.saving.register_keras_serializable(package="test_certification")
+class Doubled(layers.Conv2D):
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+def branched():
+    inputs = keras.Input((3, 4, 1))
+    x = layers.Add()([hard()(inputs), inputs])
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+
+
+def outside():
+    inputs = keras.Input((3, 4, 1))
+    x = keras.ops.sin(layers.Flatten()(inputs))
+    return keras.Model(inputs, layers.Dense(2)(x))
+
+
+def ends_outside():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, keras.ops.square(layers.Dense(2)(inputs)))
+
+
+REFUSED = {
+    "Softplus": ([layers.Activation("softplus")], "activation is softplus"),
+    "tanh": ([layers.Dense(2, "tanh", name="bent")], "'bent' .Dense."),
+    "Normalization": ([layers.LayerNormalization()], "LayerNormalization"),
+    "subclass": ([Doubled(2, 2)], "Doubled"),
+    "noise": ([layers.GaussianNoise(0.1)], "GaussianNoise"),
+    "half": ([layers.Dense(2, dtype="mixed_float16")], "mixed_float16"),
+    "double": ([layers.Dense(2, dtype="float64")], "float64"),
+    "late": ([layers.ReLU(), hard(name="late")], "'late'.*only the first"),
+    "twice": ([hard(), hard(name="again")], "'again'.*only the first"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_layers_without_a_rule_are_refused_by_name(name):
+    stack, message = REFUSED[name]
+    stack = [layer.from_config(layer.get_config()) for layer in stack]
+    model = sequential((3, 4, 1), *stack, layers.Flatten(), layers.Dense(2))
+    with pytest.raises(ValueError, match=message):
+        certify(model, images(1, (3, 4, 1)), [0], 0.1)
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (branched, "Layer 'add.*pixels beside the quantizer"),
+        (outside, "Layer 'dense.*reads what no certified layer made"),
+        (ends_outside, "The output of the model reads what no"),
+    ],
+)
+def test_what_no_layer_made_is_refused(build, message):
+    keras.utils.clear_session()
+    model = build()
+    with pytest.raises(ValueError, match=message):
+        certify(model, images(1, model.input_shape[1:]), [0], 0.1)
+
+
+class Composed(keras.Model):
+    """A subclass that only calls layers."""
+
+    def __init__(self, training=None, looks=False):
+        super().__init__()
+        self.first = layers.Dense(3, "leaky_relu")
+        self.moody = layers.Dropout(0.5, name="moody")
+        self.second = layers.Dense(2)
+        self.told, self.looks = training, looks
+
+    def call(self, inputs):
+        if self.looks and tf.reduce_mean(inputs) > 0.5:
+            return self.second(inputs)
+        x = self.moody(self.first(inputs), training=self.told)
+        return self.second(x)
+
+
+def test_subclasses():
+    """What they call is followed; what is no graph, or random, is refused."""
+    x = images(3, (3,))
+    for options, error, message in (
+        ({}, None, None),
+        ({"training": True}, ValueError, "'moody'.*as in training"),
+        ({"looks": True}, TypeError, "symbolic"),
+    ):
+        model = Composed(**options)
+        y = model(x).numpy().argmax(1)
+        model.input_shape = (None, 3)
+        wrapper = KerasModelWrapper(model, from_logits=True)
+        if error is None:
+            assert certify(wrapper, x, y, 0.0).certified.all()
+            continue
+        with pytest.raises(error, match=message):
+            certify(wrapper, x, y, 0.0)
+
+
+def test_refused_models_still_work():
+    model = sequential((3,), layers.Dense(2), layers.Activation("softplus"))
+    x = images(2, (3,))
+    before = model(x).numpy()
+    with pytest.raises(ValueError, match="softplus"):
+        certify(model, x, [0, 1], 0.1)
+    np.testing.assert_array_equal(model(x), before)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"eps": -0.1}, "`eps` is in pixel units"),
+        ({"eps": np.nan}, "`eps` is in pixel units"),
+        ({"eps": 1.5}, "from 0 to 1 for pixels in"),
+        ({"time_limit": 0}, "`time_limit` must be a number"),
+        ({"y": None}, "`y` must hold the labels"),
+        ({"y": [7]}, "whole numbers from 0 to 2"),
+        ({"methods": "magic"}, "`methods` must be names out of"),
+        ({"methods": ()}, "`methods` must be names out of"),
+        ({"batch_size": 0}, "`batch_size` must be a whole number"),
+        ({"x": np.full((1, 3, 4, 1), 2.0)}, "`x` must lie in"),
+    ],
+)
+def test_bad_arguments(change, message):
+    arguments = {"x": images(1, (3, 4, 1)), "y": [0], "eps": 0.1}
+    with pytest.raises(ValueError, match=message):
+        certify(tiny(hard(), 0), **(arguments | change))
+
+
+def test_branching_needs_a_hard_quantizer():
+    x = images(1, (3, 4, 1))
+    with pytest.raises(ValueError, match="only for a model with a hard"):
+        certify(tiny(QuantLayer(2, 5.0), 0), x, [0], 0.1, methods="branching")
+
+
+# Running.
+
+
+def test_interrupted():
+    model = tiny(hard(), 0)
+    x = images(8, (3, 4, 1))
+    y = predicted(model, x)
+
+    def stop(done):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(CertificationInterrupted, match="5 images") as caught:
+        certify(model, x, y, 0.1, callback=stop, batch_size=3)
+    part, whole = caught.value.certificate, certify(model, x, y, 0.1)
+    assert len(part) == 5
+    np.testing.assert_array_equal(part.status, whole.status[:5])
+
+
+def test_batches_and_datasets_change_nothing(proved, trained):
+    x, y, found = proved
+    data = tf.data.Dataset.from_tensor_slices((x[:12], y[:12])).batch(4)
+    same = certify(trained["hard"], data, eps=0.1, batch_size=5)
+    np.testing.assert_array_equal(same.status, found.status[:12])
+    np.testing.assert_allclose(same.margin, found.margin[:12], atol=1e-9)
+
+
+def test_time_limit(digits):
+    """Out of time is unknown, with the margin proved so far."""
+    model = tiny(hard(), 0)
+    x = images(20, (3, 4, 1))
+    y = predicted(model, x)
+    found = certify(model, x, y, 0.4, time_limit=1e-9)
+    crown_only = certify(model, x, y, 0.4, methods=("interval", "crown"))
+    np.testing.assert_array_equal(found.status, crown_only.status)
+    np.testing.assert_array_equal(found.margin, crown_only.margin)
+    assert (found.status == "unknown").any()

@@ -1,6 +1,8 @@
 """Certificates: closed forms, enumeration, soundness under attack."""
 
 import itertools
+import json
+import sys
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ import tensorflow as tf
 
 import keras_qsn as qsn
 from conftest import linear_model
+from keras_qsn import cli
 from keras_qsn.certification import CertificationInterrupted
 from keras_qsn.certification import certify
 from keras_qsn.certification import crown
@@ -729,6 +732,37 @@ def test_interrupted():
     np.testing.assert_array_equal(part.status, whole.status[:5])
 
 
+def test_a_kept_run_goes_on_where_it_was(
+    trained, proved, tmp_path, monkeypatch
+):
+    x, y, found = proved
+    model, folder = trained["hard"], tmp_path / "kept"
+    # Each image in a file of its own.
+    module = sys.modules["keras_qsn.certification.certify"]
+    monkeypatch.setattr(module, "_KEEP_AFTER", -1.0)
+
+    def stop(done):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    kwargs = {"eps": 0.1, "batch_size": 5, "folder": folder, "verbose": 0}
+    with pytest.raises(CertificationInterrupted, match="7 images"):
+        certify(model, x, y, callback=stop, **kwargs)
+    told = []
+    whole = certify(model, x, y, callback=told.append, **kwargs)
+    assert told[0] == 8 and told[-1] == len(x)
+    np.testing.assert_array_equal(whole.status, found.status)
+    np.testing.assert_allclose(whole.margin, found.margin, atol=1e-9)
+    monkeypatch.delattr("keras_qsn.certification.work.branch")
+    again = certify(model, x, y, **kwargs)
+    np.testing.assert_array_equal(again.seconds, whole.seconds)
+    assert set(again.counterexamples) == set(found.counterexamples)
+    for i, image in found.counterexamples.items():
+        np.testing.assert_allclose(again.counterexamples[i], image, atol=1e-6)
+    with pytest.raises(ValueError, match="holds other work: it differs in eps"):
+        certify(model, x, y, **{**kwargs, "eps": 0.2})
+
+
 def test_batches_and_datasets_change_nothing(proved, trained):
     x, y, found = proved
     data = tf.data.Dataset.from_tensor_slices((x[:12], y[:12])).batch(4)
@@ -747,3 +781,44 @@ def test_time_limit(digits):
     np.testing.assert_array_equal(found.status, crown_only.status)
     np.testing.assert_array_equal(found.margin, crown_only.margin)
     assert (found.status == "unknown").any()
+
+
+class TestCommand:
+    @pytest.fixture
+    def command(self, trained, digits, tmp_path):
+        trained["hard"].save(tmp_path / "model.keras")
+        few = {"x_test": digits.x_test[::50], "y_test": digits.y_test[::50]}
+        np.savez(tmp_path / "few.npz", **few)
+        return [
+            "certify",
+            str(tmp_path / "model.keras"),
+            "--data",
+            str(tmp_path / "few.npz"),
+            "--eps",
+            "0.1",
+            "--out",
+            str(tmp_path / "out"),
+        ]
+
+    def test_says_which_images_are_proved(self, command, tmp_path, capsys):
+        assert cli.main(command) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        found = json.loads((tmp_path / "out/certificate.json").read_text())
+        assert len(found["images"]) == 20 and found["eps"] == 0.1
+        proved = [row["status"] == "certified" for row in found["images"]]
+        assert found["certified_accuracy"] == pytest.approx(np.mean(proved))
+        assert found["certified_accuracy"] <= found["possible_accuracy"]
+        share = f"{100 * found['certified_accuracy']:.1f} %"
+        assert f"Certified accuracy {share}" in shown
+        assert all(
+            (row["margin"] > 0) == (row["status"] == "certified")
+            for row in found["images"]
+            if row["status"] != "broken"
+        )
+
+    def test_status_for_scripts(self, command, capsys):
+        short = [*command, "--methods", "interval"]
+        assert cli.main([*short, "--at-least", "1.0"]) == 1
+        assert cli.main([*short, "--at-least", "0.0"]) == 0
+        assert cli.main(["certify", "none.keras", "--data", "digits"]) == 2
+        assert "no model file" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from keras_qsn import attacks
 from keras_qsn import cli
 from keras_qsn import evaluation as ev
 from keras_qsn.attacks import norms
+from keras_qsn.cli import evaluate as command
 from keras_qsn.evaluation import audits
 from keras_qsn.evaluation import checks
 from keras_qsn.evaluation import plans
@@ -397,7 +398,7 @@ class TestCommand:
         def interrupted(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(cli, "evaluate_robustness", interrupted)
+        monkeypatch.setattr(command, "evaluate_robustness", interrupted)
         assert cli.main(files) == 130
 
 

@@ -72,6 +72,39 @@ class Certificate:
         of robust accuracy to `certified_accuracy`, the lower one."""
         return float(np.mean(self.certified | (self.status == "unknown")))
 
+    def to_json(self):
+        """Plain values, without the images of `counterexamples`.
+
+        Returns:
+            `eps`, `certified_accuracy`, `possible_accuracy`,
+            `clean_accuracy`, and `images`: a list of `status`, `method`,
+            `margin` (`None` if there is no bound), `undetermined` and
+            `seconds` of each.
+        """
+        rows = zip(
+            self.status.tolist(),
+            self.method.tolist(),
+            self.margin.tolist(),
+            self.undetermined.tolist(),
+            self.seconds.tolist(),
+        )
+        return {
+            "eps": self.eps,
+            "certified_accuracy": self.certified_accuracy,
+            "possible_accuracy": self.possible_accuracy,
+            "clean_accuracy": self.clean_accuracy,
+            "images": [
+                {
+                    "status": status,
+                    "method": method,
+                    "margin": margin if np.isfinite(margin) else None,
+                    "undetermined": undetermined,
+                    "seconds": round(seconds, 4),
+                }
+                for status, method, margin, undetermined, seconds in rows
+            ],
+        }
+
 
 class CertificationInterrupted(KeyboardInterrupt):
     """Ctrl-C during a certification.

@@ -5,6 +5,8 @@ from keras_qsn.certification.deployed import Deployed
 from keras_qsn.certification.interval import ball
 from keras_qsn.certification.proofs import Proofs
 from keras_qsn.certification.work import Work
+from keras_qsn.files import claim
+from keras_qsn.files import fingerprint
 from keras_qsn.inputs import as_arrays
 from keras_qsn.inputs import check_count
 from keras_qsn.inputs import check_images
@@ -13,6 +15,9 @@ from keras_qsn.models import KerasModelWrapper
 from keras_qsn.progress import ImageProgress
 
 METHODS = ("interval", "crown", "branching")
+
+# Seconds of work that a kill may cost.
+_KEEP_AFTER = 10.0
 
 
 def certify(
@@ -25,6 +30,7 @@ def certify(
     batch_size=128,
     clip_min=0.0,
     clip_max=1.0,
+    folder=None,
     callback=None,
     verbose="auto",
 ):
@@ -63,6 +69,8 @@ def certify(
         batch_size: Integer >= 1. Defaults to `128`.
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
+        folder: Optional folder that keeps what is finished; the same call
+            goes on from there after an interrupt or a kill.
         callback: Function of the number of images finished.
         verbose: `0`, `1` or `"auto"`: a progress bar if it takes long.
 
@@ -70,8 +78,8 @@ def certify(
         A `Certificate`.
 
     Raises:
-        ValueError: If an argument is out of range, or a layer has no sound
-            rule: it is named.
+        ValueError: If an argument is out of range, a layer has no sound
+            rule (it is named), or `folder` holds other work.
         RuntimeError: If the model computes logits outside their bounds: the
             device does not compute in float32.
         CertificationInterrupted: On Ctrl-C; holds what was finished.
@@ -84,7 +92,7 @@ def certify(
     ...     keras.layers.Dense(3, kernel_initializer="identity"),
     ... ])
     >>> x = [[0.9, 0.3, 0.1], [0.9, 0.3, 0.1]]
-    >>> certify(model, x, y=[0, 1], eps=0.1).status.tolist()
+    >>> certify(model, x, [0, 1], eps=0.1, verbose=0).status.tolist()
     ['certified', 'misclassified']
     >>> certify(model, x, [0, 1], eps=0.45, verbose=0).status.tolist()
     ['broken', 'misclassified']
@@ -120,17 +128,30 @@ def certify(
         )
     proofs = Proofs(wrapper, x.shape[1:])
     hard = proofs.graph.hard
+    methods = _check_methods(methods, hard)
+    y = check_labels(y, len(x), proofs.graph.num_classes)
+    if folder is not None:
+        settings = {
+            "weights": fingerprint(*wrapper.model.get_weights()),
+            "data": fingerprint(x, y),
+            "eps": float(eps),
+            "methods": list(methods),
+            "time_limit": float(time_limit),
+            "batch_size": batch_size,
+            "range": [float(clip_min), float(clip_max)],
+        }
+        folder = claim(folder, settings)
     work = Work(
         proofs,
         Deployed(wrapper, x.shape[1:], hard, clip_min, clip_max),
-        _check_methods(methods, hard),
+        methods,
         time_limit,
         eps,
         (x, *(end.numpy() for end in ball(x, eps, clip_min, clip_max))),
-        check_labels(y, len(x), proofs.graph.num_classes),
+        y,
     )
     progress = ImageProgress(len(x), callback, verbose)
-    done = 0
+    done = kept = _restored(work, folder)
     try:
         while done < len(x):
             batch = slice(done, min(done + batch_size, len(x)))
@@ -139,9 +160,28 @@ def certify(
                 work.branch(i)
                 done = i + 1
                 progress(done)
+                if folder and work.seconds(kept, done) > _KEEP_AFTER:
+                    work.keep(kept, done, _file(folder, kept))
+                    kept = done
     except KeyboardInterrupt as error:
         raise CertificationInterrupted(work.certificate(done)) from error
+    finally:
+        if folder and kept < done:
+            work.keep(kept, done, _file(folder, kept))
     return work.certificate(done)
+
+
+def _restored(work, folder):
+    """How many images an earlier run has finished; they are taken over."""
+    done = 0
+    while folder and _file(folder, done).exists():
+        done = work.restore(done, _file(folder, done))
+    return done
+
+
+def _file(folder, first):
+    """Holds the images from `first` on."""
+    return folder / f"from-{first}.npz"
 
 
 def _check_methods(methods, hard):

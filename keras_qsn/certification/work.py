@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_qsn.certification.branching import branch
 from keras_qsn.certification.certificate import Certificate
+from keras_qsn.files import write_arrays
 
 # Images bounded by CROWN at a time, each as large as one for every class.
 _CROWN = 32
@@ -32,15 +33,44 @@ class Work:
 
     def certificate(self, done):
         """What is known of the first images."""
-        return Certificate(
-            float(self._eps),
-            self._status[:done],
-            self._method[:done],
-            self._margin[:done],
-            self._undetermined[:done],
-            self._seconds[:done],
-            {i: v for i, v in self._counterexamples.items() if i < done},
+        found = {name: array[:done] for name, array in self._found().items()}
+        broken = {i: v for i, v in self._counterexamples.items() if i < done}
+        return Certificate(float(self._eps), **found, counterexamples=broken)
+
+    def seconds(self, first, stop):
+        """Time spent on some of the images."""
+        return self._seconds[first:stop].sum()
+
+    def keep(self, first, stop, path):
+        """Write what was found of some of the images to a file."""
+        broken = [i for i in self._counterexamples if first <= i < stop]
+        write_arrays(
+            path,
+            **{
+                name: found[first:stop] for name, found in self._found().items()
+            },
+            broken=np.array(broken, int),
+            images=np.array([self._counterexamples[i] for i in broken]),
         )
+
+    def restore(self, first, path):
+        """Take over what `keep` wrote; returns where the file ends."""
+        with np.load(path, allow_pickle=False) as file:
+            stop = first + len(file["status"])
+            for name, found in self._found().items():
+                found[first:stop] = file[name]
+            broken = file["broken"].tolist()
+            self._counterexamples.update(zip(broken, file["images"]))
+        return stop
+
+    def _found(self):
+        return {
+            "status": self._status,
+            "method": self._method,
+            "margin": self._margin,
+            "undetermined": self._undetermined,
+            "seconds": self._seconds,
+        }
 
     def bound(self, batch):
         """Intervals, then CROWN, for a slice of the images."""

@@ -17,10 +17,10 @@ from keras_qsn.evaluation.outcome import Outcome
 from keras_qsn.evaluation.outcome import UntrustedEvaluation
 from keras_qsn.evaluation.sources import trained_sources
 from keras_qsn.evaluation.store import Store
+from keras_qsn.files import fingerprint
 from keras_qsn.inputs import as_arrays
 from keras_qsn.inputs import check_images
 from keras_qsn.inputs import check_labels
-from keras_qsn.kept import fingerprint
 from keras_qsn.models import KerasModelWrapper
 
 # Rounding of a norm in float32.

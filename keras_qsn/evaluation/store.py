@@ -9,9 +9,9 @@ import numpy as np
 from keras_qsn.evaluation.outcome import Check
 from keras_qsn.evaluation.outcome import Outcome
 from keras_qsn.evaluation.outcome import Step
-from keras_qsn.kept import claim
-from keras_qsn.kept import write_arrays
-from keras_qsn.report.files import write_json
+from keras_qsn.files import claim
+from keras_qsn.files import write_arrays
+from keras_qsn.files import write_json
 
 
 class Store:

@@ -14,12 +14,12 @@ import keras
 import numpy as np
 
 from keras_qsn import datasets
+from keras_qsn.files import write_bytes
+from keras_qsn.files import write_json
 from keras_qsn.paper import cells
 from keras_qsn.paper import executors
 from keras_qsn.paper import measuring
 from keras_qsn.paper import networks
-from keras_qsn.report.files import write_bytes
-from keras_qsn.report.files import write_json
 
 # Rough seconds on 2 cores, for the time left: an epoch of one image, an image
 # of an attack. Only their ratios matter.

@@ -2,11 +2,11 @@
 
 import pathlib
 
+from keras_qsn.files import write_figure
+from keras_qsn.files import write_json
+from keras_qsn.files import write_text
 from keras_qsn.report import charts
 from keras_qsn.report import summary
-from keras_qsn.report.files import write_figure
-from keras_qsn.report.files import write_json
-from keras_qsn.report.files import write_text
 from keras_qsn.report.markdown import to_markdown
 from keras_qsn.report.page import html_page
 from keras_qsn.report.pictures import pictures

@@ -1,0 +1,122 @@
+"""`keras-qsn certify`: prove a saved model robust."""
+
+import argparse
+import pathlib
+
+import numpy as np
+from rich.table import Table
+
+from keras_qsn import datasets
+from keras_qsn import report
+from keras_qsn.certification import certify
+from keras_qsn.certification.certify import METHODS
+from keras_qsn.cli.inputs import add_model_and_data
+from keras_qsn.cli.inputs import load_model
+from keras_qsn.cli.progress import bars
+from keras_qsn.cli.status import BELOW
+from keras_qsn.evaluation.outcome import interval
+from keras_qsn.report import percent
+
+
+def add(commands):
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "certify",
+        help="prove, image by image, that a saved model is robust",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog="Exit status: 0; 1 certified accuracy below --at-least; 2 wrong "
+        "input; 130 interrupted. The same command goes on where it was.",
+    )
+    command.set_defaults(command=_run)
+    add_model_and_data(command)
+    command.add_argument(
+        "--eps",
+        type=float,
+        default=0.3,
+        help="L-infinity radius, in units of 0 to 1",
+    )
+    command.add_argument(
+        "--images", type=int, help="test images, from the first (default: all)"
+    )
+    command.add_argument(
+        "--methods",
+        nargs="+",
+        choices=METHODS,
+        help="(default: all that the model allows)",
+    )
+    command.add_argument(
+        "--time-limit",
+        type=float,
+        default=60.0,
+        help="seconds of branching for one image",
+    )
+    command.add_argument(
+        "--out", help="results folder (default: results/certify-MODEL)"
+    )
+    command.add_argument(
+        "--at-least",
+        type=float,
+        metavar="SHARE",
+        help="certified accuracy, from 0 to 1, below which to exit with 1",
+    )
+
+
+def _run(options, console):
+    path = pathlib.Path(options.model)
+    model = load_model(path)
+    data = datasets.load(options.data, options.data_dir)
+    x, y = (part[: options.images] for part in (data.x_test, data.y_test))
+    out = pathlib.Path(options.out or f"results/certify-{path.stem}")
+    out.mkdir(parents=True, exist_ok=True)
+    with bars(console) as progress:
+        certificate = certify(
+            model,
+            x,
+            y,
+            options.eps,
+            options.methods,
+            options.time_limit,
+            folder=out / "finished",
+            callback=lambda done: progress("images", done, len(x)),
+        )
+    report.write_json(
+        out / "certificate.json",
+        {
+            "model": path.name,
+            "data": data.description,
+            **certificate.to_json(),
+        },
+    )
+    _print_certificate(certificate, console)
+    console.print(f"Written to {out}", markup=False)
+    if (options.at_least or 0) > certificate.certified_accuracy:
+        return BELOW
+    return 0
+
+
+def _print_certificate(certificate, console):
+    count = len(certificate)
+    table = Table("status", "by", "images", "share", "median seconds")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    pairs = sorted({*zip(certificate.status, certificate.method)})
+    for status, method in pairs:
+        rows = (certificate.status == status) & (certificate.method == method)
+        seconds = np.median(certificate.seconds[rows])
+        table.add_row(
+            str(status),
+            str(method) or "–",
+            str(rows.sum()),
+            percent(rows.mean()),
+            f"{seconds:.3g}",
+        )
+    console.print(table)
+    low, high = interval(certificate.certified_accuracy, count)
+    console.print(
+        f"Certified accuracy {percent(certificate.certified_accuracy)} (95 %: "
+        f"{percent(low)} to {percent(high)}) at L-infinity eps "
+        f"{certificate.eps:g}, at most "
+        f"{percent(certificate.possible_accuracy)} possible, clean "
+        f"{percent(certificate.clean_accuracy)}; {count} images.",
+        markup=False,
+    )

@@ -1,0 +1,59 @@
+"""`keras-qsn demo`: the main job."""
+
+import argparse
+
+from rich.table import Table
+
+from keras_qsn import datasets
+from keras_qsn import demo
+from keras_qsn.cli.progress import bars
+
+
+def add(commands):
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "demo",
+        help="train the paper's defences, attack them, show what is left",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.set_defaults(command=_run)
+    command.add_argument(
+        "--data",
+        choices=datasets.NAMES,
+        default="digits",
+        help="digits: 5,000 embedded MNIST images",
+    )
+    command.add_argument(
+        "--data-dir",
+        help="folder with mnist.npz or cifar10.npz (else KERAS_QSN_DATA, else "
+        "Keras' own cache or download)",
+    )
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--quick", action="store_true", help="few images, weak attacks"
+    )
+    command.add_argument(
+        "--out", help="results folder (default: results/demo-DATA-seedSEED)"
+    )
+
+
+def _run(options, console):
+    quick = "-quick" if options.quick else ""
+    out = options.out or (
+        f"results/demo-{options.data}{quick}-seed{options.seed}"
+    )
+    settings = demo.settings_for(options.data, options.quick, options.seed)
+    with bars(console) as progress:
+        results = demo.run(settings, out, options.data_dir, progress)
+    header, rows = demo.table(results)
+    table = Table(*header, title="keras-qsn demo")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print(demo.caption(results), markup=False)
+    for note in results["notes"]:
+        console.print(f"! {note}", markup=False)
+    console.print(f"Written to {out}", markup=False)
+    return 0

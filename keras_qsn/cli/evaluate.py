@@ -1,0 +1,118 @@
+"""`keras-qsn evaluate`: attack a saved model."""
+
+import argparse
+import pathlib
+
+from rich.markup import escape
+from rich.table import Table
+
+from keras_qsn import datasets
+from keras_qsn.attacks.quantizers import OpenedModel
+from keras_qsn.cli.inputs import add_model_and_data
+from keras_qsn.cli.inputs import load_model
+from keras_qsn.cli.progress import bars
+from keras_qsn.cli.status import BELOW
+from keras_qsn.cli.status import UNTRUSTED
+from keras_qsn.evaluation import evaluate_robustness
+from keras_qsn.evaluation import plans
+from keras_qsn.evaluation.outcome import interval
+from keras_qsn.models import KerasModelWrapper
+from keras_qsn.report import percent
+
+
+def add(commands):
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "evaluate",
+        help="attack a saved model in every way, and say what is left",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog="Exit status: 0; 1 accuracy below --at-least; 2 wrong input; 3 "
+        "a check failed, with --strict; 130 interrupted.",
+    )
+    command.set_defaults(command=_run)
+    add_model_and_data(command)
+    command.add_argument("--plan", choices=plans.NAMES, default="standard")
+    command.add_argument("--norm", choices=("inf", "2"), default="inf")
+    command.add_argument(
+        "--eps", type=float, default=0.3, help="radius, in units of 0 to 1"
+    )
+    command.add_argument(
+        "--images", type=int, default=1000, help="test images, from the first"
+    )
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--out", help="results folder (default: results/evaluate-MODEL)"
+    )
+    command.add_argument(
+        "--at-least",
+        type=float,
+        metavar="SHARE",
+        help="robust accuracy, from 0 to 1, below which to exit with 1",
+    )
+    command.add_argument(
+        "--strict", action="store_true", help="exit with 3 if a check fails"
+    )
+
+
+def _run(options, console):
+    path = pathlib.Path(options.model)
+    model = load_model(path)
+    data = datasets.load(options.data, options.data_dir)
+    out = pathlib.Path(options.out or f"results/evaluate-{path.stem}")
+    count = options.images
+    train = (data.x_train, data.y_train) if len(data.x_train) else None
+    with bars(console) as progress:
+        evaluation = evaluate_robustness(
+            model,
+            data.x_test[:count],
+            data.y_test[:count],
+            eps=options.eps,
+            norm=options.norm,
+            plan=options.plan,
+            train_data=train,
+            seed=options.seed,
+            folder=out / "finished",
+            progress=progress,
+        )
+    wrapper = KerasModelWrapper.of(model)
+    quantize = None
+    if plans.is_quantized(model):
+        quantize = OpenedModel(wrapper, 0.0, 1.0).quantize
+    paths = evaluation.write(out, quantize)
+    _print_evaluation(evaluation, console)
+    console.print(f"Written to {paths[-1]}", markup=False)
+    if options.strict and evaluation.failed:
+        return UNTRUSTED
+    if (options.at_least or 0) > evaluation.robust_accuracy:
+        return BELOW
+    return 0
+
+
+def _print_evaluation(evaluation, console):
+    table = Table("attack", "attacker", "tried", "broken", "left")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for outcome, left in zip(evaluation.outcomes, evaluation.accuracy_after()):
+        table.add_row(
+            escape(outcome.step.name),
+            outcome.step.threat,
+            str(len(outcome.tried)),
+            str(len(outcome.broken)),
+            percent(left),
+        )
+    console.print(table)
+    for check in evaluation.checks:
+        if check.status in ("warn", "fail"):
+            console.print(
+                f"{check.status}: {check.name}: {check.value}. {check.meaning}",
+                markup=False,
+            )
+    count = len(evaluation.y)
+    low, high = interval(evaluation.robust_accuracy, count)
+    console.print(
+        f"Robust accuracy {percent(evaluation.robust_accuracy)} (95 %: "
+        f"{percent(low)} to {percent(high)}), clean "
+        f"{percent(evaluation.clean_accuracy)}, {count} images; an upper "
+        "bound.",
+        markup=False,
+    )

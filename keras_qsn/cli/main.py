@@ -1,0 +1,45 @@
+"""The parser, and what becomes of errors and interrupts."""
+
+import argparse
+
+from rich.console import Console
+
+import keras_qsn
+from keras_qsn.cli import certify
+from keras_qsn.cli import demo
+from keras_qsn.cli import evaluate
+from keras_qsn.cli import reproduce
+from keras_qsn.cli.status import BAD_INPUT
+from keras_qsn.cli.status import INTERRUPTED
+
+
+def main(arguments=None):
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    console = Console()
+    try:
+        return options.command(options, console)
+    except KeyboardInterrupt:
+        console.print(
+            "Interrupted. What was finished is kept: the same command goes on "
+            "from there."
+        )
+        return INTERRUPTED
+    except (OSError, ValueError, ImportError) as error:
+        Console(stderr=True).print(f"keras-qsn: {error}", markup=False)
+        return BAD_INPUT
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="keras-qsn",
+        description="Trainable input quantization for Keras, and what it is "
+        "worth.",
+    )
+    parser.add_argument(
+        "--version", action="version", version=keras_qsn.__version__
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (demo, evaluate, certify, reproduce):
+        command.add(commands)
+    return parser

@@ -1,0 +1,88 @@
+"""`keras-qsn reproduce`: the paper's experiments."""
+
+import argparse
+import pathlib
+
+from rich.markup import escape
+from rich.table import Table
+
+from keras_qsn import paper
+from keras_qsn.cli.progress import bars
+from keras_qsn.cli.status import FAILED
+from keras_qsn.paper.figures import FIGURES
+
+
+def add(commands):
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "reproduce",
+        help="run the paper's experiments, set them beside its figures",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog="Exit status: 0; 1 a cell failed; 2 wrong input; 130 "
+        "interrupted. The same command goes on where it was.",
+    )
+    command.set_defaults(command=_run)
+    command.add_argument(
+        "--only",
+        nargs="+",
+        metavar="FIGURE",
+        help=f"some of {', '.join(FIGURES)}",
+    )
+    command.add_argument(
+        "--quick",
+        action="store_true",
+        help="all figures on the embedded digits, with few images",
+    )
+    command.add_argument(
+        "--data", nargs="+", metavar="DATA", help="mnist, cifar10 or both"
+    )
+    command.add_argument("--data-dir", help="folder with the data sets")
+    command.add_argument("--seeds", nargs="+", type=int, default=[0])
+    where = command.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers", type=int, default=1, help="processes on this machine"
+    )
+    where.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="run on Ray: on this machine, or on the cluster named",
+    )
+    command.add_argument(
+        "--out", help="results folder (default: results/paper, or -quick)"
+    )
+
+
+def _run(options, console):
+    executor = None
+    if options.ray is not None:
+        address = None if options.ray == "local" else options.ray
+        executor = paper.ray_cluster(address)
+    elif options.workers != 1:
+        executor = paper.processes(options.workers)
+    quick = "-quick" if options.quick else ""
+    out = pathlib.Path(options.out or f"results/paper{quick}")
+    with bars(console) as progress:
+        found, failures = paper.reproduce(
+            only=options.only,
+            quick=options.quick,
+            data=options.data,
+            seeds=options.seeds,
+            out=out,
+            data_dir=options.data_dir,
+            executor=executor,
+            progress=progress,
+            say=lambda line: console.print(line, markup=False),
+        )
+    for name, results in found.items():
+        for figure, content in results["figures"].items():
+            header, rows = paper.table(results, figure)
+            table = Table(*header, title=f"{figure}: {content['title']}")
+            for row in rows:
+                table.add_row(*map(escape, row))
+            console.print(table)
+        console.print(f"Written to {out / name}", markup=False)
+    for key, text in failures.items():
+        console.print(f"Failed: {key}\n{text}", markup=False)
+    return FAILED if failures else 0

@@ -20,10 +20,10 @@ from keras_qsn import evaluation
 from keras_qsn import layers
 from keras_qsn import losses
 from keras_qsn import models
+from keras_qsn import paper
 from keras_qsn import quantization
 from keras_qsn import training
-
-__version__ = "0.1.0"
+from keras_qsn.version import __version__ as __version__
 
 __all__ = [
     "attacks",
@@ -34,6 +34,7 @@ __all__ = [
     "layers",
     "losses",
     "models",
+    "paper",
     "quantization",
     "training",
 ]

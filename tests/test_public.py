@@ -78,6 +78,15 @@ NAMES = {
     },
     "losses": {"ProbabilityMeanSquaredError"},
     "models": {"KerasModelWrapper", "cleverhans_cnn"},
+    "paper": {
+        "here",
+        "load_results",
+        "plot",
+        "processes",
+        "ray_cluster",
+        "reproduce",
+        "table",
+    },
     "quantization": {"equally_spaced_thresholds", "make_staircase", "reached"},
     "training": {
         "EpsScheduler",

@@ -4,13 +4,13 @@ import argparse
 
 from rich.console import Console
 
-import keras_qsn
 from keras_qsn.cli import certify
 from keras_qsn.cli import demo
 from keras_qsn.cli import evaluate
 from keras_qsn.cli import reproduce
 from keras_qsn.cli.status import BAD_INPUT
 from keras_qsn.cli.status import INTERRUPTED
+from keras_qsn.version import __version__
 
 
 def main(arguments=None):
@@ -36,9 +36,7 @@ def _parser():
         description="Trainable input quantization for Keras, and what it is "
         "worth.",
     )
-    parser.add_argument(
-        "--version", action="version", version=keras_qsn.__version__
-    )
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (demo, evaluate, certify, reproduce):
         command.add(commands)

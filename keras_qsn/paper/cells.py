@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 
-from keras_qsn import __version__ as VERSION
+from keras_qsn.version import __version__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ def describe(cell):
 
 def key(cell):
     """A name for a cell's files: readable, and another for another cell."""
-    text = json.dumps([VERSION, describe(cell)], sort_keys=True)
+    text = json.dumps([__version__, describe(cell)], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     network = cell if isinstance(cell, Network) else cell.network
     words = [type(cell).__name__, network.data, network.defence]

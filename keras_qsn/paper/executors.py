@@ -18,6 +18,12 @@ def here():
     Yields:
         The number of cells to hand over at once, and a function of a function
         and its arguments that returns a `concurrent.futures.Future`.
+
+    Example:
+
+    >>> with here() as (slots, submit):
+    ...     submit(abs, -2).result()
+    2
     """
 
     def submit(function, *arguments):
@@ -33,7 +39,17 @@ def here():
 
 @contextlib.contextmanager
 def processes(workers):
-    """Cells side by side, in `workers` processes; yields as `here`."""
+    """Cells side by side, in processes of this machine; yields as `here`.
+
+    Args:
+        workers: Integer >= 1. They share the cores.
+
+    Example:
+
+    >>> with processes(workers=1) as (slots, submit):
+    ...     submit(abs, -2).result()
+    2
+    """
     check_count("workers", workers)
     threads = max(1, (os.cpu_count() or 1) // workers)
     others = set(multiprocessing.active_children())
@@ -82,6 +98,10 @@ def ray_cluster(address=None):
 
     Raises:
         ImportError: If Ray is not installed.
+
+    Example:
+
+    >>> executor = ray_cluster(address="auto")  # for `reproduce`
     """
     try:
         import ray

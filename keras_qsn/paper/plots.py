@@ -21,6 +21,10 @@ def plot(results, name, pictures=None):
 
     Returns:
         A matplotlib `Figure`.
+
+    Example:
+
+    >>> figure = plot(load_results("digits"), "fig9")
     """
     found = results["figures"][name]
     title = f"{found['title']}: {results['description'] or results['data']}"

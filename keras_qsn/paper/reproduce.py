@@ -52,8 +52,7 @@ def reproduce(
 
     Example:
 
-    >>> with tempfile.TemporaryDirectory() as out:
-    ...     reproduce(only=["fig12"], out=out)
+    >>> reproduce(only=["fig12"])
     Traceback (most recent call last):
     ...
     ValueError: `only` must name figures of fig1, fig5, fig6, z, fig7, fig8, \

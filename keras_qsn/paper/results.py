@@ -21,10 +21,10 @@ _MEASURED = pathlib.Path(__file__).parent / "measured"
 
 
 def load_results(data):
-    """The results that come with the package, measured on a full data set.
+    """The results that come with the package.
 
     Args:
-        data: `"mnist"` or `"cifar10"`.
+        data: A data set: `"digits"` holds what `reproduce(quick=True)` found.
 
     Returns:
         What `reproduce` writes as `results.json`, as a dictionary: the scale
@@ -37,7 +37,7 @@ def load_results(data):
 
     Example:
 
-    >>> results = load_results("mnist")
+    >>> results = load_results("digits")
     >>> results["figures"]["fig9"]["rows"][0]["printed"]
     1.48
     """
@@ -96,6 +96,12 @@ def table(results, name):
     Returns:
         Header and rows, as text: defence, setting, the paper's figure, what
         was measured (mean and range over seeds), the worst case.
+
+    Example:
+
+    >>> header, rows = table(load_results("digits"), "fig9")
+    >>> rows[0][:3]
+    ['none', 'white-box', '1.48 %']
     """
     header = ["defence", "setting", "paper", "measured", "worst case"]
     rows = []

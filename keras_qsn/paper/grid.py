@@ -53,10 +53,10 @@ QUICK = Scale(
     train_images=3000,
     sweep_images=3000,
     images=300,
-    worst_images=60,
-    few_images=30,
+    worst_images=40,
+    few_images=40,
     sources=2,
-    sweep=3,
+    sweep=4,
 )
 
 

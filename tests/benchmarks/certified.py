@@ -1,0 +1,160 @@
+"""How much can be certified, with what training?
+
+    python3 -m pip install -e '.[demo]'
+    python3 tests/benchmarks/certified.py --data mnist --eps 0.3 --epochs 30
+
+Trains the paper's network for certificates, on all training images but the
+last 5,000; certifies and attacks those (`--judge held-out`, where choices are
+made) or the test set (`--judge test`, once they are). Prints one line of JSON.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+
+import keras
+
+from keras_qsn import datasets
+from keras_qsn.attacks import CubeAttack
+from keras_qsn.certification import certify
+from keras_qsn.evaluation.robustness import predict
+from keras_qsn.files import write_json
+from keras_qsn.layers import QuantLayer
+from keras_qsn.models import KerasModelWrapper
+from keras_qsn.models import cleverhans_cnn
+from keras_qsn.training import IntervalTraining
+from keras_qsn.training import QuSecNet
+from keras_qsn.training import initialize_for_intervals
+
+HELD_OUT = 5000
+
+
+def quantizer_of(options):
+    if not options.thresholds:
+        return None
+    return QuantLayer(
+        len(options.thresholds) + 1,
+        50.0,
+        hard=True,
+        shared_axes=[1, 2],
+        threshold_initializer=options.thresholds,
+        trainable=False,
+    )
+
+
+def schedule_of(options, steps):
+    """The learning rate, cut to a fifth after 70 and 90 % of the steps."""
+    total = options.epochs * steps
+    return keras.optimizers.schedules.PiecewiseConstantDecay(
+        [int(0.7 * total), int(0.9 * total)],
+        [options.lr, options.lr / 5, options.lr / 25],
+    )
+
+
+def train(options, x, y):
+    model = cleverhans_cnn(
+        x.shape[1:], quantizer=quantizer_of(options), seed=options.seed
+    )
+    initialize_for_intervals(model, options.seed)
+    training = IntervalTraining(
+        options.train_eps or options.eps,
+        clean_share=options.clean_share,
+        warmup_epochs=options.warmup,
+        ramp_epochs=options.ramp,
+        regularizer=options.regularizer,
+    )
+    net = QuSecNet(model, certification=training)
+    batches = datasets.ShuffledBatches(x, y, options.batch_size, options.seed)
+    net.compile(
+        keras.optimizers.Adam(
+            schedule_of(options, len(batches)), clipnorm=10.0
+        ),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    net.fit(batches, epochs=options.epochs, shuffle=False, verbose=2)
+    return model
+
+
+def judge(model, x, y, options):
+    """Certified, attacked and clean accuracy of the model."""
+    interval = certify(
+        model, x, y, options.eps, methods=("interval", "crown"), verbose=0
+    )
+    found = {
+        "images": len(x),
+        "clean": interval.clean_accuracy,
+        "interval": float((interval.method == "interval").mean()),
+        "crown": interval.certified_accuracy,
+        "seconds per image": float(interval.seconds.mean()),
+    }
+    if options.thresholds:
+        few = slice(options.complete)
+        complete = certify(
+            model,
+            x[few],
+            y[few],
+            options.eps,
+            time_limit=options.time_limit,
+            verbose=0,
+        )
+        found["complete"] = {
+            "images": len(complete),
+            "certified": complete.certified_accuracy,
+            "possible": complete.possible_accuracy,
+            "seconds per image": float(complete.seconds.mean()),
+        }
+        attack = CubeAttack(options.eps, nb_iter=20, nb_restarts=5)
+        x_adv = attack.generate(model, x, y, verbose=0)
+        left = predict(KerasModelWrapper.of(model), x_adv) == y
+        found["cube attack leaves"] = float(left.mean())
+        assert not (interval.certified & ~left).any(), "a proof was broken"
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", choices=("digits", "mnist"), default="digits")
+    parser.add_argument("--eps", type=float, default=0.3)
+    parser.add_argument("--train-eps", type=float)
+    parser.add_argument("--thresholds", type=float, nargs="*", default=[0.5])
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--ramp", type=int, default=6)
+    parser.add_argument("--clean-share", type=float, default=0.0)
+    parser.add_argument("--regularizer", type=float, default=0.5)
+    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--judge", choices=("held-out", "test"))
+    parser.add_argument("--judged", type=int, default=None, help="images")
+    parser.add_argument("--complete", type=int, default=200, help="images")
+    parser.add_argument("--time-limit", type=float, default=10.0)
+    parser.add_argument("--out", default="results/certified")
+    options = parser.parse_args()
+    data = datasets.load(options.data)
+    x, y = datasets.seeded_subset(data.x_train, data.y_train, None, 0)
+    kept = max(len(x) - HELD_OUT, len(x) // 2)
+    start = time.perf_counter()
+    model = train(options, x[:kept], y[:kept])
+    seconds = time.perf_counter() - start
+    judged = (data.x_test, data.y_test)
+    if options.judge != "test":
+        judged = (x[kept:], y[kept:])
+    x, y = (part[: options.judged] for part in judged)
+    found = {
+        "options": vars(options),
+        "training seconds": seconds,
+        **judge(model, x, y, options),
+    }
+    out = pathlib.Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    name = f"eps{options.eps:g}-seed{options.seed}-{int(time.time())}"
+    model.save(out / f"{name}.keras")
+    write_json(out / f"{name}.json", found)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

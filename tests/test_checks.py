@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from conftest import linear_model
 from keras_qsn import attacks
+from keras_qsn import defenses
 from keras_qsn.evaluation import active
 from keras_qsn.evaluation import audits
 from keras_qsn.evaluation import checks
@@ -267,6 +268,8 @@ def test_soft_and_hard_levels(trained, images):
     x, y = images
     probe = probe_of(trained["hard"], x, y)
     assert audits.soft_and_hard(probe)[0] == "pass"
+    squeezed = defenses.squeezed(trained["none"], defenses.BitDepthReduction(1))
+    assert audits.soft_and_hard(probe_of(squeezed, x, y))[0] == "pass"
     blurred = behind(trained["none"], QuantLayer(2, 1.0))
     x, y = x, np.asarray(blurred(x)).argmax(-1)
     assert audits.soft_and_hard(probe_of(blurred, x, y))[0] == "warn"

@@ -386,12 +386,16 @@ class TestSpread:
         assert results.spread({"0": None}, "L2") == "–"
 
 
+# In this process, where work is left out.
+HERE = ["--workers", "1"]
+
+
 class TestCommand:
     def test_all_figures_at_once(self, tmp_path, monkeypatch, capsys):
         """With the work left out: every table is printed, every plot drawn."""
         monkeypatch.setattr(runner, "perform", _drawable)
         out = tmp_path / "out"
-        command = ["reproduce", "--quick", "--seeds", "0", "1"]
+        command = ["reproduce", "--quick", *HERE, "--seeds", "0", "1"]
         assert cli.main([*command, "--out", str(out)]) == 0
         shown = capsys.readouterr().out
         for name in FIGURES:
@@ -405,7 +409,7 @@ class TestCommand:
             raise ValueError("no luck")
 
         monkeypatch.setattr(runner, "perform", failing)
-        command = ["reproduce", "--quick", "--only", "z", "--out"]
+        command = ["reproduce", "--quick", *HERE, "--only", "z", "--out"]
         assert cli.main([*command, str(tmp_path)]) == 1
         assert "no luck" in capsys.readouterr().out
 

@@ -1,6 +1,7 @@
 """`keras-qsn reproduce`: the paper's experiments."""
 
 import argparse
+import os
 import pathlib
 
 from rich.markup import escape
@@ -40,7 +41,10 @@ def add(commands):
     command.add_argument("--seeds", nargs="+", type=int, default=[0])
     where = command.add_mutually_exclusive_group()
     where.add_argument(
-        "--workers", type=int, default=1, help="processes on this machine"
+        "--workers",
+        type=int,
+        default=min(2, os.cpu_count() or 1),
+        help="processes on this machine",
     )
     where.add_argument(
         "--ray",

@@ -12,7 +12,7 @@ from keras_qsn.evaluation.wording import HALF_POINT
 from keras_qsn.evaluation.wording import NOT_QUANTIZED
 from keras_qsn.evaluation.wording import listed
 from keras_qsn.evaluation.wording import points
-from keras_qsn.layers import QuantLayer
+from keras_qsn.quantization import make_staircase
 from keras_qsn.tracing import replaced
 
 
@@ -62,11 +62,14 @@ def soft_and_hard(probe):
     layers = quantizers_of(probe.wrapper)
 
     def other(layer, inputs):
-        twin = QuantLayer.from_config(
-            {**layer.get_config(), "hard": not layer.hard}
+        staircase = make_staircase(
+            layer.num_levels,
+            layer.steepness,
+            hard=not layer.hard,
+            value_range=layer.value_range,
         )
         x = tf.cast(tf.convert_to_tensor(inputs), layer.variable_dtype)
-        y = twin._staircase(x, tf.convert_to_tensor(layer.thresholds))
+        y = staircase(x, tf.convert_to_tensor(layer.thresholds))
         return tf.cast(y, layer.compute_dtype)
 
     x_adv = probe.evaluation.x_adv[probe.numbers]

@@ -133,7 +133,7 @@ def fig7(grid):
                     f"{levels} levels",
                     "FGSM",
                     grid.attacked(network, eps=eps),
-                    worst=worst if share in (1 / 3, 1) else None,
+                    worst=worst if share in shares[1::4] else None,
                     at=eps,
                 )
             )

@@ -140,3 +140,12 @@ class TestShuffledBatches:
     def test_one_label_for_each_image(self):
         with pytest.raises(ValueError, match="3 images, 2 labels"):
             datasets.ShuffledBatches(np.zeros((3, 4)), [0, 1], 2, 0)
+
+
+def test_subset_is_a_seeded_sample():
+    x, y = np.arange(50), np.arange(50) * 10
+    a, b = datasets.seeded_subset(x, y, 8, 0)
+    np.testing.assert_array_equal(a * 10, b)
+    assert len(set(a)) == 8
+    np.testing.assert_array_equal(datasets.seeded_subset(x, y, 8, 0)[0], a)
+    assert (datasets.seeded_subset(x, y, 8, 1)[0] != a).any()

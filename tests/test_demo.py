@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 
 from keras_qsn import cli
@@ -147,12 +146,3 @@ class TestCommandLine:
         assert demo.settings_for("mnist").eps == 0.3
         assert demo.settings_for("cifar10").eps == 0.1
         assert demo.settings_for(quick=True, seed=7).seed == 7
-
-
-def test_subset_is_a_seeded_sample():
-    x, y = np.arange(50), np.arange(50) * 10
-    a, b = demo._subset(x, y, 8, 0)
-    np.testing.assert_array_equal(a * 10, b)
-    assert len(set(a)) == 8
-    np.testing.assert_array_equal(demo._subset(x, y, 8, 0)[0], a)
-    assert (demo._subset(x, y, 8, 1)[0] != a).any()

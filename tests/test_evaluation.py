@@ -194,7 +194,7 @@ class TestResuming:
         evaluate(trained["hard"], x, y, folder=tmp_path / "a")
         with pytest.raises(ValueError, match="other work.*eps"):
             evaluate(trained["hard"], x, y, folder=tmp_path / "a", eps=0.2)
-        with pytest.raises(ValueError, match="another .*data, images"):
+        with pytest.raises(ValueError, match="other work.*data, images"):
             evaluate(trained["hard"], x[1:], y[1:], folder=tmp_path / "a")
         with pytest.raises(ValueError, match="other work.*weights"):
             evaluate(trained["soft"], x, y, folder=tmp_path / "a")

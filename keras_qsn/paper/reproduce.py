@@ -61,7 +61,9 @@ fig9, fig10, fig11, ranges, readings. Received: only=['fig12']
     Limitations:
         The paper leaves much unsaid (eps of some figures, which gradient,
         how black-box examples were made, most values, shown as images only);
-        the figure `readings` tries the readings one by one.
+        the figure `readings` tries the readings one by one. Another number
+        of threads, and so of processes, rounds sums in another order: the
+        same seed then gives networks that differ by a few images.
 
     Reference:
         - Ali et al., 2018: https://arxiv.org/abs/1811.01437

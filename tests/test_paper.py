@@ -404,6 +404,21 @@ class TestCommand:
         found = json.loads((out / "digits" / "results.json").read_text())
         assert found["seeds"] == [0, 1]
 
+    def test_no_run_shows_what_has_finished(self, tmp_path, monkeypatch):
+        """Runs of other figures and seeds, gathered into one table."""
+        monkeypatch.setattr(runner, "perform", _drawable)
+        command = ["reproduce", "--quick", *HERE, "--out", str(tmp_path)]
+        for only, seed in (("fig9", "0"), ("fig9", "1"), ("fig7", "0")):
+            assert cli.main([*command, "--only", only, "--seeds", seed]) == 0
+        monkeypatch.delattr(runner, "perform")
+        assert cli.main([*command, "--no-run", "--seeds", "0", "1", "2"]) == 0
+        found = json.loads((tmp_path / "digits" / "results.json").read_text())
+        for name, seeds in (("fig9", 2), ("fig7", 1), ("fig11", 0)):
+            for row in found["figures"][name]["rows"]:
+                if row["field"] == "accuracy" and row["defence"] != "none":
+                    values = row["measured"].values()
+                    assert sum(v is not None for v in values) == seeds
+
     def test_failures_show_in_the_status(self, tmp_path, monkeypatch, capsys):
         def failing(cell, *args):
             raise ValueError("no luck")

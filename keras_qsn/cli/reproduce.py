@@ -39,6 +39,11 @@ def add(commands):
     )
     command.add_argument("--data-dir", help="folder with the data sets")
     command.add_argument("--seeds", nargs="+", type=int, default=[0])
+    command.add_argument(
+        "--no-run",
+        action="store_true",
+        help="run nothing: tables and plots of what has finished in OUT",
+    )
     where = command.add_mutually_exclusive_group()
     where.add_argument(
         "--workers",
@@ -78,6 +83,7 @@ def _run(options, console):
             executor=executor,
             progress=progress,
             say=lambda line: console.print(line, markup=False),
+            run=not options.no_run,
         )
     for name, results in found.items():
         for figure, content in results["figures"].items():

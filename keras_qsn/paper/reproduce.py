@@ -20,6 +20,7 @@ def reproduce(
     executor=None,
     progress=None,
     say=None,
+    run=True,
 ):
     """Runs the paper's experiments, or goes on where a run stopped.
 
@@ -40,6 +41,8 @@ def reproduce(
             or `paper.ray_cluster(address)`. Defaults to `None`: here.
         progress: Optional function of a name, the work done, and all of it.
         say: Optional function of a line of text for each finished cell.
+        run: `False` runs nothing: tables and plots of what has finished in
+            `out` so far, whatever the figures and seeds of those runs.
 
     Returns:
         `{data set: results}`, as `load_results` describes them, and
@@ -76,8 +79,9 @@ fig9, fig10, fig11, ranges, readings. Received: only=['fig12']
         )
     scale = grid.QUICK if quick else grid.FULL
     figures = _figures_by_data(only, scale, data)
-    for name in figures:
-        runner.load_data(name, data_dir)
+    if run:
+        for name in figures:
+            runner.load_data(name, data_dir)
     wanted = []
     for seed in seeds:
         for name, names in figures.items():
@@ -86,9 +90,11 @@ fig9, fig10, fig11, ranges, readings. Received: only=['fig12']
                 for row in rows:
                     wanted += [c for c in (row.cell, row.worst) if c]
     out = pathlib.Path(out)
-    finished = runner.run(
-        wanted, out / "cells", data_dir, executor, progress, say
-    )
+    kept = out / "cells"
+    if run:
+        finished = runner.run(wanted, kept, data_dir, executor, progress, say)
+    else:
+        finished = runner.finished(wanted, kept)
     found = {}
     for name, names in figures.items():
         found[name] = results.collect(names, scale, name, seeds, finished)

@@ -127,7 +127,8 @@ def to_markdown(results):
     scale = results["scale"]
     parts = [
         f"# {results['description'] or results['data']}\n",
-        f"Seeds {', '.join(map(str, results['seeds']))}; one-step attacks on "
+        f"Seeds {', '.join(map(str, results['seeds']))} (one of them where no "
+        "range is given); one-step attacks on "
         f"up to {scale['images']} test images, worst case on up to "
         f"{scale['worst_images']}, slow attacks and sweeps on "
         f"{scale['few_images']}. Worst case: per image, over the quick plan "

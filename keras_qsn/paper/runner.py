@@ -85,6 +85,22 @@ class Store:
         return self.folder / f"{cells.key(cell)}.{suffix}"
 
 
+def finished(wanted, folder):
+    """What earlier runs finished of the cells and all they need.
+
+    Args:
+        wanted: The cells.
+        folder: Where finished cells are kept.
+
+    Returns:
+        A `Finished`.
+    """
+    store = Store(folder)
+    values = {cell: store.load(cell) for cell in cells.with_needs(wanted)}
+    values = {c: found for c, found in values.items() if found is not None}
+    return Finished(values, {}, store)
+
+
 def run(wanted, folder, data_dir=None, executor=None, progress=None, say=None):
     """Finish the cells, and all they need, or go on where a run stopped.
 
@@ -102,11 +118,9 @@ def run(wanted, folder, data_dir=None, executor=None, progress=None, say=None):
     Returns:
         A `Finished`.
     """
-    store = Store(folder)
-    grid = cells.with_needs(wanted)
-    values = {cell: store.load(cell) for cell in grid}
-    values = {c: found for c, found in values.items() if found is not None}
-    waiting = [cell for cell in grid if cell not in values]
+    known = finished(wanted, folder)
+    store, values = known.store, known.values
+    waiting = [c for c in cells.with_needs(wanted) if c not in values]
     state = _State(store, values, waiting, progress, say)
     with executor or executors.here() as (slots, submit):
         running = {}

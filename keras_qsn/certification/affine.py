@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_qsn.certification.bounds import Bounds
 from keras_qsn.certification.bounds import gamma
+from keras_qsn.certification.bounds import proves
 from keras_qsn.certification.bounds import underflow
 
 # Rounding steps on the way through a batch normalization, its inverse square
@@ -39,19 +40,23 @@ class Affine:
 
     def bounds(self, *inputs):
         """Interval of the output: one product for each of `W` and `|W|`."""
-        share = gamma(self.terms)
+        proving = self.terms and proves(inputs[0].center.dtype)
+        share = gamma(self.terms) if proving else 0.0
         center = self.product(*(x.center for x in inputs))
         radius = self.product(
-            *(x.radius + share * x.magnitude for x in inputs)
-            if share
-            else (x.radius for x in inputs),
+            *(
+                x.radius + share * x.magnitude if share else x.radius
+                for x in inputs
+            ),
             absolute=True,
         )
         if self.bias is not None:
             bias, size = self.bias(center.dtype)
             center += bias
             radius += share * size
-        return Bounds(center, radius + underflow(self.terms))
+        if proving:
+            radius += underflow(self.terms)
+        return Bounds(center, radius)
 
     def backward(self, rows, shapes, *inputs):
         """Linear functions of the output as functions of the inputs.

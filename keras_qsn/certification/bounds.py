@@ -13,6 +13,8 @@ term. The bounds themselves are computed in float64, whose rounding unit is
 
 Not covered: products in less than float32 (TF32, bfloat16) and algorithms
 that are no sums of products (Winograd, FFT).
+
+Bounds in float32 are estimates, for training: nothing is added to them.
 """
 
 import typing
@@ -27,6 +29,8 @@ _UNDERFLOW = 2.0**-100
 # Of what rounding in float64 may take from a sum over a whole layer.
 ROUNDING = 2.0**-32
 
+_FEW_ULPS = 4 * float(np.finfo("float64").eps)
+
 # No float32 sum overflows where every node stays below.
 LARGEST = 2.0**100
 
@@ -40,20 +44,25 @@ class Bounds(typing.NamedTuple):
     @classmethod
     def between(cls, low, high):
         """The interval with these ends, rounded outward."""
-        ulps = _few_ulps(low.dtype)
-        size = tf.maximum(tf.abs(low), tf.abs(high))
-        return cls((low + high) / 2, (high - low) / 2 + ulps * size)
+        found = cls((low + high) / 2, (high - low) / 2)
+        return found.widened(tf.maximum(tf.abs(low), tf.abs(high)))
 
     @property
     def ends(self):
         """The smallest and the largest value, rounded outward."""
-        radius = self.radius + _few_ulps(self.radius.dtype) * self.magnitude
-        return self.center - radius, self.center + radius
+        center, radius = self.widened(self.magnitude)
+        return center - radius, center + radius
 
     @property
     def magnitude(self):
         """The largest absolute value."""
         return tf.abs(self.center) + self.radius
+
+    def widened(self, size):
+        """By what a few float64 operations on numbers of this size lose."""
+        if not proves(self.radius.dtype):
+            return self
+        return Bounds(self.center, self.radius + _FEW_ULPS * size)
 
     def intersect(self, other):
         """Values in both intervals, which must meet."""
@@ -61,6 +70,11 @@ class Bounds(typing.NamedTuple):
         return Bounds.between(
             tf.maximum(low, other_low), tf.minimum(high, other_high)
         )
+
+
+def proves(dtype):
+    """Whether bounds of this dtype pay for rounding: float64 does."""
+    return tf.as_dtype(dtype) == tf.float64
 
 
 def gamma(terms):
@@ -78,7 +92,3 @@ def gamma(terms):
 def underflow(terms):
     """What such a sum loses, at most, to numbers too small for float32."""
     return terms * _UNDERFLOW
-
-
-def _few_ulps(dtype):
-    return 4 * float(np.finfo(dtype.as_numpy_dtype).eps)

@@ -140,6 +140,8 @@ def relu(max_value=None, negative_slope=0.0, threshold=0.0):
     top = None if max_value is None else _single(max_value)
 
     def function(x):
+        if slope == threshold == 0 and top is None:
+            return tf.nn.relu(x)
         above = x if top is None else tf.minimum(x, tf.cast(top, x.dtype))
         below = tf.cast(slope, x.dtype) * (x - threshold)
         return tf.where(x > threshold, above, below)

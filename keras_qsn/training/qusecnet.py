@@ -171,7 +171,17 @@ class QuSecNet(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        return self.model(inputs, training=training)
+        def outputs():
+            return self.model(inputs, training=training)
+
+        if not training or self.certification is None:
+            return outputs()
+        # Where nothing of the loss is left on them, no gradient is taken.
+        return tf.cond(
+            self._share_of_clean() > 0,
+            outputs,
+            lambda: tf.stop_gradient(outputs()),
+        )
 
     @property
     def trainable_variables(self):
@@ -249,12 +259,17 @@ class QuSecNet(keras.Model):
         worst, bounds = self._worst_logits(self._around, y, growth)
         self._update_cert_accuracy(y, worst, sample_weight)
         lost = super().compute_loss(x, y, worst, sample_weight, training)
-        share = 1 - (1 - self.certification.clean_share) * growth
+        share = self._share_of_clean()
         loss = share * given + (1 - share) * lost
         weight = self.certification.regularizer
         if weight:
-            cost = regularization(self._graph, bounds)
-            loss += weight * (1 - growth) * cost
+            loss += tf.cond(
+                growth < 1,
+                lambda: (
+                    weight * (1 - growth) * regularization(self._graph, bounds)
+                ),
+                lambda: 0.0,
+            )
         return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -290,12 +305,18 @@ class QuSecNet(keras.Model):
                 seeds,
             )
 
+    def _share_of_clean(self):
+        """Weight of the loss on the images as they are."""
+        growth = tf.convert_to_tensor(self.growth)
+        return 1 - (1 - self.certification.clean_share) * growth
+
     def _worst_logits(self, x, y, growth):
         """The worst that intervals allow, and the bounds of all nodes."""
         x = tf.cast(x, tf.float32)
-        bounds = self.certification.bounds(self._graph, x, growth)
-        labels = _class_numbers(y, self._graph.num_classes)
-        return worst_logits(self._graph, bounds, labels), bounds
+        with fast_convolutions(self.model):
+            bounds = self.certification.bounds(self._graph, x, growth)
+            labels = _class_numbers(y, self._graph.num_classes)
+            return worst_logits(self._graph, bounds, labels), bounds
 
     def _update_cert_accuracy(self, y, worst, sample_weight):
         others = tf.one_hot(

@@ -1,5 +1,6 @@
 """Measuring an `Attacked` or a `WorstCase` cell."""
 
+import dataclasses
 import time
 import warnings
 
@@ -43,12 +44,19 @@ ATTACKS = {
     "FGSM, autodiff slope": lambda eps, seed, network: attacks.BPDA(
         attacks.FastGradientMethod(eps), quantizer_of(network).steepness
     ),
+    "FGSM, from quantized images": lambda eps, seed, network: (
+        attacks.FastGradientMethod(eps)
+    ),
     "FGSM, straight-through": lambda eps, seed, network: attacks.BPDA(
         attacks.FastGradientMethod(eps)
     ),
     "CW-L2": _carlini_wagner,
-    "CW-L2, default search": lambda eps, seed, network: attacks.CarliniWagnerL2(
-        max_iterations=100
+    # Finds an example of every image, so that distances can be compared.
+    "CW-L2, full search": lambda eps, seed, network: attacks.CarliniWagnerL2(
+        learning_rate=0.1,
+        binary_search_steps=9,
+        max_iterations=100,
+        initial_const=1.0,
     ),
     "level flips, L2": lambda eps, seed, network: attacks.LevelFlipAttack(2),
     "JSMA": lambda eps, seed, network: attacks.SaliencyMapMethod(gamma=0.1),
@@ -69,6 +77,9 @@ def measure_attack(cell, model, source, data):
         Plain values, and arrays of a few images for the figures.
     """
     x, y, y_target = _images(cell, data)
+    if cell.attack == "FGSM, from quantized images":
+        hard = dataclasses.replace(cell.network, hard=True)
+        x = np.asarray(quantizer_of(hard)(x))
     attack = ATTACKS[cell.attack](cell.eps, cell.seed, cell.network)
     start = time.perf_counter()
     clean = predict(KerasModelWrapper.of(model), x, BATCH_SIZE)

@@ -53,21 +53,23 @@ def _bars(rows, title):
         axis.plot([min(values), max(values)], [place] * 2, color="black")
         worst = _mean(row["worst"])
         if worst is not None and row["worst_field"] == "accuracy":
-            axis.barh(place, 100 * worst, 0.3, color="#1b1f24")
+            # Nothing left is to be seen, too.
+            axis.barh(place, max(100 * worst, 0.7), 0.3, color="#1b1f24")
         if row["printed"] is not None:
             axis.plot(
                 row["printed"], place, marker="*", color="#c2410c", markersize=9
             )
-        axis.text(
-            max(value, 0) + 1, place, f"{value:.1f}", va="center", fontsize=7
-        )
+        end = max(value, 0)
+        if row["printed"] is not None and end - 3 < row["printed"] < end + 9:
+            end = max(end, row["printed"] + 1.5)
+        axis.text(end + 1, place, f"{value:.1f}", va="center", fontsize=7)
     axis.set_yticks(
         range(len(rows)),
         [f"{row['defence']}: {row['setting']}" for row in rows],
         fontsize=8,
     )
     axis.invert_yaxis()
-    axis.set_xlim(min(0, axis.get_xlim()[0]), 107)
+    axis.set_xlim(min(0, axis.get_xlim()[0]), 111)
     gains = any(row["field"] == "gain" for row in rows)
     axis.set_xlabel(
         "points gained"
@@ -97,9 +99,14 @@ def _curves(rows, title):
                 for row in rows
                 if row["defence"] == name and _mean(row[column]) is not None
             ]
+            if len(points) < sum(row["defence"] == name for row in rows):
+                # Nothing is known of what lies between.
+                line = "none"
             if points:
                 label = name if column == "measured" else f"{name}, worst case"
-                axis.plot(*zip(*points), line, label=label, **style)
+                if line == "none":
+                    style |= {"markersize": 8, "markerfacecolor": "none"}
+                axis.plot(*zip(*points), linestyle=line, label=label, **style)
     places = [row["at"] for row in rows]
     if max(places) > 50 * min(places):
         axis.set_xscale("log")

@@ -24,7 +24,7 @@ from keras_qsn.paper import networks
 # Rough seconds on 2 cores, for the time left: an epoch of one image, an image
 # of an attack. Only their ratios matter.
 _EPOCH, _FGSM, _QUICK_PLAN = 5e-4, 1e-3, 0.2
-_SLOW = {"CW-L2": 0.05, "CW-L2, default search": 0.25, "JSMA": 0.02}
+_SLOW = {"CW-L2": 0.05, "CW-L2, full search": 0.25, "JSMA": 0.02}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,10 +43,12 @@ def readings(grid):
         )
     ]
     slope = "FGSM, autodiff slope"
+    quantized = "FGSM, from quantized images"
     few = grid.scale.few_images
     for name, network, attack in (
         ("CQ", grid.network("CQ"), "FGSM"),
         ("CQ", grid.network("CQ"), slope),
+        ("CQ", grid.network("CQ"), quantized),
         ("CQ, as the authors' code", _authors(grid, 50.0), "FGSM"),
         ("CQ, as the authors' code", _authors(grid, 50.0), slope),
         ("CQ, as the authors' code, z = 5", _authors(grid, 5.0), "FGSM"),

@@ -24,7 +24,8 @@ def load_results(data):
     """The results that come with the package.
 
     Args:
-        data: A data set: `"digits"` holds what `reproduce(quick=True)` found.
+        data: A data set: `"mnist"`, or `"digits"`, what `reproduce(quick=True)`
+            finds.
 
     Returns:
         What `reproduce` writes as `results.json`, as a dictionary: the scale

@@ -5,7 +5,8 @@
 
 Trains the paper's network, on all training images but the last 5,000;
 certifies and attacks those (`--judge held-out`, where choices are made) or the
-test set (`--judge test`, once they are). Prints one line of JSON. `--method`:
+test set (`--judge test`, once they are). Prints one line of JSON. The same
+command goes on where it was; another judgement trains nothing anew. `--method`:
 
 - `interval`: worst case of intervals, and a share of the clean loss;
 - `mixed`: the same, with attacked images in place of the clean ones;
@@ -16,6 +17,7 @@ test set (`--judge test`, once they are). Prints one line of JSON. `--method`:
 """
 
 import argparse
+import hashlib
 import json
 import pathlib
 import time
@@ -39,6 +41,9 @@ from keras_qsn.training import QuSecNet
 from keras_qsn.training import initialize_for_intervals
 
 HELD_OUT = 5000
+
+# Options that decide how the trained model is judged, and not what it is.
+JUDGING = ("judge", "judged", "few", "time_limit", "threads", "out")
 
 
 def quantizer_of(options):
@@ -77,7 +82,11 @@ def schedule_of(options, steps):
     )
 
 
-def train(options, x, y):
+def train(options, x, y, folder):
+    """The trained model, and the seconds it took; from its file if there."""
+    trained, clock = folder / "model.keras", folder / "seconds.json"
+    if trained.exists():
+        return keras.models.load_model(trained), json.loads(clock.read_text())
     model = cleverhans_cnn(
         x.shape[1:], quantizer=quantizer_of(options), seed=options.seed
     )
@@ -102,8 +111,38 @@ def train(options, x, y):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    net.fit(batches, epochs=options.epochs, shuffle=False, verbose=2)
-    return model
+    stopwatch = Stopwatch(clock)
+    net.fit(
+        batches,
+        epochs=options.epochs,
+        shuffle=False,
+        callbacks=[
+            stopwatch,
+            keras.callbacks.BackupAndRestore(folder / "backup"),
+        ],
+        verbose=2,
+    )
+    # Whole or not there.
+    unfinished = folder / "unfinished.keras"
+    model.save(unfinished)
+    unfinished.replace(trained)
+    return model, stopwatch.seconds
+
+
+class Stopwatch(keras.callbacks.Callback):
+    """Seconds of all epochs, also of those before an interruption."""
+
+    def __init__(self, path):
+        super().__init__()
+        self._path = path
+        self.seconds = json.loads(path.read_text()) if path.exists() else 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds += time.perf_counter() - self._start
+        write_json(self._path, self.seconds)
 
 
 def judge(model, x, y, options):
@@ -167,7 +206,9 @@ def main():
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--judge", choices=("held-out", "test"))
+    parser.add_argument(
+        "--judge", choices=("held-out", "test"), default="held-out"
+    )
     parser.add_argument("--judged", type=int, default=None, help="images")
     parser.add_argument(
         "--few",
@@ -183,10 +224,14 @@ def main():
     data = datasets.load(options.data)
     x, y = datasets.seeded_subset(data.x_train, data.y_train, None, 0)
     kept = max(len(x) - HELD_OUT, len(x) // 2)
-    start = time.perf_counter()
     used = slice(min(kept, options.train_images or kept))
-    model = train(options, x[used], y[used])
-    seconds = time.perf_counter() - start
+    decisive = {k: v for k, v in vars(options).items() if k not in JUDGING}
+    digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:8]
+    folder = pathlib.Path(options.out) / (
+        f"{options.data}-{options.method}-eps{options.eps:g}-{digest}"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    model, seconds = train(options, x[used], y[used], folder)
     judged = (data.x_test, data.y_test)
     if options.judge != "test":
         judged = (x[kept:], y[kept:])
@@ -196,11 +241,7 @@ def main():
         "training seconds": seconds,
         **judge(model, x, y, options),
     }
-    out = pathlib.Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    name = f"{options.method}-eps{options.eps:g}-{int(time.time())}"
-    model.save(out / f"{name}.keras")
-    write_json(out / f"{name}.json", found)
+    write_json(folder / f"{options.judge}-{len(x)}-{options.few}.json", found)
     print(json.dumps(found))
 
 

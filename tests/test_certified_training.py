@@ -171,6 +171,25 @@ class TestLoss:
         expected += 0.5 * (1 - growth) * intervals.regularization(graph, bounds)
         assert float(found) == pytest.approx(float(expected), rel=1e-5)
 
+    @pytest.mark.parametrize("share, taken", [(0.0, False), (0.3, True)])
+    def test_no_gradient_of_images_that_weigh_nothing(
+        self, batch, share, taken
+    ):
+        model, (x, _) = hard_cnn(), batch
+        net = QuSecNet(
+            model, certification=IntervalTraining(EPS, clean_share=share)
+        )
+        net.growth.assign(1.0)
+        kernel = model.layers[1].kernel.value
+        with tf.GradientTape() as tape:
+            logits = net(tf.constant(x), training=True)
+            cost = tf.reduce_sum(logits**2)
+        gradient = tape.gradient(
+            cost, kernel, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        np.testing.assert_allclose(logits, model(x), atol=1e-5)
+        assert bool(np.any(gradient)) == taken
+
 
 class TestFit:
     @pytest.fixture(scope="class", params=["fixed", "trained"])

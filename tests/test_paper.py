@@ -188,6 +188,19 @@ class TestRunner:
         np.testing.assert_array_equal(found, pictures["prediction"])
         assert finished.values[BLACK_BOX] != values
 
+    def test_starts_from_quantized_images(self, finished):
+        started = dataclasses.replace(
+            WHITE_BOX, attack="FGSM, from quantized images", eps=0.1
+        )
+        network = [finished.store.network(CQ)]
+        _, files = runner.perform(started, network)
+        pictures = np.load(io.BytesIO(files["npz"]))
+        assert set(np.unique(pictures["x"])) == {0.0, 1.0}
+        moved = np.abs(pictures["x_adv"] - pictures["x"]).max()
+        assert moved == pytest.approx(0.1)
+        # A step of 0.1 from 0 or 1 reaches no threshold at 0.5.
+        np.testing.assert_array_equal(pictures["prediction"], pictures["clean"])
+
     def test_finished_cells_are_not_run_again(self, finished, monkeypatch):
         monkeypatch.delattr(runner, "perform")
         again = runner.run([WHITE_BOX, BLACK_BOX], finished.store.folder)

@@ -34,6 +34,11 @@ def _carlini_wagner(eps, seed, network):
     )
 
 
+def _quantized(x, network):
+    hard = dataclasses.replace(network, hard=True)
+    return np.asarray(quantizer_of(hard)(x))
+
+
 ATTACKS = {
     "FGSM": lambda eps, seed, network: attacks.FastGradientMethod(eps),
     "PGD": lambda eps, seed, network: attacks.ProjectedGradientDescent(
@@ -63,6 +68,9 @@ ATTACKS = {
     "level flips, L0": lambda eps, seed, network: attacks.LevelFlipAttack(0),
 }
 
+# Where an attack does not start from the images as they are.
+STARTS = {"FGSM, from quantized images": _quantized}
+
 
 def measure_attack(cell, model, source, data):
     """Run an `Attacked` cell.
@@ -77,9 +85,8 @@ def measure_attack(cell, model, source, data):
         Plain values, and arrays of a few images for the figures.
     """
     x, y, y_target = _images(cell, data)
-    if cell.attack == "FGSM, from quantized images":
-        hard = dataclasses.replace(cell.network, hard=True)
-        x = np.asarray(quantizer_of(hard)(x))
+    if cell.attack in STARTS:
+        x = STARTS[cell.attack](x, cell.network)
     attack = ATTACKS[cell.attack](cell.eps, cell.seed, cell.network)
     start = time.perf_counter()
     clean = predict(KerasModelWrapper.of(model), x, BATCH_SIZE)

@@ -223,9 +223,7 @@ class _State:
             if lost:
                 self.waiting.remove(cell)
                 self._fail(cell, f"needs {cells.key(lost[0])}, which failed")
-            elif len(found) < count and all(
-                n in self.values for n in cell.needs
-            ):
+            elif len(found) < count and self._met(cell):
                 self.waiting.remove(cell)
                 found.append(cell)
         return found

@@ -18,8 +18,9 @@ from keras_qsn import datasets
 from keras_qsn import report
 from keras_qsn.attacks import FastGradientMethod
 from keras_qsn.attacks import ProjectedGradientDescent
+from keras_qsn.attacks.quantizers import as_seen
+from keras_qsn.evaluation.robustness import predict
 from keras_qsn.layers import ConstantQuantization
-from keras_qsn.layers import QuantLayer
 from keras_qsn.layers import TrainableQuantization
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.models import cleverhans_cnn
@@ -264,8 +265,9 @@ def _measure(name, network, x, y, black_box, settings, progress):
         return result
 
     def correct(images):
-        return _predict(network, images) == y
+        return predict(wrapper, images, BATCH_SIZE) == y
 
+    wrapper = KerasModelWrapper.of(network)
     eps = settings.eps
     fgsm = attacked(FastGradientMethod(eps), x, y)
     pgd = attacked(_pgd(settings, eps), x, y)
@@ -302,16 +304,6 @@ def _measure(name, network, x, y, black_box, settings, progress):
 def _pgd(settings, eps):
     return ProjectedGradientDescent(
         eps, nb_iter=settings.nb_iter, seed=settings.seed
-    )
-
-
-def _predict(network, x):
-    wrapper = KerasModelWrapper(network)
-    return np.concatenate(
-        [
-            wrapper.get_predicted_class(x[start : start + BATCH_SIZE])
-            for start in range(0, len(x), BATCH_SIZE)
-        ]
     )
 
 
@@ -368,26 +360,18 @@ def _image_figure(networks, x, y, settings):
     for name, network in networks.items():
         attacked = _pgd(settings, settings.eps).run(network, x, y)
         x_adv, prediction = attacked.x_adv, attacked.prediction
-        clean = _predict(network, x)
+        clean = predict(KerasModelWrapper.of(network), x, BATCH_SIZE)
+        seen, seen_adv = as_seen(network, x), as_seen(network, x_adv)
         rows[name] = []
         for i in range(len(x)):
             rows[name] += [
                 (f"clean: {clean[i]}", x[i]),
-                ("as seen", _seen(network, x[i])),
+                ("as seen", seen[i]),
                 (f"PGD: {prediction[i]}", x_adv[i]),
-                ("as seen", _seen(network, x_adv[i])),
+                ("as seen", seen_adv[i]),
             ]
     return report.plot_images(
         rows,
         "Clean and PGD images with the predicted class; as seen: what the "
         "network gets behind its quantizer",
     )
-
-
-def _seen(network, image):
-    """The image behind the quantizer, or itself where there is none."""
-    first = network.layers[0]
-    if not isinstance(first, QuantLayer):
-        return image
-    wrapper = KerasModelWrapper(network)
-    return np.asarray(wrapper.get_layer(image[None], first.name))[0]

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn.layers import QuantLayer
+from keras_qsn.models import KerasModelWrapper
 from keras_qsn.tracing import layers_of
 from keras_qsn.tracing import replaced
 
@@ -67,6 +68,15 @@ def _soft(layer, x, steepness):
     for k in range(layer.num_thresholds):
         total += tf.sigmoid(steepness * (unit - thresholds[..., k]))
     return low + (high - low) * total / (layer.num_levels - 1)
+
+
+def as_seen(model, x):
+    """The images behind the model's quantizer; as they are without one."""
+    try:
+        opened = OpenedModel(KerasModelWrapper.of(model), 0.0, 1.0)
+    except ValueError:
+        return x
+    return np.asarray(opened.quantize(x))
 
 
 class OpenedModel:

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_qsn import attacks
 from keras_qsn import datasets
-from keras_qsn.attacks.quantizers import OpenedModel
+from keras_qsn.attacks.quantizers import as_seen
 from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.evaluation.outcome import THREATS
 from keras_qsn.evaluation.robustness import predict
@@ -126,8 +126,8 @@ def measure_attack(cell, model, source, data):
     pictures = {
         "x": x[few],
         "x_adv": x_adv[few],
-        "seen": _seen(model, x[few]),
-        "seen_adv": _seen(model, x_adv[few]),
+        "seen": as_seen(model, x[few]),
+        "seen_adv": as_seen(model, x_adv[few]),
         "clean": clean[few],
         "prediction": prediction[few],
     }
@@ -200,13 +200,3 @@ def _distortion(delta, rows):
         "L2": float(np.median(np.sqrt((flat**2).sum(1)))),
         "Linf": float(np.median(flat.max(1))),
     }
-
-
-def _seen(model, x):
-    """What the network gets of the images, behind its quantizer."""
-    wrapper = KerasModelWrapper.of(model)
-    try:
-        opened = OpenedModel(wrapper, 0.0, 1.0)
-    except ValueError:
-        return x
-    return np.asarray(opened.quantize(x))

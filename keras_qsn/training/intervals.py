@@ -58,7 +58,9 @@ class IntervalTraining:
         larger `eps`; on CIFAR-10 a quantizer of few levels widens the box.
         Thresholds below `eps` or above `1 - eps` let every pixel of a black
         or white ground change: keep trained ones inside with
-        `ThresholdRange(eps, 1 - eps)`.
+        `ThresholdRange(eps, 1 - eps)`. Trained, they follow the quantizer's
+        slope: at a steepness of 5 that also pulls where no pixel can change
+        its level, and they drift to an end of their range; 50 does not.
 
     Reference:
         - Gowal et al., 2018: https://arxiv.org/abs/1810.12715

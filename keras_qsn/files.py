@@ -1,11 +1,13 @@
 """Files written whole or not at all, and folders that keep finished work."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import pathlib
 
+import filelock
 import numpy as np
 
 
@@ -62,6 +64,27 @@ def claim(folder, settings):
     else:
         write_json(path, settings)
     return folder
+
+
+@contextlib.contextmanager
+def alone(folder):
+    """While no other process works in the folder; ends with the process.
+
+    Raises:
+        ValueError: If one does.
+    """
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise ValueError(
+            f"Another run is at work in {folder}: both would do the same. "
+            "Wait for it, stop it, or name another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_arrays(path, **arrays):

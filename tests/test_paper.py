@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from keras_qsn import cli
 from keras_qsn import paper
+from keras_qsn.files import alone
 from keras_qsn.paper import cells
 from keras_qsn.paper import executors
 from keras_qsn.paper import grid
@@ -219,6 +220,12 @@ class TestRunner:
             assert here["images"] == there["images"]
             # Sums over threads are rounded in another order.
             assert abs(here["accuracy"] - there["accuracy"]) <= 0.1
+
+    def test_two_runs_at_once_are_refused(self, tmp_path):
+        with alone(tmp_path):
+            with pytest.raises(ValueError, match="Another run is at work"):
+                runner.run([], tmp_path)
+        assert not runner.run([], tmp_path).failures
 
     def test_a_failure_is_reported_and_the_rest_finished(
         self, tmp_path, monkeypatch

@@ -49,8 +49,8 @@ def reproduce(
         `{cell's name: text}` of the cells that failed.
 
     Raises:
-        ValueError: If a figure or a data set is unknown, or a figure is not
-            drawn for the data sets named.
+        ValueError: If a figure or a data set is unknown, a figure is not
+            drawn for the data sets named, or another run is at work in `out`.
         OSError: If a data set is not to be had.
 
     Example:

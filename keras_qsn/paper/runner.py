@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_qsn import datasets
+from keras_qsn.files import alone
 from keras_qsn.files import write_bytes
 from keras_qsn.files import write_json
 from keras_qsn.paper import cells
@@ -117,12 +118,15 @@ def run(wanted, folder, data_dir=None, executor=None, progress=None, say=None):
 
     Returns:
         A `Finished`.
+
+    Raises:
+        ValueError: If another run is at work in the folder.
     """
-    known = finished(wanted, folder)
-    store, values = known.store, known.values
-    waiting = [c for c in cells.with_needs(wanted) if c not in values]
-    state = _State(store, values, waiting, progress, say)
-    with executor or executors.here() as (slots, submit):
+    store = Store(folder)
+    with alone(store.folder), executor or executors.here() as (slots, submit):
+        values = finished(wanted, folder).values
+        waiting = [c for c in cells.with_needs(wanted) if c not in values]
+        state = _State(store, values, waiting, progress, say)
         running = {}
         while running or state.waiting:
             for cell in state.ready(slots - len(running)):

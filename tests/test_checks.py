@@ -11,6 +11,7 @@ from keras_qsn import defenses
 from keras_qsn.evaluation import active
 from keras_qsn.evaluation import audits
 from keras_qsn.evaluation import checks
+from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.evaluation import slopes
 from keras_qsn.evaluation import trials
 from keras_qsn.evaluation.outcome import Evaluation
@@ -262,6 +263,24 @@ def test_planted_examples(trained, images, monkeypatch):
         + [keras.layers.Flatten()]
     )
     assert trials.active_test(probe_of(head, x, y))[0] == "none"
+
+
+def test_a_dead_network_is_judged_like_any_other(images):
+    """A training that stalled: its features are 0 and its answer is one."""
+    x, y = images[0][:16], images[1][:16]
+    dead = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            QuantLayer(2, 50.0),
+            keras.layers.Flatten(),
+            keras.layers.Dense(8, "relu", kernel_initializer="zeros"),
+            keras.layers.Dense(10),
+        ]
+    )
+    dead.layers[-1].bias.assign(np.eye(10)[y[0]])
+    found = evaluate_robustness(dead, x, y, eps=0.3, plan="quick", verbose=0)
+    assert found.robust_accuracy == found.clean_accuracy == (y == y[0]).mean()
+    assert found.failed
 
 
 def test_soft_and_hard_levels(trained, images):

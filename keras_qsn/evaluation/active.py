@@ -105,5 +105,6 @@ def _direction(inner, outer):
     wanted = np.zeros(len(features))
     wanted[-1] = 1
     gram = features @ features.T
-    gram += 1e-6 * np.trace(gram) / len(gram) * np.eye(len(gram)) + 1e-12
+    ridge = 1e-6 * np.trace(gram) / len(gram) + 1e-12
+    gram += ridge * np.eye(len(gram))
     return features.T @ np.linalg.solve(gram, wanted)

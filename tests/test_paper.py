@@ -355,7 +355,7 @@ class TestReproduce:
         for row in rows:
             assert 0 <= row["measured"]["0"] <= 1
         header, table = paper.table(found, "fig11")
-        assert header[2:] == ["paper", "measured", "worst case"]
+        assert header[2:] == ["clean", "paper", "measured", "worst case"]
         assert len(table) == len(rows)
         for row in rows:
             if row["worst_field"] == "L0" and row["worst"]["0"] is not None:

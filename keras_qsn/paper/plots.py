@@ -51,6 +51,10 @@ def _bars(rows, title):
         axis.barh(place, value, 0.72, color=color, alpha=0.55)
         values = [100 * v for v in row["measured"].values() if v is not None]
         axis.plot([min(values), max(values)], [place] * 2, color="black")
+        clean = _mean(row["clean"])
+        if clean is not None and row["field"] == "accuracy":
+            ends = [place - 0.36, place + 0.36]
+            axis.plot([100 * clean] * 2, ends, color="gray")
         worst = _mean(row["worst"])
         if worst is not None and row["worst_field"] == "accuracy":
             # Nothing left is to be seen, too.
@@ -74,7 +78,8 @@ def _bars(rows, title):
     axis.set_xlabel(
         "points gained"
         if gains
-        else "accuracy [%]; black: worst case; star: paper; line: seeds"
+        else "accuracy [%]; grey: clean; black: worst case; star: paper; "
+        "line: seeds"
     )
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)

@@ -24,8 +24,8 @@ def load_results(data):
     """The results that come with the package.
 
     Args:
-        data: A data set: `"mnist"`, or `"digits"`, what `reproduce(quick=True)`
-            finds.
+        data: A data set: `"mnist"`, `"cifar10"` (a JPEG-recompressed copy),
+            or `"digits"`, what `reproduce(quick=True)` finds.
 
     Returns:
         What `reproduce` writes as `results.json`, as a dictionary: the scale
@@ -95,16 +95,24 @@ def table(results, name):
         name: Name of the figure.
 
     Returns:
-        Header and rows, as text: defence, setting, the paper's figure, what
-        was measured (mean and range over seeds), the worst case.
+        Header and rows, as text: defence, setting, accuracy on the images as
+        they are, the paper's figure, what was measured (mean and range over
+        seeds), the worst case.
 
     Example:
 
     >>> header, rows = table(load_results("digits"), "fig9")
-    >>> rows[0][:3]
-    ['none', 'white-box', '1.48 %']
+    >>> rows[0][:4]
+    ['none', 'white-box', '94.0 %', '1.48 %']
     """
-    header = ["defence", "setting", "paper", "measured", "worst case"]
+    header = [
+        "defence",
+        "setting",
+        "clean",
+        "paper",
+        "measured",
+        "worst case",
+    ]
     rows = []
     for row in results["figures"][name]["rows"]:
         setting = row["setting"]
@@ -115,6 +123,7 @@ def table(results, name):
             [
                 row["defence"],
                 setting,
+                spread(row["clean"], "accuracy"),
                 "–" if printed is None else f"{printed:g} %",
                 spread(row["measured"], row["field"]),
                 spread(row["worst"], row["worst_field"]),

@@ -9,39 +9,30 @@ _KNOWS_LEVELS = {"CW-L2": "level flips, L2", "JSMA": "level flips, L0"}
 
 
 def fig1(grid):
-    plain = grid.undefended
-    rows = [Row("none", "white-box", grid.attacked(plain), 8.87)]
+    plain, few = grid.undefended, grid.scale.few_images
+    networks = {"none": (plain, 8.87)}
     for levels, printed in ((2, 24.66), (3, 19.6)):
         name = f"Q{levels}"
         squeezed = grid.network(squeezer=name)
         trained = grid.network("CQ", num_levels=levels)
-        rows += [
-            Row(
-                f"{name} before the trained CNN",
-                "black-box",
-                grid.attacked(squeezed, source=plain),
-                printed,
-            ),
-            Row(
-                f"{name} before the trained CNN",
-                "white-box",
-                grid.attacked(squeezed),
-                printed,
-            ),
-            Row(
-                f"{name} in training too",
-                "black-box",
-                grid.attacked(trained, source=plain),
-                printed,
-            ),
-            Row(
-                f"{name} in training too",
-                "white-box",
-                grid.attacked(trained),
-                printed,
-                grid.worst(trained, images=grid.scale.few_images),
-            ),
-        ]
+        networks[f"{name} before the trained CNN"] = squeezed, printed
+        networks[f"{name} in training too"] = trained, printed
+    rows = []
+    for name, (network, printed) in networks.items():
+        trained = network.defence != "none"
+        settings = {
+            "white-box": {},
+            # Cleverhans' attack without labels.
+            "white-box, labels guessed": {"guessed": True},
+            "black-box": {"source": plain},
+        }
+        for setting, given in settings.items():
+            if given.get("source") != network:
+                worst = None
+                if trained and setting == "white-box":
+                    worst = grid.worst(network, images=few)
+                attacked = grid.attacked(network, **given)
+                rows.append(Row(name, setting, attacked, printed, worst))
     return rows
 
 

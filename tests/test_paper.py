@@ -400,7 +400,7 @@ class TestSpread:
     def test_over_seeds(self):
         values = {"0": 0.5, "1": 0.6, "2": None}
         text = results.spread(values, "accuracy")
-        assert text == "55.0 % (50.0 % to 60.0 %)"
+        assert text == "55.0 % (50.0 to 60.0)"
         assert results.spread({"0": 0.25}, "gain") == "+25.0 points"
         assert results.spread({"0": 1.234}, "L2") == "L2 1.23"
         assert results.spread({"0": None}, "L2") == "–"

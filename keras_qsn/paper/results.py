@@ -13,7 +13,6 @@ from keras_qsn.paper import cells
 from keras_qsn.paper.figures import FIGURES
 from keras_qsn.paper.grid import Grid
 from keras_qsn.report.tables import markdown_table
-from keras_qsn.report.tables import percent
 
 SCHEMA_VERSION = 1
 
@@ -158,13 +157,17 @@ def spread(by_seed, field):
     values = [value for value in by_seed.values() if value is not None]
     if not values:
         return "–"
-    write = {
-        "accuracy": percent,
-        "gain": lambda value: f"{100 * value:+.1f} points",
-    }.get(field, lambda value: f"{field} {value:.2f}")
-    text = write(float(np.mean(values)))
+    before, scale, digits, unit = {
+        "accuracy": ("", 100, ".1f", " %"),
+        "gain": ("", 100, "+.1f", " points"),
+    }.get(field, (f"{field} ", 1, ".2f", ""))
+
+    def number(value):
+        return format(scale * value, digits)
+
+    text = before + number(float(np.mean(values))) + unit
     if len(values) > 1:
-        text += f" ({write(min(values))} to {write(max(values))})"
+        text += f" ({number(min(values))} to {number(max(values))})"
     return text
 
 

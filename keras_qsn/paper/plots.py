@@ -63,7 +63,7 @@ def _bars(rows, title):
             axis.plot(
                 row["printed"], place, marker="*", color="#c2410c", markersize=9
             )
-        end = max(value, 0)
+        end = max(*values, 0)
         if row["printed"] is not None and end - 3 < row["printed"] < end + 9:
             end = max(end, row["printed"] + 1.5)
         axis.text(end + 1, place, f"{value:.1f}", va="center", fontsize=7)

@@ -19,7 +19,7 @@ def fig1(grid):
         networks[f"{name} in training too"] = trained, printed
     rows = []
     for name, (network, printed) in networks.items():
-        trained = network.defence != "none"
+        quantized = network.defence != "none"
         settings = {
             "white-box": {},
             # Cleverhans' attack without labels.
@@ -29,7 +29,7 @@ def fig1(grid):
         for setting, given in settings.items():
             if given.get("source") != network:
                 worst = None
-                if trained and setting == "white-box":
+                if quantized and setting == "white-box":
                     worst = grid.worst(network, images=few)
                 attacked = grid.attacked(network, **given)
                 rows.append(Row(name, setting, attacked, printed, worst))

@@ -4,6 +4,8 @@ Attacks and adversarial training live on the gradient with respect to the
 input, the direction TensorFlow's CPU kernels are slowest in.
 """
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -48,17 +50,33 @@ class FastConv2D(keras.layers.Conv2D):
         return _convolve(self, inputs, kernel)
 
 
-def fast_convolutions(model):
+def fast_convolutions(model, product_dtype=None):
     """A context in which stock `Conv2D` layers compute as `FastConv2D`.
 
     For functions traced inside it.
 
     Args:
         model: Keras model; models inside it are reached too.
+        product_dtype: Optional dtype that images and kernels are rounded to
+            before they are multiplied, such as `"bfloat16"`; weights and
+            results stay as they are. Defaults to `None`: no rounding.
     """
     # Of the very class: a subclass may compute something else.
-    stock = [q for q in layers_of(model) if type(q) is keras.layers.Conv2D]
-    return replaced(stock, "convolution_op", _convolve)
+    kinds, function = (keras.layers.Conv2D,), _convolve
+    if product_dtype is not None:
+        kinds = (keras.layers.Conv2D, FastConv2D)
+        function = functools.partial(_convolve_rounded, product_dtype)
+    found = [layer for layer in layers_of(model) if type(layer) in kinds]
+    return replaced(found, "convolution_op", function)
+
+
+def _convolve_rounded(dtype, layer, inputs, kernel):
+    product = _convolve(
+        layer,
+        tf.cast(inputs, dtype),
+        tf.cast(tf.convert_to_tensor(kernel), dtype),
+    )
+    return tf.cast(product, inputs.dtype)
 
 
 def _convolve(layer, inputs, kernel):

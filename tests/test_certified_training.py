@@ -274,7 +274,61 @@ class TestFit:
         np.testing.assert_allclose(*kernels, atol=1e-6)
 
 
+class TestProducts:
+    """Products in bfloat16, in training and nowhere else."""
+
+    def net(self, product_dtype):
+        net = QuSecNet(
+            hard_cnn(),
+            CubeAttack(EPS, nb_iter=2, nb_restarts=1, nb_polish=0),
+            certification=IntervalTraining(
+                EPS, clean_share=0.5, warmup_epochs=0, ramp_epochs=1
+            ),
+            product_dtype=product_dtype,
+        )
+        net.compile(keras.optimizers.SGD(0.01), LOSS, metrics=["accuracy"])
+        return net
+
+    @pytest.mark.parametrize("growth", [0.0, 1.0])
+    def test_nearly_the_same_step(self, batch, growth):
+        x, y = (tf.constant(part) for part in batch)
+        steps = []
+        for product_dtype in ("float32", "bfloat16"):
+            net = self.net(product_dtype)
+            net.attack = None
+            net.growth.assign(growth)
+            before = [np.asarray(w) for w in net.trainable_weights]
+            tf.function(net.train_step, autograph=False)((x, y))
+            after = [np.asarray(w) for w in net.trainable_weights]
+            steps.append(
+                np.concatenate([np.ravel(b - a) for b, a in zip(before, after)])
+            )
+        exact, rounded = steps
+        error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+        assert 1e-4 < error < 0.1
+
+    def test_evaluation_is_exact(self, batch):
+        x, y = batch
+        found = [
+            self.net(product_dtype).evaluate(x, y, verbose=0)
+            for product_dtype in ("float32", "bfloat16")
+        ]
+        np.testing.assert_array_equal(*found)
+
+    def test_the_model_computes_in_float32_afterwards(self, batch):
+        x, y = batch
+        net = self.net("bfloat16")
+        net.fit(x, y, verbose=0)
+        again = hard_cnn(seed=1)
+        again.set_weights(net.model.get_weights())
+        np.testing.assert_array_equal(net.model(x), again(x))
+
+
 class TestRefusals:
+    def test_an_unknown_dtype_of_products(self):
+        with pytest.raises(ValueError, match="float32.*Received.*int8"):
+            QuSecNet(hard_cnn(), product_dtype="int8")
+
     def test_something_else(self):
         with pytest.raises(TypeError, match="must be an `IntervalTraining`"):
             QuSecNet(hard_cnn(), certification=0.3)

@@ -144,3 +144,17 @@ def test_stock_layers_are_fast_for_a_while():
     assert operations.count("MatMul") > stock_operations.count("MatMul")
     np.testing.assert_array_equal(gradient_and_operations()[0], stock)
     assert gradient_and_operations()[1] == stock_operations
+
+
+@pytest.mark.parametrize("kind", [keras.layers.Conv2D, FastConv2D])
+def test_rounded_products(kind):
+    """Inputs and kernels are rounded, the results are not to that dtype."""
+    model = keras.Sequential([keras.Input((9, 9, 2)), kind(3, 9)])
+    x = tf.random.stateless_normal((4, 9, 9, 2), (0, 0))
+    exact = model(x)
+    with fast_convolutions(model, "bfloat16"):
+        rounded = model(x)
+    assert rounded.dtype == tf.float32
+    error = np.abs(rounded - exact).max()
+    assert 1e-4 < error < 2e-2 * np.abs(exact).max()
+    np.testing.assert_array_equal(model(x), exact)

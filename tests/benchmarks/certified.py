@@ -99,7 +99,13 @@ def train(options, x, y, folder):
         )
     if options.method in ("mixed", "attacked"):
         attack = attack_of(options)
-    net = QuSecNet(model, attack, clean_share=0.0, certification=training)
+    net = QuSecNet(
+        model,
+        attack,
+        clean_share=0.0,
+        certification=training,
+        product_dtype=options.product_dtype,
+    )
     batches = datasets.ShuffledBatches(x, y, options.batch_size, options.seed)
     net.compile(
         keras.optimizers.Adam(
@@ -213,6 +219,9 @@ def main():
     parser.add_argument("--regularizer", type=float, default=0.5)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument(
+        "--product-dtype", choices=("float32", "bfloat16"), default="float32"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--judge", choices=("held-out", "test"), default="held-out"

@@ -1,4 +1,4 @@
-"""What adversarial training costs: an FGSM step against a plain step.
+"""What a training step costs: FGSM, intervals, products in bfloat16.
 
     python3 tests/benchmarks/training.py
 
@@ -15,11 +15,14 @@ from layers import paired_ratio
 
 from keras_qsn.attacks import FastGradientMethod
 from keras_qsn.models import cleverhans_cnn
+from keras_qsn.training import IntervalTraining
 from keras_qsn.training import QuSecNet
 
 
-def training_step(attack, clean_share=0.0):
-    net = QuSecNet(cleverhans_cnn(seed=0), attack, clean_share)
+def training_step(attack=None, clean_share=0.0, **kwargs):
+    net = QuSecNet(cleverhans_cnn(seed=0), attack, clean_share, **kwargs)
+    if net.certification is not None:
+        net.growth.assign(1.0)
     net.compile(keras.optimizers.Adam(1e-3), LOSS)
     net.optimizer.build(net.trainable_variables)
     rng = np.random.default_rng(0)
@@ -33,7 +36,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=31)
     options = parser.parse_args()
-    plain = training_step(None)
+    plain = training_step()
     for clean_share in (0.0, 0.5):
         step = training_step(FastGradientMethod(0.3), clean_share)
         ratio = paired_ratio(step, plain, options.rounds)
@@ -42,6 +45,18 @@ def main():
             f"batch 128: {ratio:.2f}",
             flush=True,
         )
+    intervals = [
+        training_step(
+            certification=IntervalTraining(0.3), product_dtype=product_dtype
+        )
+        for product_dtype in ("float32", "bfloat16")
+    ]
+    for what, steps in (
+        ("Interval training step / plain step", (intervals[0], plain)),
+        ("Interval training step, float32 / bfloat16 products", intervals),
+    ):
+        ratio = paired_ratio(*steps, options.rounds)
+        print(f"{what}, batch 128: {ratio:.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class TestCells:
                 dataclasses.fields(CQ),
                 (
                     *("mnist", "TQ", 3, 5.0, True, "authors", "paper"),
-                    *("Eq. 2", 0.1, 0.1, "Q2", 2, 100, 1),
+                    *("Eq. 2", 0.1, 0.1, "cleverhans", "Q2", 2, 100, 1),
                 ),
             )
         ]
@@ -68,6 +68,18 @@ class TestCells:
         assert len(keys) == len(dataclasses.fields(CQ)) + 1
         for key in keys:
             assert set(key) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+    def test_a_new_setting_leaves_old_names_alone(self):
+        later = dataclasses.make_dataclass(
+            "Network",
+            [("added", str, dataclasses.field(default="as before"))],
+            bases=(cells.Network,),
+            frozen=True,
+        )
+        same = later(**dataclasses.asdict(CQ))
+        assert cells.key(same) == cells.key(CQ)
+        other = dataclasses.replace(same, added="new")
+        assert cells.key(other) != cells.key(CQ)
 
     def test_needs_come_first_and_once(self):
         squeezed = dataclasses.replace(PLAIN, squeezer="Q2")
@@ -150,6 +162,18 @@ class TestNetworks:
         assert set(np.unique(y)) == {0, 1}
         assert not np.asarray(tape.gradient(y, images)).any()
 
+    def test_initial_weights_of_cleverhans(self):
+        network = dataclasses.replace(
+            CQ, initializer="cleverhans", train_images=8
+        )
+        # Eight images move a weight by at most one step of Adam's.
+        model = runner._model(runner.perform(network, [])[1]["keras"])
+        for layer in model.layers:
+            if hasattr(layer, "kernel"):
+                kernel = np.asarray(layer.kernel)
+                scaled = kernel.std() * np.sqrt(np.prod(kernel.shape[:-1]))
+                assert scaled == pytest.approx(1, abs=0.1)
+
     def test_thresholds_are_looked_at(self):
         trained = dataclasses.replace(
             CQ, defence="TQ", threshold_cost="Eq. 2", adversarial_eps=0.3
@@ -201,6 +225,14 @@ class TestRunner:
         assert moved == pytest.approx(0.1)
         # A step of 0.1 from 0 or 1 reaches no threshold at 0.5.
         np.testing.assert_array_equal(pictures["prediction"], pictures["clean"])
+
+    def test_an_attack_that_does_not_clip(self, finished):
+        unclipped = dataclasses.replace(WHITE_BOX, attack="FGSM, unclipped")
+        _, files = runner.perform(unclipped, [finished.store.network(CQ)])
+        pictures = np.load(io.BytesIO(files["npz"]))
+        moved = np.abs(pictures["x_adv"] - pictures["x"])
+        np.testing.assert_allclose(moved[moved > 0], 0.3, atol=1e-6)
+        assert pictures["x_adv"].min() == pytest.approx(-0.3)
 
     def test_finished_cells_are_not_run_again(self, finished, monkeypatch):
         monkeypatch.delattr(runner, "perform")

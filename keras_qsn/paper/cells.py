@@ -28,6 +28,8 @@ class Network:
         adversarial_eps: Radius of the FGSM examples that are half of each
             batch; `0` trains on clean images.
         label_smoothing: Share of the label spread over all classes.
+        initializer: Of all kernels: `"glorot"`, Keras' default, or
+            `"cleverhans"`, `N(0, 1 / fan_in)`, of Cleverhans' own networks.
         squeezer: What is put in front of the network after training, by name;
             `""` is nothing.
         epochs: Of training.
@@ -45,6 +47,7 @@ class Network:
     threshold_cost: str = "cross-entropy"
     adversarial_eps: float = 0.0
     label_smoothing: float = 0.0
+    initializer: str = "glorot"
     squeezer: str = ""
     epochs: int = 6
     train_images: int | None = None
@@ -133,7 +136,7 @@ def describe(cell):
 
 def key(cell):
     """A name for a cell's files: readable, and another for another cell."""
-    text = json.dumps([__version__, describe(cell)], sort_keys=True)
+    text = json.dumps([__version__, _chosen(cell)], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     network = cell if isinstance(cell, Network) else cell.network
     words = [type(cell).__name__, network.data, network.defence]
@@ -142,6 +145,17 @@ def key(cell):
     slug = "-".join(words).lower()
     slug = "".join(c if c.isalnum() else "-" for c in slug)
     return f"{slug}-{digest}"
+
+
+def _chosen(cell):
+    """A cell without its defaults: a new setting leaves old names alone."""
+    found = {"kind": type(cell).__name__}
+    for field in dataclasses.fields(cell):
+        value = getattr(cell, field.name)
+        if value != field.default:
+            inner = dataclasses.is_dataclass(value)
+            found[field.name] = _chosen(value) if inner else value
+    return found
 
 
 def with_needs(cells):

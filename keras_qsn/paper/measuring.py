@@ -52,6 +52,11 @@ ATTACKS = {
     "FGSM, from quantized images": lambda eps, seed, network: (
         attacks.FastGradientMethod(eps)
     ),
+    # Out of the images' range where eps leads there, as in Cleverhans without
+    # `clip_min` and `clip_max`.
+    "FGSM, unclipped": lambda eps, seed, network: attacks.FastGradientMethod(
+        eps, clip_min=-eps, clip_max=1 + eps
+    ),
     "FGSM, straight-through": lambda eps, seed, network: attacks.BPDA(
         attacks.FastGradientMethod(eps)
     ),

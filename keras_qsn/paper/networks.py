@@ -17,6 +17,7 @@ from keras_qsn.layers import QuantLayer
 from keras_qsn.layers import TrainableQuantization
 from keras_qsn.losses import ProbabilityMeanSquaredError
 from keras_qsn.models import cleverhans_cnn
+from keras_qsn.tracing import layers_of
 from keras_qsn.training import QuSecNet
 
 BATCH_SIZE = 128
@@ -75,6 +76,8 @@ def train(network, data):
     model = cleverhans_cnn(
         x.shape[1:], quantizer=quantizer_of(network), seed=network.seed
     )
+    if network.initializer == "cleverhans":
+        _initialize_as_cleverhans(model, network.seed)
     if network.defence == "BReLU+GDA":
         model = with_bounded_relu(model)
         sigma = _SIGMA.get(network.data, 0.3)
@@ -112,6 +115,16 @@ def train(network, data):
         "train_images": len(x),
         "seconds": time.perf_counter() - start,
     }
+
+
+def _initialize_as_cleverhans(model, seed):
+    """New kernels, `N(0, 1 / fan_in)`: its `HeReLuNormalInitializer`."""
+    rng = np.random.default_rng(seed)
+    for layer in layers_of(model):
+        if hasattr(layer, "kernel"):
+            shape = layer.kernel.shape
+            draw = rng.normal(0, np.prod(shape[:-1]) ** -0.5, shape)
+            layer.kernel.assign(draw)
 
 
 def squeeze(network, model):

@@ -442,6 +442,24 @@ class TestSpread:
 HERE = ["--workers", "1"]
 
 
+class TestFailedChecks:
+    def test_are_marked_and_named(self):
+        """A worst case that a check denies is not printed bare."""
+        found = paper.load_results("digits")
+        rows = found["figures"]["fig10"]["rows"]
+        for row in rows:
+            row["failed_checks"] = {"0": None}
+        assert not paper.failed_checks(found, "fig10")
+        assert "†" not in str(paper.table(found, "fig10"))
+        rows[1]["failed_checks"] = {"0": [], "1": ["more steps break more"]}
+        assert paper.failed_checks(found, "fig10") == ["more steps break more"]
+        _, cells = paper.table(found, "fig10")
+        marked = [line[-1].endswith("†") for line in cells]
+        assert marked == [index == 1 for index in range(len(rows))]
+        text = results.to_markdown(found)
+        assert "† Failed checks: more steps break more." in text
+
+
 class TestCommand:
     def test_all_figures_at_once(self, tmp_path, monkeypatch, capsys):
         """With the work left out: every table is printed, every plot drawn."""

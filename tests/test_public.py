@@ -79,6 +79,7 @@ NAMES = {
     "losses": {"ProbabilityMeanSquaredError"},
     "models": {"KerasModelWrapper", "cleverhans_cnn"},
     "paper": {
+        "failed_checks",
         "here",
         "load_results",
         "plot",

@@ -5,10 +5,12 @@ from keras_qsn.paper.executors import processes
 from keras_qsn.paper.executors import ray_cluster
 from keras_qsn.paper.plots import plot
 from keras_qsn.paper.reproduce import reproduce
+from keras_qsn.paper.results import failed_checks
 from keras_qsn.paper.results import load_results
 from keras_qsn.paper.results import table
 
 __all__ = [
+    "failed_checks",
     "here",
     "load_results",
     "plot",

@@ -96,7 +96,8 @@ def table(results, name):
     Returns:
         Header and rows, as text: defence, setting, accuracy on the images as
         they are, the paper's figure, what was measured (mean and range over
-        seeds), the worst case.
+        seeds), the worst case, with a † where a check of that evaluation
+        failed (see `failed_checks`).
 
     Example:
 
@@ -125,10 +126,37 @@ def table(results, name):
                 spread(row["clean"], "accuracy"),
                 "–" if printed is None else f"{printed:g} %",
                 spread(row["measured"], row["field"]),
-                spread(row["worst"], row["worst_field"]),
+                spread(row["worst"], row["worst_field"])
+                + (" †" if _failed(row) else ""),
             ]
         )
     return header, rows
+
+
+def failed_checks(results, name):
+    """Which checks of the worst cases in a figure's table failed.
+
+    Args:
+        results: What `reproduce` or `load_results` returned.
+        name: Name of the figure.
+
+    Returns:
+        Sorted list of names of checks, over all rows and seeds. `"gradients
+        are there"` says that white-box attacks on the network itself were
+        blind: then the adaptive and the black-box ones count.
+
+    Example:
+
+    >>> failed_checks(load_results("digits"), "fig6")
+    ['gradients are there']
+    """
+    rows = results["figures"][name]["rows"]
+    return sorted({check for row in rows for check in _failed(row)})
+
+
+def _failed(row):
+    checks = row["failed_checks"].values()
+    return {check for failed in checks for check in failed or ()}
 
 
 def to_markdown(results):
@@ -148,6 +176,9 @@ def to_markdown(results):
         parts.append(f"## {name}: {figure['title']}\n")
         parts.append(f"Paper: {figure['paper']}\n")
         parts.append(markdown_table(*table(results, name)) + "\n")
+        failed = failed_checks(results, name)
+        if failed:
+            parts.append(f"† Failed checks: {', '.join(failed)}.\n")
         parts.append(f"![{figure['title']}]({name}.png)\n")
     return "\n".join(parts)
 

@@ -65,6 +65,11 @@ def readings(grid):
         ("CQ, as the tutorial", grid.network("CQ", **tutorial), unclipped),
         ("CQ, 10 epochs", grid.network("CQ", **longer), "FGSM"),
         ("CQ, z = 500", grid.network("CQ", steepness=500.0), "FGSM"),
+        (
+            "CQ, z = 500, as the tutorial",
+            grid.network("CQ", steepness=500.0, **tutorial),
+            unclipped,
+        ),
         ("CQ, zero slope (signum)", grid.network("signum"), "FGSM"),
         ("TQ", grid.network("TQ"), "FGSM"),
         ("TQ, Eq. 2", grid.network("TQ", threshold_cost="Eq. 2"), "FGSM"),

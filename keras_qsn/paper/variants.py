@@ -42,7 +42,7 @@ def readings(grid):
         for name, network in (
             ("none", plain),
             ("none, label smoothing 0.1", grid.network(**smoothed)),
-            ("none, as the tutorial", grid.network(**tutorial)),
+            ("none, smoothing, Cleverhans' weights", grid.network(**tutorial)),
             ("none, 10 epochs", grid.network(**longer)),
         )
         for attack in ("FGSM", unclipped)
@@ -62,11 +62,15 @@ def readings(grid):
         ("CQ, hard output", grid.network("CQ", hard=True), "FGSM"),
         ("CQ, hard output", grid.network("CQ", hard=True), slope),
         ("CQ, label smoothing 0.1", grid.network("CQ", **smoothed), "FGSM"),
-        ("CQ, as the tutorial", grid.network("CQ", **tutorial), unclipped),
+        (
+            "CQ, smoothing, Cleverhans' weights",
+            grid.network("CQ", **tutorial),
+            unclipped,
+        ),
         ("CQ, 10 epochs", grid.network("CQ", **longer), "FGSM"),
         ("CQ, z = 500", grid.network("CQ", steepness=500.0), "FGSM"),
         (
-            "CQ, z = 500, as the tutorial",
+            "CQ, z = 500, smoothing, Cleverhans' weights",
             grid.network("CQ", steepness=500.0, **tutorial),
             unclipped,
         ),

@@ -57,9 +57,10 @@ def fast_convolutions(model, product_dtype=None):
 
     Args:
         model: Keras model; models inside it are reached too.
-        product_dtype: Optional dtype that images and kernels are rounded to
-            before they are multiplied, such as `"bfloat16"`; weights and
-            results stay as they are. Defaults to `None`: no rounding.
+        product_dtype: Optional dtype, such as `"bfloat16"`, that inputs and
+            kernels, `FastConv2D`'s too, are rounded to before they are
+            multiplied, and their products after; what comes back has the
+            inputs' dtype. Defaults to `None`: no rounding.
     """
     # Of the very class: a subclass may compute something else.
     kinds, function = (keras.layers.Conv2D,), _convolve

@@ -148,7 +148,7 @@ def test_stock_layers_are_fast_for_a_while():
 
 @pytest.mark.parametrize("kind", [keras.layers.Conv2D, FastConv2D])
 def test_rounded_products(kind):
-    """Inputs and kernels are rounded, the results are not to that dtype."""
+    """What is rounded comes back in the inputs' dtype."""
     model = keras.Sequential([keras.Input((9, 9, 2)), kind(3, 9)])
     x = tf.random.stateless_normal((4, 9, 9, 2), (0, 0))
     exact = model(x)

@@ -61,16 +61,16 @@ class QuSecNet(keras.Model):
             compiled optimizer's steps; or `1e-3` with a `threshold_loss`.
         product_dtype: `"float32"` or `"bfloat16"`: what convolutions multiply
             in while training, forward and backward, in attacks and bounds
-            too. Weights, sums, `evaluate` and the trained model are float32.
-            A CPU with bfloat16 products trains faster (1.5 times here), one
-            without slower. Defaults to `"float32"`.
+            too. The weights, all else, `evaluate` and the trained model stay
+            float32. A CPU with bfloat16 products trains faster (1.5 times
+            here), one without slower. Defaults to `"float32"`.
         **kwargs: Base `Model` arguments such as `name`.
 
     Raises:
         TypeError: If `model` is not a Keras model or `attack` not an attack.
-        ValueError: If `clean_share` is outside `[0, 1)`, thresholds are to be
-            trained on their own and there are none, or data given to `fit` or
-            `evaluate` do not fit the model.
+        ValueError: If `clean_share` is outside `[0, 1)`, `product_dtype` is
+            unknown, thresholds are to be trained on their own and there are
+            none, or data given to `fit` or `evaluate` do not fit the model.
 
     Example:
 

@@ -73,7 +73,10 @@ def attack_of(options):
     """The strongest attack of its kind that a batch can be trained on."""
     steps = options.steps
     if options.thresholds:
-        return CubeAttack(options.eps, nb_iter=steps, nb_restarts=1)
+        # Polishing costs more than all steps, and is for the last flips.
+        return CubeAttack(
+            options.eps, nb_iter=steps, nb_restarts=1, nb_polish=0
+        )
     return ProjectedGradientDescent(
         options.eps, eps_iter=2.5 * options.eps / steps, nb_iter=steps
     )

@@ -29,7 +29,10 @@ def ranges(grid):
 
 
 def readings(grid):
-    """One thing changed at a time: which reading gives the printed figure?"""
+    """Which reading gives the printed figure?
+
+    One thing changed at a time, or Cleverhans' tutorial as a whole.
+    """
     plain = grid.undefended
     smoothed = {"label_smoothing": 0.1}
     # Labels and initial weights of Cleverhans' own tutorial; its earlier

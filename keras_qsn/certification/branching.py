@@ -49,20 +49,24 @@ def branch(proofs, realize, low, high, label, step, deadline):
     known, sharpened = proofs.hidden(low[None], high[None]), False
     classes = np.eye(proofs.graph.num_classes)
     rows = classes[label] - np.delete(classes, label, 0)
-    boxes = _Boxes(low, high, step)
+    boxes = _Boxes(low, high, step, len(rows))
     proved, stuck = np.inf, False
     while len(boxes) and time.perf_counter() < deadline:
-        lows, highs = boxes.pop(_BOXES)
+        lows, highs, doubtful = boxes.pop(_BOXES)
+        # What is proved of a box is proved of its parts.
+        some = doubtful.any(0)
         least, slopes = proofs.of_nodes(
-            boxes.images(lows), boxes.images(highs), rows, known
+            boxes.images(lows), boxes.images(highs), rows[some], known
         )
         slopes = slopes.reshape(*least.shape, -1)[..., boxes.pixels]
-        worst = least.min(1)
-        left = ~(worst > 0)
-        proved = min(proved, worst[~left].min(initial=np.inf))
-        lows, highs, least, slopes, worst = (
-            part[left] for part in (lows, highs, least, slopes, worst)
+        least[~doubtful[:, some]] = np.inf
+        proved = min(proved, least[least > 0].min(initial=np.inf))
+        doubtful[:, some] = ~(least > 0)
+        left = doubtful.any(1)
+        lows, highs, doubtful, least, slopes = (
+            part[left] for part in (lows, highs, doubtful, least, slopes)
         )
+        worst = least.min(1)
         corners = np.where(slopes > 0, lows[:, None], highs[:, None])
         image = realize(boxes.images(corners[~(least > 0)]))
         if image is not None:
@@ -71,8 +75,9 @@ def branch(proofs, realize, low, high, label, step, deadline):
         points = (lows == highs).all(1)
         stuck |= points.any()
         proved = min(proved, worst[points].min(initial=np.inf))
-        lows, highs, least, slopes, worst = (
-            part[~points] for part in (lows, highs, least, slopes, worst)
+        lows, highs, doubtful, least, slopes, worst = (
+            part[~points]
+            for part in (lows, highs, doubtful, least, slopes, worst)
         )
         if not len(lows):
             continue
@@ -82,23 +87,24 @@ def branch(proofs, realize, low, high, label, step, deadline):
         of_worst = np.take_along_axis(
             slopes, least.argmin(1)[:, None, None], 1
         )[:, 0]
-        boxes.cut(lows, highs, of_worst, worst)
+        boxes.cut(lows, highs, doubtful, of_worst, worst)
     if len(boxes) or stuck:
         return Verdict("unknown", min(proved, boxes.margin), None)
     return Verdict("certified", proved, None)
 
 
 class _Boxes:
-    """The boxes of levels still to be proved.
+    """The boxes of levels still to be proved, and which functions of each.
 
     Only the pixels that can change are stored.
     """
 
-    def __init__(self, low, high, step):
+    def __init__(self, low, high, step, functions):
         self._base, self._step = low, step
         self.pixels = np.flatnonzero(low != high)
         self._lows = low.reshape(1, -1)[:, self.pixels]
         self._highs = high.reshape(1, -1)[:, self.pixels]
+        self._doubtful = np.ones((1, functions), bool)
         self._bounds = np.full(1, -np.inf)
 
     def __len__(self):
@@ -119,11 +125,11 @@ class _Boxes:
         """Take out the boxes with the least bounds."""
         order = np.argsort(self._bounds, kind="stable")
         taken, left = order[:count], order[count:]
-        boxes = self._lows[taken], self._highs[taken]
-        self._keep(self._lows[left], self._highs[left], self._bounds[left])
-        return boxes
+        parts = self._lows, self._highs, self._doubtful
+        self._keep(*(part[left] for part in (*parts, self._bounds)))
+        return [part[taken] for part in parts]
 
-    def cut(self, lows, highs, slopes, bounds):
+    def cut(self, lows, highs, doubtful, slopes, bounds):
         """Put in both halves of each box.
 
         Cut at the pixel that the bound gains most from, between its two
@@ -142,8 +148,10 @@ class _Boxes:
         self._keep(
             np.concatenate([self._lows, lows, upper_lows]),
             np.concatenate([self._highs, lower_highs, highs]),
+            np.concatenate([self._doubtful, doubtful, doubtful]),
             np.concatenate([self._bounds, bounds, bounds]),
         )
 
-    def _keep(self, lows, highs, bounds):
-        self._lows, self._highs, self._bounds = lows, highs, bounds
+    def _keep(self, lows, highs, doubtful, bounds):
+        self._lows, self._highs = lows, highs
+        self._doubtful, self._bounds = doubtful, bounds

@@ -112,10 +112,9 @@ class CubeAttack(Attack):
             start = tf.where(
                 tf.equal(i, 0), start, part.sample(seed + [i * _SEED_STRIDE, 0])
             )
-            new, new_margin = self._climb(part, start, label, i, targeted)
-            better = new_margin > old_margin
-            new = tf.where(per_image(better, x), new, old)
-            new_margin = tf.maximum(new_margin, old_margin)
+            new, new_margin = _better(
+                *self._climb(part, start, label, i, targeted), old, old_margin
+            )
             return (
                 i + 1,
                 tf.tensor_scatter_nd_update(levels, rows, new),
@@ -149,21 +148,23 @@ class CubeAttack(Attack):
                     margin,
                 )
             gradient = tape.gradient(loss, levels, unconnected_gradients="zero")
-            better = margin > best_margin
             size = _FIRST_STEP * (1 - tf.cast(k, tf.float32) / self.nb_iter)
             return (
                 k + 1,
                 box.move(latent, size * tf.sign(gradient)),
-                tf.where(per_image(better, levels), levels, best),
-                tf.where(better, margin, best_margin),
+                *_better(levels, margin, best, best_margin),
             )
 
-        return tf.while_loop(
-            lambda k, *_: k <= self.nb_iter,
+        _, latent, best, best_margin = tf.while_loop(
+            lambda k, *_: k < self.nb_iter,
             step,
             (0, start, start, tf.fill(tf.shape(labels), -np.inf)),
             parallel_iterations=1,
-        )[2:]
+        )
+        # Where the last step led, no gradient is asked for.
+        last = box.round(latent)
+        margin = margin_of(box.opened.behind(last), labels, targeted)
+        return _better(last, margin, best, best_margin)
 
     def _polish(self, box, levels, margin, labels, targeted):
         """Single pixels changed by one level, as long as the margin grows."""
@@ -180,12 +181,7 @@ class CubeAttack(Attack):
                 pixel = tf.gather(order, skip + k, batch_dims=1)
                 candidate = part.replace(now, moved, pixel)
                 new = margin_of(part.opened.behind(candidate), label, targeted)
-                better = new > best_margin
-                return (
-                    k + 1,
-                    tf.where(per_image(better, now), candidate, best),
-                    tf.where(better, new, best_margin),
-                )
+                return (k + 1, *_better(candidate, new, best, best_margin))
 
             _, best, best_margin = tf.while_loop(
                 lambda k, *_: k < _CANDIDATES, attempt, (0, now, old)
@@ -208,6 +204,15 @@ class CubeAttack(Attack):
             (0, levels, margin, tf.zeros_like(labels)),
             parallel_iterations=1,
         )[1]
+
+
+def _better(levels, margin, best, best_margin):
+    """Of two levels of each image those with the larger margin, and it."""
+    better = margin > best_margin
+    return (
+        tf.where(per_image(better, levels), levels, best),
+        tf.where(better, margin, best_margin),
+    )
 
 
 class _Box:

@@ -118,7 +118,9 @@ def train(options, x, y, folder):
         certification=training,
         product_dtype=options.product_dtype,
     )
-    batches = datasets.ShuffledBatches(x, y, options.batch_size, options.seed)
+    batches = ShiftedBatches(
+        x, y, options.batch_size, options.seed, options.shift
+    )
     net.compile(
         keras.optimizers.Adam(
             schedule_of(options, len(batches)), clipnorm=10.0
@@ -142,6 +144,32 @@ def train(options, x, y, folder):
     model.save(unfinished)
     unfinished.replace(trained)
     return model, stopwatch.seconds
+
+
+class ShiftedBatches(datasets.ShuffledBatches):
+    """Batches whose images are moved by up to `shift` pixels, anew each time.
+
+    What moves in from outside is 0, the ground of a digit.
+    """
+
+    def __init__(self, x, y, batch_size, seed, shift):
+        super().__init__(x, y, batch_size, seed)
+        self._shift = shift
+        self._shifts = np.random.default_rng([seed, shift])
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        if not self._shift:
+            return x, y
+        pad = [(0, 0), (self._shift,) * 2, (self._shift,) * 2, (0, 0)]
+        windows = np.lib.stride_tricks.sliding_window_view(
+            np.pad(x, pad), x.shape[1:3], axis=(1, 2)
+        )
+        down, right = self._shifts.integers(
+            2 * self._shift + 1, size=(2, len(x))
+        )
+        moved = windows[np.arange(len(x)), down, right]
+        return np.moveaxis(moved, 1, -1), y
 
 
 class Stopwatch(keras.callbacks.Callback):
@@ -240,6 +268,9 @@ def main():
     parser.add_argument("--steepness", type=float, default=50.0)
     parser.add_argument("--steps", type=int, default=4, help="of an attack")
     parser.add_argument("--train-images", type=int)
+    parser.add_argument(
+        "--shift", type=int, default=0, help="pixels images move in training"
+    )
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--ramp", type=int, default=6)
@@ -276,7 +307,12 @@ def main():
     x, y = datasets.seeded_subset(data.x_train, data.y_train, None, 0)
     kept = max(len(x) - HELD_OUT, len(x) // 2)
     used = slice(min(kept, options.train_images or kept))
-    decisive = {k: v for k, v in vars(options).items() if k not in JUDGING}
+    # Without defaults, so that a new option keeps what has been trained.
+    decisive = {
+        k: v
+        for k, v in vars(options).items()
+        if k not in JUDGING and v != parser.get_default(k)
+    }
     digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:8]
     folder = pathlib.Path(options.out) / (
         f"{options.data}-{options.method}-eps{options.eps:g}-{digest}"

@@ -8,6 +8,10 @@ import numpy as np
 # Boxes bounded at a time.
 _BOXES = 32
 
+# Boxes after which sharper bounds of the hidden layers, as dear as some
+# hundreds of boxes, are worth it: most images need fewer.
+_MANY = 128
+
 
 class Verdict(typing.NamedTuple):
     """What branching found about one image.
@@ -50,9 +54,13 @@ def branch(proofs, realize, low, high, label, step, deadline):
     classes = np.eye(proofs.graph.num_classes)
     rows = classes[label] - np.delete(classes, label, 0)
     boxes = _Boxes(low, high, step, len(rows))
-    proved, stuck = np.inf, False
+    proved, stuck, bounded = np.inf, False, 0
     while len(boxes) and time.perf_counter() < deadline:
+        if bounded >= _MANY and not sharpened:
+            known = proofs.sharper_hidden(low[None], high[None], deadline)
+            sharpened = True
         lows, highs, doubtful = boxes.pop(_BOXES)
+        bounded += len(lows)
         # What is proved of a box is proved of its parts.
         some = doubtful.any(0)
         least, slopes = proofs.of_nodes(
@@ -81,9 +89,6 @@ def branch(proofs, realize, low, high, label, step, deadline):
         )
         if not len(lows):
             continue
-        if not sharpened:
-            known = proofs.sharper_hidden(low[None], high[None], deadline)
-            sharpened = True
         of_worst = np.take_along_axis(
             slopes, least.argmin(1)[:, None, None], 1
         )[:, 0]

@@ -20,9 +20,13 @@ class IntervalTraining:
 
         loss = k L(y, logits) + (1 - k) L(y, -m) + regularizer * R
 
-    where `L` is the compiled loss. Behind a hard quantizer `eps` moves the
-    box in leaps, so it is not `eps` that grows but the box, from the image to
-    its full size: each level `q` lies in
+    where `L` is the compiled loss and `logits` are those of what the network
+    is given: the images, or attacked ones if `QuSecNet` has an attack, and
+    then the two losses have the worst case between them (De Palma et al.,
+    2024): `k` near 1 keeps clean accuracy, and leaves the proof to the
+    complete check of `certify`. Behind a hard quantizer `eps` moves the box in
+    leaps, so it is not `eps` that grows but the box, from the image to its
+    full size: each level `q` lies in
 
         [q + s (q_low - q), q + s (q_high - q)],   s from 0 to 1,
 
@@ -34,8 +38,8 @@ class IntervalTraining:
     Args:
         eps: Float > 0. Radius to train for, in pixel units; a little more
             than that to be certified at often pays.
-        clean_share: Float in `[0, 1)`. Final weight `k` of the loss on the
-            images as they are. Defaults to `0.0`.
+        clean_share: Float in `[0, 1)`. Final weight `k` of the loss on what
+            the network is given. Defaults to `0.0`.
         warmup_epochs: Integer >= 0. Defaults to `1`.
         ramp_epochs: Integer >= 1. Defaults to `10`.
         regularizer: Float >= 0. Weight of `R`. Defaults to `0.5`.
@@ -65,6 +69,7 @@ class IntervalTraining:
     Reference:
         - Gowal et al., 2018: https://arxiv.org/abs/1810.12715
         - Shi et al., 2021: https://arxiv.org/abs/2103.17268
+        - De Palma et al., 2024 (MTL-IBP): https://arxiv.org/abs/2305.13991
     """
 
     def __init__(

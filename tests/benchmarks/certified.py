@@ -5,8 +5,9 @@
 
 Trains the paper's network, on all training images but the last 5,000;
 certifies and attacks those (`--judge held-out`, where choices are made) or the
-test set (`--judge test`, once they are). Prints one line of JSON. The same
-command goes on where it was; another judgement trains nothing anew. `--method`:
+test set (`--judge test`, once they are). The last line printed is JSON, and
+kept beside the model. The same command goes on where it was; another judgement
+trains nothing anew. `--method`:
 
 - `interval`: worst case of intervals, and a share of the clean loss;
 - `mixed`: the same, with attacked images in place of the clean ones;
@@ -214,12 +215,12 @@ def judge(model, x, y, options, folder):
         options.eps,
         time_limit=options.time_limit,
         folder=folder / f"proofs-{options.judge}-{len(x)}",
-        verbose=0,
     )
     proved = certificate.certified
     found |= {
         "certified": certificate.certified_accuracy,
         "possible": certificate.possible_accuracy,
+        "undetermined": float(certificate.undetermined.mean()),
         "by": {
             method: float((proved & (certificate.method == method)).mean())
             for method in ("interval", "crown", "branching")
@@ -241,7 +242,6 @@ def judge(model, x, y, options, folder):
             certified=proved[attacked],
             seed=options.seed,
             folder=folder / f"attacks-{options.judge}-{len(x)}",
-            verbose=0,
         )
         robust[attacked] = evaluation.robust
         found |= {
@@ -324,7 +324,8 @@ def main():
         judged = (x[kept:], y[kept:])
     x, y = (part[: options.judged] for part in judged)
     found = {
-        "options": vars(options),
+        # Not where, so that results are the same wherever they were made.
+        "options": {k: v for k, v in vars(options).items() if k != "out"},
         "training seconds": seconds,
         **judge(model, x, y, options, folder),
     }

@@ -298,8 +298,14 @@ def all_images(x, eps, thresholds):
     return np.array([*itertools.product(*choices)]).reshape(-1, *x.shape)
 
 
+@pytest.mark.parametrize("sharpened_after", [1, 128])
 @pytest.mark.parametrize("thresholds, seed", [([0.5], 3), ([0.35, 0.7], 6)])
-def test_branching_agrees_with_enumeration(thresholds, seed):
+def test_branching_agrees_with_enumeration(
+    thresholds, seed, sharpened_after, monkeypatch
+):
+    monkeypatch.setattr(
+        "keras_qsn.certification.branching._MANY", sharpened_after
+    )
     quantizer = hard(1 + len(thresholds), threshold_initializer=thresholds)
     model, eps = tiny(quantizer, seed), 0.25
     # `randomized` moved them.

@@ -15,9 +15,6 @@ from keras_qsn.inputs import check_count
 # Between the seeds of restarts, so that seeds in use do not share starts.
 _SEED_STRIDE = 1_000_003
 
-# Largest step, as a share of a pixel's width; it falls to none.
-_FIRST_STEP = 0.5
-
 # Pixels tried at a time, each by itself.
 _CANDIDATES = 16
 
@@ -33,7 +30,8 @@ class CubeAttack(Attack):
     No gradient passes the quantizer, so it can mask none.
 
     Restarts take turns with the cross-entropy and the margin as the loss; the
-    first starts at the image, the others at random points of the box.
+    first starts in the middle of the box, where one gradient tells more than
+    several at the image, the others at random points.
 
     Args:
         eps: Float >= 0. Radius of the ball. Defaults to `0.3`.
@@ -106,11 +104,13 @@ class CubeAttack(Attack):
         def restart(i, levels, margin):
             # Only the images not fooled yet go through the model.
             rows = tf.where(margin <= 0)
-            part, start, label, seed, old, old_margin = box.gather(
-                rows, clean, labels, seeds, levels, margin
+            part, label, seed, old, old_margin = box.gather(
+                rows, labels, seeds, levels, margin
             )
             start = tf.where(
-                tf.equal(i, 0), start, part.sample(seed + [i * _SEED_STRIDE, 0])
+                tf.equal(i, 0),
+                part.middle,
+                part.sample(seed + [i * _SEED_STRIDE, 0]),
             )
             new, new_margin = _better(
                 *self._climb(part, start, label, i, targeted), old, old_margin
@@ -137,7 +137,10 @@ class CubeAttack(Attack):
         """One restart: the best levels on the way, and their margin."""
 
         def step(k, latent, best, best_margin):
-            levels = box.round(latent)
+            # The first gradient is asked for inside the box: one at a corner
+            # tells little of the others.
+            inside = tf.equal(k, 0)
+            levels = tf.where(inside, latent, box.round(latent))
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(levels)
                 logits = box.opened.behind(levels)
@@ -148,7 +151,11 @@ class CubeAttack(Attack):
                     margin,
                 )
             gradient = tape.gradient(loss, levels, unconnected_gradients="zero")
-            size = _FIRST_STEP * (1 - tf.cast(k, tf.float32) / self.nb_iter)
+            # Shares of a pixel's width, from all of it to none.
+            size = 1 - tf.cast(k, tf.float32) / self.nb_iter
+            if box.opened.hard:
+                # No image of the ball has what lies between levels.
+                margin = tf.where(inside, -np.inf, margin)
             return (
                 k + 1,
                 box.move(latent, size * tf.sign(gradient)),
@@ -230,6 +237,10 @@ class _Box:
             tf.gather_nd(t, rows) for t in (self.bottom, self.top, *others)
         )
         return (_Box(self.opened, bottom, top), *others)
+
+    @property
+    def middle(self):
+        return (self.bottom + self.top) / 2
 
     def sample(self, seeds):
         share = (1 + norms.sample(self.top.shape[1:], seeds, np.inf)) / 2

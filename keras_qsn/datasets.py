@@ -49,6 +49,9 @@ class ShuffledBatches(keras.utils.PyDataset):
         y: Array of labels.
         batch_size: Integer >= 1.
         seed: Integer.
+        first_epoch: Integer >= 0. Epochs that an interrupted `fit` has
+            finished: the order is that of the epoch after them. Defaults to
+            `0`.
 
     Raises:
         ValueError: If there are not as many labels as images.
@@ -60,10 +63,11 @@ class ShuffledBatches(keras.utils.PyDataset):
     [2, 2, 1]
 
     Limitations:
-        A `fit` that goes on after an interrupt starts the order anew.
+        `BackupAndRestore` does not tell the epoch: without `first_epoch`, a
+        `fit` that goes on after an interrupt starts the order anew.
     """
 
-    def __init__(self, x, y, batch_size, seed):
+    def __init__(self, x, y, batch_size, seed, first_epoch=0):
         super().__init__()
         if len(x) != len(y):
             raise ValueError(
@@ -74,7 +78,8 @@ class ShuffledBatches(keras.utils.PyDataset):
         self.y = y
         self.batch_size = check_count("batch_size", batch_size)
         self._rng = np.random.default_rng(seed)
-        self.on_epoch_end()
+        for _ in range(1 + check_count("first_epoch", first_epoch, 0)):
+            self.on_epoch_end()
 
     def __len__(self):
         return -(-len(self.x) // self.batch_size)

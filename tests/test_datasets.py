@@ -116,6 +116,14 @@ class TestBadInput:
 
 
 class TestShuffledBatches:
+    def test_goes_on_after_an_interrupt(self):
+        x = np.arange(10)
+        whole = datasets.ShuffledBatches(x, x, 10, 0)
+        whole.on_epoch_end()
+        whole.on_epoch_end()
+        rest = datasets.ShuffledBatches(x, x, 10, 0, first_epoch=2)
+        np.testing.assert_array_equal(rest[0][0], whole[0][0])
+
     def epochs(self, seed, count=3):
         x, y = np.arange(20.0)[:, None], np.arange(10)
         batches = datasets.ShuffledBatches(x[:10], y, 4, seed)

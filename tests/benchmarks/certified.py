@@ -94,9 +94,10 @@ def schedule_of(options, steps):
 
 def train(options, x, y, folder):
     """The trained model, and the seconds it took; from its file if there."""
-    trained, clock = folder / "model.keras", folder / "seconds.json"
+    trained = folder / "model.keras"
+    stopwatch = Stopwatch(folder / "seconds.json")
     if trained.exists():
-        return keras.models.load_model(trained), json.loads(clock.read_text())
+        return keras.models.load_model(trained), stopwatch.seconds
     model = cleverhans_cnn(
         x.shape[1:], quantizer=quantizer_of(options), seed=options.seed
     )
@@ -120,7 +121,12 @@ def train(options, x, y, folder):
         product_dtype=options.product_dtype,
     )
     batches = ShiftedBatches(
-        x, y, options.batch_size, options.seed, options.shift
+        x,
+        y,
+        options.batch_size,
+        options.seed,
+        options.shift,
+        stopwatch.epochs,
     )
     net.compile(
         keras.optimizers.Adam(
@@ -129,7 +135,6 @@ def train(options, x, y, folder):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    stopwatch = Stopwatch(clock)
     net.fit(
         batches,
         epochs=options.epochs,
@@ -153,10 +158,9 @@ class ShiftedBatches(datasets.ShuffledBatches):
     What moves in from outside is 0, the ground of a digit.
     """
 
-    def __init__(self, x, y, batch_size, seed, shift):
-        super().__init__(x, y, batch_size, seed)
+    def __init__(self, x, y, batch_size, seed, shift, first_epoch):
+        super().__init__(x, y, batch_size, seed, first_epoch)
         self._shift = shift
-        self._shifts = np.random.default_rng([seed, shift])
 
     def __getitem__(self, index):
         x, y = super().__getitem__(index)
@@ -166,27 +170,31 @@ class ShiftedBatches(datasets.ShuffledBatches):
         windows = np.lib.stride_tricks.sliding_window_view(
             np.pad(x, pad), x.shape[1:3], axis=(1, 2)
         )
-        down, right = self._shifts.integers(
-            2 * self._shift + 1, size=(2, len(x))
-        )
+        # Which images are in a batch is new in each epoch, and so are these.
+        start = index * self.batch_size
+        rng = np.random.default_rng(self._order[start : start + len(x)])
+        down, right = rng.integers(2 * self._shift + 1, size=(2, len(x)))
         moved = windows[np.arange(len(x)), down, right]
         return np.moveaxis(moved, 1, -1), y
 
 
 class Stopwatch(keras.callbacks.Callback):
-    """Seconds of all epochs, also of those before an interruption."""
+    """Seconds and epochs, with those before an interruption."""
 
     def __init__(self, path):
         super().__init__()
         self._path = path
-        self.seconds = json.loads(path.read_text()) if path.exists() else 0.0
+        self.seconds, self.epochs = 0.0, 0
+        if path.exists():
+            self.seconds, self.epochs = json.loads(path.read_text())
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
         self.seconds += time.perf_counter() - self._start
-        write_json(self._path, self.seconds)
+        self.epochs = epoch + 1
+        write_json(self._path, [self.seconds, self.epochs])
 
 
 def judge(model, x, y, options, folder):

@@ -207,6 +207,20 @@ class TestCube:
         )
         assert not (rough & ~fine).any() and fine.sum() > rough.sum()
 
+    def test_first_gradient_in_the_middle_of_the_box(self):
+        """At the image there is none."""
+        model = keras.Sequential(
+            [keras.Input((2,)), QuantLayer(2, 50.0, hard=True)]
+            + [keras.layers.Dense(1, "relu"), keras.layers.Dense(2)]
+        )
+        weights = [np.ones((2, 1)), [-0.9], [[0.0, 1.0]], [0.5, 0.0]]
+        for variable, value in zip(model.weights[-4:], weights):
+            variable.assign(value)
+        x = np.full((1, 2), 0.4, "float32")
+        attack = attacks.CubeAttack(EPS, nb_iter=1, nb_restarts=1, nb_polish=0)
+        result = attack.run(model, x, [0], verbose=0)
+        assert result.success.all()
+
 
 class TestSurrogates:
     @pytest.fixture

@@ -304,7 +304,7 @@ def test_branching_agrees_with_enumeration(
     thresholds, seed, sharpened_after, monkeypatch
 ):
     monkeypatch.setattr(
-        "keras_qsn.certification.branching._MANY", sharpened_after
+        "keras_qsn.certification.branching._SHARPEN_AFTER", sharpened_after
     )
     quantizer = hard(1 + len(thresholds), threshold_initializer=thresholds)
     model, eps = tiny(quantizer, seed), 0.25

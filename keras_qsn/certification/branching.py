@@ -10,7 +10,7 @@ _BOXES = 32
 
 # Boxes after which sharper bounds of the hidden layers, as dear as some
 # hundreds of boxes, are worth it: most images need fewer.
-_MANY = 128
+_SHARPEN_AFTER = 128
 
 
 class Verdict(typing.NamedTuple):
@@ -56,7 +56,7 @@ def branch(proofs, realize, low, high, label, step, deadline):
     boxes = _Boxes(low, high, step, len(rows))
     proved, stuck, bounded = np.inf, False, 0
     while len(boxes) and time.perf_counter() < deadline:
-        if bounded >= _MANY and not sharpened:
+        if bounded >= _SHARPEN_AFTER and not sharpened:
             known = proofs.sharper_hidden(low[None], high[None], deadline)
             sharpened = True
         lows, highs, doubtful = boxes.pop(_BOXES)

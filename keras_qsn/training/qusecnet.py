@@ -327,7 +327,7 @@ class QuSecNet(keras.Model):
         )
 
     def _share_of_clean(self):
-        """Weight of the loss on the images as they are."""
+        """Weight of the loss on what the network is given."""
         growth = tf.convert_to_tensor(self.growth)
         return 1 - (1 - self.certification.clean_share) * growth
 

@@ -92,6 +92,7 @@ NAMES = {
     "training": {
         "EpsScheduler",
         "IntervalTraining",
+        "Muon",
         "QuSecNet",
         "initialize_for_intervals",
     },

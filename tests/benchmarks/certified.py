@@ -37,10 +37,13 @@ from keras_qsn.layers import QuantLayer
 from keras_qsn.layers import ThresholdRange
 from keras_qsn.models import cleverhans_cnn
 from keras_qsn.training import IntervalTraining
+from keras_qsn.training import Muon
 from keras_qsn.training import QuSecNet
 from keras_qsn.training import initialize_for_intervals
 
 HELD_OUT = 5000
+
+OPTIMIZERS = {"adam": keras.optimizers.Adam, "muon": Muon}
 
 # Options that decide how the trained model is judged, and not what it is.
 JUDGING = (
@@ -129,7 +132,7 @@ def train(options, x, y, folder):
         stopwatch.epochs,
     )
     net.compile(
-        keras.optimizers.Adam(
+        OPTIMIZERS[options.optimizer](
             schedule_of(options, len(batches)), clipnorm=10.0
         ),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -284,6 +287,7 @@ def main():
     parser.add_argument("--ramp", type=int, default=6)
     parser.add_argument("--clean-share", type=float, default=0.0)
     parser.add_argument("--regularizer", type=float, default=0.5)
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument(

@@ -47,13 +47,13 @@ class Muon(keras.optimizers.Adam):
     ... )
 
     Limitations:
+        The iteration is computed in each step, whatever the batch: with small
+        batches or small layers it costs more than it gains.
 
-    - The iteration is computed in each step, whatever the batch: with small
-      batches or small layers it costs more than it gains.
-
-    Source: Jordan, Muon: An optimizer for hidden layers in neural networks,
-    2024; the size of a step from Liu et al., Muon is scalable for LLM
-    training, arXiv:2502.16982, 2025, Eq. 4.
+    Reference:
+        - Jordan et al., 2024: https://kellerjordan.github.io/posts/muon
+        - Liu et al., 2025, Eq. 4 (size of a step):
+          https://arxiv.org/abs/2502.16982
     """
 
     def __init__(self, learning_rate=0.002, beta_1=0.95, **kwargs):

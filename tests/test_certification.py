@@ -16,6 +16,7 @@ from keras_qsn.certification import CertificationInterrupted
 from keras_qsn.certification import certify
 from keras_qsn.certification import crown
 from keras_qsn.certification import interval
+from keras_qsn.certification import reduced
 from keras_qsn.certification import zonotope
 from keras_qsn.certification.bounds import Bounds
 from keras_qsn.certification.graph import trace
@@ -270,6 +271,62 @@ def test_rules_against_random_points(name):
         assert (found <= margin).all()
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_reduced_networks_against_random_points(name):
+    """Sound on boxes inside, and of a point the margin, but for rounding."""
+    model = randomized(MODELS[name]())
+    wrapper = KerasModelWrapper(model)
+    graph = trace(wrapper, (6, 6, 2))
+    x = images(1, (6, 6, 2))
+    low, high = (end.numpy()[0] for end in interval.ball(x, 0.1))
+    # A third of the pixels are known.
+    rng = np.random.default_rng(3)
+    high = np.where(rng.random(low.shape) < 1 / 3, low, high)
+    first = interval.input_bounds(graph, low[None], high[None])
+    unknown = np.flatnonzero(low != high)
+    bounds = zonotope.propagate(graph, first, tf.constant(unknown))
+    known = [bounds[p] for p in graph.pre_activations]
+    ends = low.astype("float64"), high.astype("float64")
+    found = reduced.reduce(graph, *ends, known)
+    if "max" in name or name == "padded":
+        assert found is None
+        return
+    low, high = (end.reshape(-1)[unknown] for end in ends)
+    rows = crown.margin_rows([predicted(model, x)[0]], 3, tf.float64)[0].numpy()
+    corners = np.sort(rng.random((2, 60, len(unknown))), 0)
+    corners[1, :20] = corners[0, :20]
+    lows, highs = low + corners * (high - low)
+    lows, highs = lows.astype("float32"), highs.astype("float32")
+    least, slopes = found.lower_bound(
+        *(end.astype("float64") for end in (lows, highs)), rows
+    )
+    assert slopes.shape == (60, 3, len(unknown))
+
+    def margins(share):
+        points = np.repeat(ends[0].reshape(1, -1), 60, 0).astype("float32")
+        points[:, unknown] = np.clip(lows + share * (highs - lows), lows, highs)
+        logits = wrapper.get_logits(points.reshape(-1, 6, 6, 2))
+        return logits.numpy() @ rows.T
+
+    of_points = margins(0)[:20]
+    np.testing.assert_allclose(least[:20], of_points, rtol=1e-4, atol=1e-3)
+    for share in (0, 1, *rng.random((50, 60, len(unknown))).round(1)):
+        assert (least <= margins(share) + 1e-6).all()
+    for row in range(3):
+        worst = (slopes[:, row] < 0).astype("float64")
+        assert (least <= margins(worst) + 1e-6).all()
+
+
+def test_reduced_networks_have_a_limit(monkeypatch):
+    monkeypatch.setattr("keras_qsn.certification.reduced._LARGE", 100)
+    graph = trace(KerasModelWrapper(randomized(MODELS["deep"]())), (6, 6, 2))
+    low = np.zeros((6, 6, 2))
+    first = interval.level_bounds(graph, low[None], low[None] + 1)
+    known = interval.propagate(graph, first)
+    known = [known[p] for p in graph.pre_activations]
+    assert reduced.reduce(graph, low, low + 1, known) is None
+
+
 # Exhaustive enumeration.
 
 
@@ -298,7 +355,7 @@ def all_images(x, eps, thresholds):
     return np.array([*itertools.product(*choices)]).reshape(-1, *x.shape)
 
 
-@pytest.mark.parametrize("sharpened_after", [1, 128])
+@pytest.mark.parametrize("sharpened_after", [1, 64])
 @pytest.mark.parametrize("thresholds, seed", [([0.5], 3), ([0.35, 0.7], 6)])
 def test_branching_agrees_with_enumeration(
     thresholds, seed, sharpened_after, monkeypatch

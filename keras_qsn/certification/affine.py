@@ -32,11 +32,15 @@ class Affine:
             `0` if it only moves numbers.
         bias: Function of a dtype that returns `b` and the size of all that
             `b` was computed from; `None` for no bias.
+        entries: Function of positions in the flattened input, and in the
+            flattened output, that returns `W` between them, `(outputs,
+            inputs)`; `None` for what only products tell.
     """
 
     product: typing.Callable
     terms: int = 0
     bias: typing.Callable = None
+    entries: typing.Callable = None
 
     def bounds(self, *inputs):
         """Interval of the output: one product for each of `W` and `|W|`."""
@@ -153,9 +157,37 @@ def convolution(layer, shape):
         kernel = _weight(layer.kernel, x.dtype, absolute)
         return layer.convolution_op(x, kernel)
 
+    def entries(inputs, outputs):
+        return _entries(layer, shape, inputs, outputs)
+
     # The kernel's channels are those of one group.
     height, width, channels, _ = layer.kernel.shape
-    return Affine(product, height * width * channels, _bias(layer.bias))
+    terms = height * width * channels
+    return Affine(product, terms, _bias(layer.bias), entries)
+
+
+def _entries(layer, shape, inputs, outputs):
+    """Weights of a convolution between entries, 0 where there is none."""
+    kernel = layer.kernel.numpy().astype("float64")
+    made = layer.compute_output_shape((1, *shape))[1:]
+    *reads, channel = np.unravel_index(inputs, shape)
+    *writes, filters = (i[:, None] for i in np.unravel_index(outputs, made))
+    group = filters // (made[-1] // layer.groups)
+    channel = channel - group * kernel.shape[2]
+    weighs = (channel >= 0) & (channel < kernel.shape[2])
+    taps = []
+    for axis, (read, write) in enumerate(zip(reads, writes)):
+        stride, dilation = layer.strides[axis], layer.dilation_rate[axis]
+        size = kernel.shape[axis]
+        first = write * stride
+        if layer.padding == "same":
+            last = (made[axis] - 1) * stride + (size - 1) * dilation + 1
+            first = first - max(last - shape[axis], 0) // 2
+        tap, between = np.divmod(read - first, dilation)
+        weighs &= (between == 0) & (tap >= 0) & (tap < size)
+        taps.append(tap)
+    index = (np.where(weighs, part, 0) for part in (*taps, channel))
+    return np.where(weighs, kernel[(*index, filters)], 0.0)
 
 
 def depthwise_convolution(layer, shape):

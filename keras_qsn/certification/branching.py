@@ -1,16 +1,18 @@
 """A complete check for hard quantizers: branch on the undetermined pixels."""
 
+import heapq
+import itertools
 import time
 import typing
 
 import numpy as np
 
-# Boxes bounded at a time.
-_BOXES = 32
+# Boxes bounded at a time, by the whole network and by what is left of it.
+_BOXES, _REDUCED_BOXES = 32, 256
 
-# Boxes after which sharper bounds of the hidden layers, as dear as some
-# hundreds of boxes, are worth it: most images need fewer.
-_SHARPEN_AFTER = 128
+# Boxes after which sharper bounds of the hidden layers and a reduced network,
+# together as dear as two hundred boxes, are worth it: most images need fewer.
+_SHARPEN_AFTER = 64
 
 
 class Verdict(typing.NamedTuple):
@@ -54,19 +56,26 @@ def branch(proofs, realize, low, high, label, step, deadline):
     classes = np.eye(proofs.graph.num_classes)
     rows = classes[label] - np.delete(classes, label, 0)
     boxes = _Boxes(low, high, step, len(rows))
-    proved, stuck, bounded = np.inf, False, 0
+
+    def bound(lows, highs, rows):
+        least, slopes = proofs.of_nodes(
+            boxes.images(lows), boxes.images(highs), rows, known
+        )
+        return least, slopes.reshape(*least.shape, -1)[..., boxes.pixels]
+
+    proved, stuck, bounded, at_once = np.inf, False, 0, _BOXES
     while len(boxes) and time.perf_counter() < deadline:
         if bounded >= _SHARPEN_AFTER and not sharpened:
             known = proofs.sharper_hidden(low[None], high[None], deadline)
             sharpened = True
-        lows, highs, doubtful = boxes.pop(_BOXES)
+            reduced = proofs.reduced(low, high, known)
+            if reduced is not None:
+                bound, at_once = reduced.lower_bound, _REDUCED_BOXES
+        lows, highs, doubtful = boxes.pop(at_once)
         bounded += len(lows)
         # What is proved of a box is proved of its parts.
         some = doubtful.any(0)
-        least, slopes = proofs.of_nodes(
-            boxes.images(lows), boxes.images(highs), rows[some], known
-        )
-        slopes = slopes.reshape(*least.shape, -1)[..., boxes.pixels]
+        least, slopes = bound(lows, highs, rows[some])
         least[~doubtful[:, some]] = np.inf
         proved = min(proved, least[least > 0].min(initial=np.inf))
         doubtful[:, some] = ~(least > 0)
@@ -76,11 +85,14 @@ def branch(proofs, realize, low, high, label, step, deadline):
         )
         worst = least.min(1)
         corners = np.where(slopes > 0, lows[:, None], highs[:, None])
-        image = realize(boxes.images(corners[~(least > 0)]))
+        points = (lows == highs).all(1)
+        # The worst boxes came first.
+        tried = points | (np.arange(len(points)) < _BOXES)
+        tried = tried[:, None] & ~(least > 0)
+        image = realize(boxes.images(corners[tried]))
         if image is not None:
             least = min(proved, boxes.margin, worst.min())
             return Verdict("broken", least, image)
-        points = (lows == highs).all(1)
         stuck |= points.any()
         proved = min(proved, worst[points].min(initial=np.inf))
         lows, highs, doubtful, least, slopes, worst = (
@@ -107,18 +119,21 @@ class _Boxes:
     def __init__(self, low, high, step, functions):
         self._base, self._step = low, step
         self.pixels = np.flatnonzero(low != high)
-        self._lows = low.reshape(1, -1)[:, self.pixels]
-        self._highs = high.reshape(1, -1)[:, self.pixels]
-        self._doubtful = np.ones((1, functions), bool)
-        self._bounds = np.full(1, -np.inf)
+        self._heap, self._count = [], itertools.count()
+        self._push(
+            np.full(1, -np.inf),
+            low.reshape(1, -1)[:, self.pixels],
+            high.reshape(1, -1)[:, self.pixels],
+            np.ones((1, functions), bool),
+        )
 
     def __len__(self):
-        return len(self._bounds)
+        return len(self._heap)
 
     @property
     def margin(self):
         """The least bound: that of the box around, for one not yet bounded."""
-        return self._bounds.min(initial=np.inf)
+        return self._heap[0][0] if self._heap else np.inf
 
     def images(self, levels):
         """The whole images with these levels at the pixels that change."""
@@ -128,11 +143,9 @@ class _Boxes:
 
     def pop(self, count):
         """Take out the boxes with the least bounds."""
-        order = np.argsort(self._bounds, kind="stable")
-        taken, left = order[:count], order[count:]
-        parts = self._lows, self._highs, self._doubtful
-        self._keep(*(part[left] for part in (*parts, self._bounds)))
-        return [part[taken] for part in parts]
+        count = min(count, len(self))
+        taken = [heapq.heappop(self._heap)[2:] for _ in range(count)]
+        return [np.array(part) for part in zip(*taken)]
 
     def cut(self, lows, highs, doubtful, slopes, bounds):
         """Put in both halves of each box.
@@ -150,13 +163,10 @@ class _Boxes:
         lower_highs, upper_lows = highs.copy(), lows.copy()
         lower_highs[rows, pixel] = middle
         upper_lows[rows, pixel] = middle + self._step
-        self._keep(
-            np.concatenate([self._lows, lows, upper_lows]),
-            np.concatenate([self._highs, lower_highs, highs]),
-            np.concatenate([self._doubtful, doubtful, doubtful]),
-            np.concatenate([self._bounds, bounds, bounds]),
-        )
+        self._push(bounds, lows, lower_highs, doubtful)
+        self._push(bounds, upper_lows, highs, doubtful)
 
-    def _keep(self, lows, highs, doubtful, bounds):
-        self._lows, self._highs = lows, highs
-        self._doubtful, self._bounds = doubtful, bounds
+    def _push(self, bounds, *parts):
+        for bound, *box in zip(bounds, *parts):
+            # What comes first among equals: boxes cannot be compared.
+            heapq.heappush(self._heap, (bound, next(self._count), *box))

@@ -12,6 +12,7 @@ from keras_qsn.certification import zonotope
 from keras_qsn.certification.bounds import LARGEST
 from keras_qsn.certification.bounds import Bounds
 from keras_qsn.certification.graph import trace
+from keras_qsn.certification.reduced import reduce
 from keras_qsn.convolution import fast_convolutions
 
 # Neurons of one image that are bounded at a time.
@@ -131,6 +132,16 @@ class Proofs:
                     *self._sharper[position](low, high, chunk, known)
                 )
         return known
+
+    def reduced(self, low, high, known):
+        """`Reduced`, what is left of the network on one box, or `None`.
+
+        Args:
+            low: Smallest levels, of shape `(*image)`.
+            high: Largest levels.
+            known: What `sharper_hidden` returned for this box.
+        """
+        return reduce(self.graph, low, high, known)
 
     def _compiled(self, function, *signature):
         """The function, traced when it is first called."""

@@ -24,7 +24,7 @@ from keras_qsn.certification.bounds import Bounds
 from keras_qsn.certification.piecewise import PiecewiseLinear
 
 # Entries of a matrix above which there is nothing to gain.
-_LARGE = 2**24
+_LARGE = 2**22
 
 # Inputs whose effect on a layer is computed at a time.
 _INPUTS = 128
@@ -53,10 +53,16 @@ class Linear(typing.NamedTuple):
 
     def at(self, entries, count):
         """Coefficients of some entries, `(entries, count)`; 0 where none."""
-        found = np.zeros((len(self.constant), count))
-        found[self.live, : self.coefficients.shape[1]] = self.coefficients
-        found[self.fresh, self.start + np.arange(len(self.fresh))] = 1.0
-        return found[entries]
+        found = np.zeros((len(entries), count))
+        _, own, place = np.intersect1d(
+            self.live, entries, True, return_indices=True
+        )
+        found[place, : self.coefficients.shape[1]] = self.coefficients[own]
+        _, own, place = np.intersect1d(
+            self.fresh, entries, True, return_indices=True
+        )
+        found[place, self.start + own] = 1.0
+        return found
 
 
 class Neurons(typing.NamedTuple):

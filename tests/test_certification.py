@@ -16,7 +16,7 @@ from keras_qsn.certification import CertificationInterrupted
 from keras_qsn.certification import certify
 from keras_qsn.certification import crown
 from keras_qsn.certification import interval
-from keras_qsn.certification import reduced
+from keras_qsn.certification import reduction
 from keras_qsn.certification import zonotope
 from keras_qsn.certification.bounds import Bounds
 from keras_qsn.certification.graph import trace
@@ -287,7 +287,7 @@ def test_reduced_networks_against_random_points(name):
     bounds = zonotope.propagate(graph, first, tf.constant(unknown))
     known = [bounds[p] for p in graph.pre_activations]
     ends = low.astype("float64"), high.astype("float64")
-    found = reduced.reduce(graph, *ends, known)
+    found = reduction.reduce(graph, *ends, known)
     if "max" in name or name == "padded":
         assert found is None
         return
@@ -318,13 +318,13 @@ def test_reduced_networks_against_random_points(name):
 
 
 def test_reduced_networks_have_a_limit(monkeypatch):
-    monkeypatch.setattr("keras_qsn.certification.reduced._LARGE", 100)
+    monkeypatch.setattr("keras_qsn.certification.reduction._LARGE", 100)
     graph = trace(KerasModelWrapper(randomized(MODELS["deep"]())), (6, 6, 2))
     low = np.zeros((6, 6, 2))
     first = interval.level_bounds(graph, low[None], low[None] + 1)
     known = interval.propagate(graph, first)
     known = [known[p] for p in graph.pre_activations]
-    assert reduced.reduce(graph, low, low + 1, known) is None
+    assert reduction.reduce(graph, low, low + 1, known) is None
 
 
 # Exhaustive enumeration.

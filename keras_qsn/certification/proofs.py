@@ -12,7 +12,7 @@ from keras_qsn.certification import zonotope
 from keras_qsn.certification.bounds import LARGEST
 from keras_qsn.certification.bounds import Bounds
 from keras_qsn.certification.graph import trace
-from keras_qsn.certification.reduced import reduce
+from keras_qsn.certification.reduction import reduce
 from keras_qsn.convolution import fast_convolutions
 
 # Neurons of one image that are bounded at a time.

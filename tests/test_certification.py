@@ -214,12 +214,16 @@ MODELS = {
 } | {"residual": residual, "nested": nested}
 
 
+def traced(name):
+    model = randomized(MODELS[name]())
+    wrapper = KerasModelWrapper(model)
+    return model, wrapper, trace(wrapper, (6, 6, 2))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_rules_against_random_points(name):
     """Every node's interval, and every bound of the margins."""
-    model = randomized(MODELS[name]())
-    wrapper = KerasModelWrapper(model)
-    graph = trace(wrapper, (6, 6, 2))
+    model, wrapper, graph = traced(name)
     x = images(1, (6, 6, 2))
     labels = predicted(model, x)
     low, high = interval.ball(x, 0.1)
@@ -274,9 +278,7 @@ def test_rules_against_random_points(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_reduced_networks_against_random_points(name):
     """Sound on boxes inside, and of a point the margin, but for rounding."""
-    model = randomized(MODELS[name]())
-    wrapper = KerasModelWrapper(model)
-    graph = trace(wrapper, (6, 6, 2))
+    model, wrapper, graph = traced(name)
     x = images(1, (6, 6, 2))
     low, high = (end.numpy()[0] for end in interval.ball(x, 0.1))
     # A third of the pixels are known.
@@ -319,7 +321,7 @@ def test_reduced_networks_against_random_points(name):
 
 def test_reduced_networks_have_a_limit(monkeypatch):
     monkeypatch.setattr("keras_qsn.certification.reduction._LARGE", 100)
-    graph = trace(KerasModelWrapper(randomized(MODELS["deep"]())), (6, 6, 2))
+    _, _, graph = traced("deep")
     low = np.zeros((6, 6, 2))
     first = interval.level_bounds(graph, low[None], low[None] + 1)
     known = interval.propagate(graph, first)

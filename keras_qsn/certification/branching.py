@@ -11,7 +11,7 @@ import numpy as np
 _BOXES, _REDUCED_BOXES = 32, 256
 
 # Boxes after which sharper bounds of the hidden layers and a reduced network,
-# together as dear as two hundred boxes, are worth it: most images need fewer.
+# together as dear as some hundred boxes, are worth it: most images need fewer.
 _SHARPEN_AFTER = 64
 
 

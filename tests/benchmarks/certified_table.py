@@ -48,9 +48,12 @@ def table():
 def _row(found):
     options = found["options"]
     thresholds = ", ".join(f"{t:g}" for t in options["thresholds"])
+    trained = TRAININGS[options["method"]]
+    if options["shift"]:
+        trained += f", moved by up to {options['shift']} pixel"
     return (
         f"{options['eps']:g}",
-        TRAININGS[options["method"]],
+        trained,
         f"bits, at {thresholds}" if thresholds else "raw pixels",
         f"{found['images']:,}",
     )

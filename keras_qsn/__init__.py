@@ -22,6 +22,7 @@ from keras_qsn import losses
 from keras_qsn import models
 from keras_qsn import paper
 from keras_qsn import quantization
+from keras_qsn import thresholds
 from keras_qsn import training
 from keras_qsn.version import __version__ as __version__
 
@@ -36,5 +37,6 @@ __all__ = [
     "models",
     "paper",
     "quantization",
+    "thresholds",
     "training",
 ]

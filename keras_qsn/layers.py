@@ -5,88 +5,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn import quantization
-
-VARIANTS = ("standard", "authors")
+from keras_qsn.thresholds import EquallySpaced
+from keras_qsn.thresholds import ThresholdRange
 
 # How far outside `value_range`, in widths of the range, a call still accepts
 # pixels: noise augmentation leaves the range a little, images in 0..255 fed
 # to a layer for 0..1 leave it a hundredfold.
 _SLACK = 3.0
-
-
-@keras.saving.register_keras_serializable(package="keras_qsn")
-class EquallySpaced(keras.initializers.Initializer):
-    """Initializer that cuts the value range into bins of equal width.
-
-    `t_k = k / n` along the last axis, the same for every pixel.
-
-    Args:
-        num_levels: Integer >= 2, the number of output levels `n`.
-        variant: `"standard"` (`k = 1..n-1`) or `"authors"` (`k = 1..n`).
-
-    Example:
-
-    >>> EquallySpaced(num_levels=4)(shape=(1, 3)).numpy().tolist()
-    [[0.25, 0.5, 0.75]]
-
-    Reference:
-        - Ali et al., 2018, text below Eq. 1: https://arxiv.org/abs/1811.01437
-    """
-
-    def __init__(self, num_levels, variant="standard"):
-        self.num_levels = _check_num_levels(num_levels)
-        self.variant = _check_choice("variant", variant, VARIANTS)
-
-    def __call__(self, shape, dtype=None):
-        thresholds = quantization.equally_spaced_thresholds(
-            self.num_levels, self.variant
-        )
-        return keras.ops.broadcast_to(
-            keras.ops.convert_to_tensor(thresholds, dtype or "float32"), shape
-        )
-
-    def get_config(self):
-        return {"num_levels": self.num_levels, "variant": self.variant}
-
-
-@keras.saving.register_keras_serializable(package="keras_qsn")
-class ThresholdRange(keras.constraints.Constraint):
-    """Constraint that clips thresholds to an interval after every update.
-
-    `t <- min(max(t, minimum), maximum)`, in units of the value range. On
-    MNIST under an L-infinity ball of radius `eps` only thresholds inside
-    `(eps, 1 - eps)` shrink the set of images an attacker can reach.
-
-    Args:
-        minimum: Float in `[0, 1]`. Defaults to `0.0`.
-        maximum: Float in `[0, 1]`, at least `minimum`. Defaults to `1.0`.
-
-    Raises:
-        ValueError: If the interval is empty or leaves `[0, 1]`.
-
-    Example:
-
-    >>> constraint = ThresholdRange(0.3, 0.7)
-    >>> constraint(np.array([0.1, 0.5, 0.9], "float32")).numpy().tolist()
-    [0.30000001192092896, 0.5, 0.699999988079071]
-    """
-
-    def __init__(self, minimum=0.0, maximum=1.0):
-        if not 0.0 <= minimum <= maximum <= 1.0:
-            raise ValueError(
-                "`minimum` and `maximum` must satisfy "
-                "0 <= minimum <= maximum <= 1 (thresholds are in units of "
-                "`value_range`). "
-                f"Received: minimum={minimum}, maximum={maximum}"
-            )
-        self.minimum = float(minimum)
-        self.maximum = float(maximum)
-
-    def __call__(self, w):
-        return keras.ops.clip(w, self.minimum, self.maximum)
-
-    def get_config(self):
-        return {"minimum": self.minimum, "maximum": self.maximum}
 
 
 @keras.saving.register_keras_serializable(package="keras_qsn")
@@ -185,14 +110,16 @@ class QuantLayer(keras.layers.Layer):
         # The layer casts by itself: an input autocast to float16 would land
         # on the other side of a threshold.
         super().__init__(autocast=False, **kwargs)
-        self.num_levels = _check_num_levels(num_levels)
+        # Raises for a number of levels or a variant that does not exist.
+        self.num_thresholds = len(
+            quantization.equally_spaced_thresholds(num_levels, variant)
+        )
+        self.num_levels = int(num_levels)
+        self.variant = variant
         self.steepness = _check_steepness(steepness)
         self.shared_axes = _check_shared_axes(shared_axes)
         self.hard = bool(hard)
-        self.gradient = _check_choice(
-            "gradient", gradient, quantization.GRADIENTS
-        )
-        self.variant = _check_choice("variant", variant, VARIANTS)
+        self.gradient = _check_gradient(gradient)
         self.value_range = _check_value_range(value_range)
         self.threshold_initializer = self._check_initializer(
             threshold_initializer
@@ -208,11 +135,6 @@ class QuantLayer(keras.layers.Layer):
             self.value_range,
         )
         self.supports_masking = True
-
-    @property
-    def num_thresholds(self):
-        """Thresholds per pixel."""
-        return self.num_levels - (self.variant == "standard")
 
     def build(self, input_shape):
         if len(input_shape) < 2:
@@ -435,19 +357,6 @@ class TrainableQuantization(QuantLayer):
         super().__init__(num_levels, steepness, **kwargs)
 
 
-def _check_num_levels(num_levels):
-    if (
-        isinstance(num_levels, bool)
-        or not isinstance(num_levels, (int, np.integer))
-        or num_levels < 2
-    ):
-        raise ValueError(
-            "`num_levels` must be an integer of at least 2. "
-            f"Received: num_levels={num_levels!r}"
-        )
-    return int(num_levels)
-
-
 def _check_steepness(steepness):
     if not np.isfinite(steepness) or steepness <= 0:
         raise ValueError(
@@ -457,13 +366,14 @@ def _check_steepness(steepness):
     return float(steepness)
 
 
-def _check_choice(name, value, choices):
-    if value not in choices:
+def _check_gradient(gradient):
+    if gradient not in quantization.GRADIENTS:
         raise ValueError(
-            f"`{name}` must be one of {', '.join(map(repr, choices))}. "
-            f"Received: {name}={value!r}"
+            "`gradient` must be one of "
+            f"{', '.join(map(repr, quantization.GRADIENTS))}. "
+            f"Received: gradient={gradient!r}"
         )
-    return value
+    return gradient
 
 
 def _check_shared_axes(shared_axes):

@@ -9,6 +9,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+VARIANTS = ("standard", "authors")
 GRADIENTS = ("exact", "paper", "straight_through")
 
 # Thresholds summed by one compiled loop body. The body is unrolled, so XLA
@@ -30,6 +31,10 @@ def equally_spaced_thresholds(num_levels, variant="standard"):
     Returns:
         A float64 NumPy array of `n - 1` or `n` increasing values in `[0, 1]`.
 
+    Raises:
+        ValueError: If `num_levels` is not an integer of at least 2, or
+            `variant` is unknown.
+
     Example:
 
     >>> equally_spaced_thresholds(4).tolist()
@@ -38,6 +43,20 @@ def equally_spaced_thresholds(num_levels, variant="standard"):
     Reference:
         - Ali et al., 2018, text below Eq. 1: https://arxiv.org/abs/1811.01437
     """
+    if (
+        isinstance(num_levels, bool)
+        or not isinstance(num_levels, (int, np.integer))
+        or num_levels < 2
+    ):
+        raise ValueError(
+            "`num_levels` must be an integer of at least 2. "
+            f"Received: num_levels={num_levels!r}"
+        )
+    if variant not in VARIANTS:
+        raise ValueError(
+            f"`variant` must be one of {', '.join(map(repr, VARIANTS))}. "
+            f"Received: variant={variant!r}"
+        )
     count = num_levels if variant == "authors" else num_levels - 1
     return np.arange(1, count + 1) / num_levels
 

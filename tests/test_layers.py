@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from conftest import input_gradient
 from keras_qsn.layers import ConstantQuantization
-from keras_qsn.layers import EquallySpaced
 from keras_qsn.layers import QuantLayer
-from keras_qsn.layers import ThresholdRange
 from keras_qsn.layers import TrainableQuantization
+from keras_qsn.thresholds import EquallySpaced
+from keras_qsn.thresholds import ThresholdRange
 
 LAYERS = [
     QuantLayer(3, 20.0, shared_axes=[1, 2], gradient="paper"),

@@ -71,9 +71,7 @@ NAMES = {
     },
     "layers": {
         "ConstantQuantization",
-        "EquallySpaced",
         "QuantLayer",
-        "ThresholdRange",
         "TrainableQuantization",
     },
     "losses": {"ProbabilityMeanSquaredError"},
@@ -89,6 +87,7 @@ NAMES = {
         "table",
     },
     "quantization": {"equally_spaced_thresholds", "make_staircase", "reached"},
+    "thresholds": {"EquallySpaced", "ThresholdRange"},
     "training": {
         "EpsScheduler",
         "IntervalTraining",

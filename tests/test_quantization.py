@@ -166,6 +166,19 @@ def test_thresholds_of_the_two_variants():
     assert authors.tolist() == [0.5, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((1,), "`num_levels` must be an integer of at least 2.*=1"),
+        ((2.0,), "`num_levels` must be an integer of at least 2.*=2.0"),
+        ((2, "paper"), "`variant` must be one of 'standard', 'authors'"),
+    ],
+)
+def test_thresholds_that_do_not_exist_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        quantization.equally_spaced_thresholds(*arguments)
+
+
 @pytest.mark.parametrize("value_range", [(0.0, 255.0), (-1.0, 1.0)])
 def test_value_range_only_changes_units(value_range):
     low, high = value_range

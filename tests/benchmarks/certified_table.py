@@ -29,8 +29,8 @@ def table():
         runs[_row(each)].append(each)
     return markdown_table(
         [
-            *("eps", "trained on", "network sees", "images", "seeds", "clean"),
-            *("by intervals", "certified", "worst case", "minutes"),
+            *("eps", "trained on", "network sees", "epochs", "images", "seeds"),
+            *("clean", "by intervals", "certified", "worst case", "minutes"),
         ],
         [
             [
@@ -41,7 +41,7 @@ def table():
             ]
             for row, seeds in sorted(runs.items(), key=_best_first)
         ],
-        "lll" + "r" * 7,
+        "lll" + "r" * 8,
     )
 
 
@@ -55,6 +55,7 @@ def _row(found):
         f"{options['eps']:g}",
         trained,
         f"bits, at {thresholds}" if thresholds else "raw pixels",
+        options["epochs"],
         f"{found['images']:,}",
     )
 

@@ -3,7 +3,9 @@
 import keras
 import numpy as np
 
-from keras_qsn.wrapper import KerasModelWrapper as KerasModelWrapper
+from keras_qsn.wrapper import KerasModelWrapper
+
+__all__ = ["KerasModelWrapper", "cleverhans_cnn"]
 
 
 def cleverhans_cnn(

@@ -59,6 +59,11 @@ def backward_through(wrapper, steepness):
     return logits_fn
 
 
+def surrogate_key(steepness):
+    """Hashable, the same for the same `backward_through` of a model."""
+    return "surrogate", steepness
+
+
 def _soft(layer, x, steepness):
     """The soft staircase by plain autodiff, for a steepness that varies."""
     low, high = layer.value_range

@@ -12,6 +12,7 @@ import tensorflow as tf
 import keras_qsn as qsn
 from conftest import linear_model
 from keras_qsn import cli
+from keras_qsn.attacks import norms
 from keras_qsn.certification import CertificationInterrupted
 from keras_qsn.certification import certify
 from keras_qsn.certification import crown
@@ -226,7 +227,7 @@ def test_rules_against_random_points(name):
     model, wrapper, graph = traced(name)
     x = images(1, (6, 6, 2))
     labels = predicted(model, x)
-    low, high = interval.ball(x, 0.1)
+    low, high = norms.ball(x, 0.1)
     first = interval.input_bounds(graph, low, high)
     unknown = tf.range(72)
     hidden = {
@@ -280,7 +281,7 @@ def test_reduced_networks_against_random_points(name):
     """Sound on boxes inside, and of a point the margin, but for rounding."""
     model, wrapper, graph = traced(name)
     x = images(1, (6, 6, 2))
-    low, high = (end.numpy()[0] for end in interval.ball(x, 0.1))
+    low, high = (end.numpy()[0] for end in norms.ball(x, 0.1))
     # A third of the pixels are known.
     rng = np.random.default_rng(3)
     high = np.where(rng.random(low.shape) < 1 / 3, low, high)
@@ -485,7 +486,7 @@ def test_no_certified_image_is_broken_at_random(proved, trained):
     rng = np.random.default_rng(0)
     predict = tf.function(lambda x: tf.argmax(trained["hard"](x), 1))
     for i in chosen:
-        low, high = (end.numpy() for end in interval.ball(x[i], 0.1))
+        low, high = (end.numpy() for end in norms.ball(x[i], 0.1))
         share = rng.random((2000, *x[i].shape), "float32")
         share[::2] = np.round(share[::2])
         points = np.clip(low + share * (high - low), low, high)
@@ -541,7 +542,7 @@ def test_quantizers_against_random_points(quantizer):
     methods = ("interval", "crown")
     found = certify(model, x, y, eps, methods, clip_min=bottom, clip_max=top)
     assert found.certified.any()
-    low, high = (end.numpy() for end in interval.ball(x, eps, bottom, top))
+    low, high = (end.numpy() for end in norms.ball(x, eps, bottom, top))
     for i in range(20):
         share = rng.random((2000, 3, 4, 1))
         share[::2] = np.round(share[::2])
@@ -618,7 +619,7 @@ def test_bounds_are_differentiable():
     x, y = images(4, (3, 4, 1)), [0, 1, 2, 0]
 
     def worst(dtype):
-        low, high = interval.ball(x, tf.constant(0.1))
+        low, high = norms.ball(x, tf.constant(0.1))
         first = interval.input_bounds(graph, low, high, dtype)
         bounds = interval.propagate(graph, first)
         assert all(bounds[p].radius.dtype == dtype for p in range(len(bounds)))

@@ -1,8 +1,8 @@
 """Prove that no image of a ball changes the class."""
 
+from keras_qsn.attacks.norms import ball
 from keras_qsn.certification.certificate import CertificationInterrupted
 from keras_qsn.certification.deployed import Deployed
-from keras_qsn.certification.interval import ball
 from keras_qsn.certification.proofs import Proofs
 from keras_qsn.certification.work import Work
 from keras_qsn.files import claim

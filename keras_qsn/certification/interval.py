@@ -1,53 +1,15 @@
-"""Interval bounds: the ball, and what every node makes of it.
+"""Interval bounds: what every node makes of a box of images.
 
 All of it is TensorFlow and differentiable, for proofs in float64 and for
 training in float32 alike.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from keras_qsn.certification.bounds import Bounds
 
 # What a soft quantizer in float32 may be off for each threshold, in levels.
 _SIGMOID = 2.0**-18
-
-
-def ball(x, eps, clip_min=0.0, clip_max=1.0):
-    """The smallest and the largest value of each pixel.
-
-    Rounded outward to the next float32, so that every float32 image whose
-    pixels differ from `x` by at most `eps`, rounding included, lies between.
-
-    Args:
-        x: Float32 images.
-        eps: Float >= 0, or a float32 tensor: the radius. At 0 nothing is
-            rounded.
-        clip_min: Smallest pixel value.
-        clip_max: Largest pixel value.
-
-    Returns:
-        Two float32 tensors like `x`, in `[clip_min, clip_max]`.
-    """
-    radius = eps if tf.is_tensor(eps) else _rounded_up(eps)
-    moved = tf.greater(radius, 0)
-
-    def end(value, limit):
-        value = tf.where(moved, tf.math.nextafter(value, limit), value)
-        return tf.clip_by_value(value, clip_min, clip_max)
-
-    return (
-        end(x - radius, tf.constant(-np.inf, tf.float32)),
-        end(x + radius, tf.constant(np.inf, tf.float32)),
-    )
-
-
-def _rounded_up(number):
-    """The smallest float32 that is not below."""
-    nearest = np.float32(number)
-    if nearest < number:
-        nearest = np.nextafter(nearest, np.float32(np.inf))
-    return nearest
 
 
 def input_bounds(graph, low, high, dtype=tf.float64):

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn.attacks import norms
 from keras_qsn.certification import crown
 from keras_qsn.certification import interval
 from keras_qsn.inputs import check_count
@@ -126,7 +127,7 @@ class IntervalTraining:
             x: Float32 images.
             growth: Scalar tensor from 0 to 1.
         """
-        ends = interval.ball(x, self.eps, self.clip_min, self.clip_max)
+        ends = norms.ball(x, self.eps, self.clip_min, self.clip_max)
         low, high, middle = ends[0], ends[1], x
         if graph.quantizer is not None:
             low, high, middle = (graph.quantizer(t) for t in (*ends, x))

@@ -13,10 +13,10 @@ def cross_entropy(logits, labels, targeted):
     return -loss if targeted else loss
 
 
-def gradient_of(tape, loss, x):
+def gradient_of(tape, loss, x, weights=None):
     """The tape's gradient; zero where an operation on the way has none."""
     try:
-        return tape.gradient(loss, x, unconnected_gradients="zero")
+        return tape.gradient(loss, x, weights, unconnected_gradients="zero")
     except (LookupError, TypeError, ValueError):
         # No gradient is registered, or one that is not given a gradient.
         return tf.zeros_like(x)
@@ -38,6 +38,20 @@ def margin_gradient(logits_fn, x, labels, targeted):
         logits = logits_fn(x)
         margin = margin_of(logits, labels, targeted)
     return gradient_of(tape, margin, x), logits
+
+
+def logits_and_pullback(logits_fn, x):
+    """Logits, and a function from their weights to the weighted gradient.
+
+    In a loop, the function adds one backward pass to the graph, not one for
+    each class.
+    """
+    with tf.GradientTape(
+        persistent=True, watch_accessed_variables=False
+    ) as tape:
+        tape.watch(x)
+        logits = tf.cast(logits_fn(x), tf.float32)
+    return logits, lambda weights: gradient_of(tape, logits, x, weights)
 
 
 def margin_of(logits, labels, targeted):

@@ -29,8 +29,12 @@ class QuantLayer(keras.layers.Layer):
     terms. `variant="authors"` computes the authors' published code instead:
     an `n`-th threshold at 1, and the result clipped.
 
-    Inference is made of plain operations, so `model.export` serves SavedModel,
-    ONNX and LiteRT.
+    A hard level changes where `x >= low + (high - low) t_k`, worked out so
+    that every way of computing it decides alike, to the last bit: eager, in a
+    `tf.function`, compiled by XLA alone or in one piece with the network,
+    exported, certified (`keras_qsn.quantization.in_pixels`). Inference is
+    made of plain operations, so `model.export` serves SavedModel, ONNX and
+    LiteRT.
 
     `ConstantQuantization` and `TrainableQuantization` are this layer with the
     paper's settings. Put it first in a model, so that whoever attacks,

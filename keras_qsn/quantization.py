@@ -12,6 +12,10 @@ from keras_qsn import kernels
 VARIANTS = ("standard", "authors")
 GRADIENTS = ("exact", "paper", "straight_through")
 
+# The smallest normal float32. Processors that flush smaller numbers to zero
+# would move a tie.
+_TINY = np.float64(np.finfo("float32").tiny)
+
 
 def equally_spaced_thresholds(num_levels, variant="standard"):
     """Thresholds that cut `[0, 1]` into `num_levels` equal bins.
@@ -56,10 +60,45 @@ def equally_spaced_thresholds(num_levels, variant="standard"):
     return np.arange(1, count + 1) / num_levels
 
 
+def in_pixels(thresholds, value_range=(0.0, 1.0)):
+    """Thresholds in the units of the pixels, the same however compiled.
+
+    `low + (high - low) t`, with `low` and `high - low` rounded to float32,
+    computed in float64 and rounded once. The product of two float32 is exact
+    in float64: a compiler that fuses it with the sum changes nothing.
+    Numbers closer to zero than `2^-126`, the smallest normal float32, count
+    as zero before, and as `-2^-126` after, so that a processor that takes
+    smaller pixels for zero decides as one that does not.
+
+    Args:
+        thresholds: Tensor in units of `value_range`.
+        value_range: The smallest and largest pixel value.
+
+    Returns:
+        A tensor with the shape and dtype of `thresholds`.
+
+    Example:
+
+    >>> float(in_pixels(tf.constant(0.25), (-1.0, 1.0)))
+    -0.5
+
+    Limitations:
+        Float64 thresholds have products that are not exact: there, fusing may
+        move the last bit.
+    """
+    low, high = value_range
+    t = tf.where(tf.abs(thresholds) < float(_TINY), 0.0, thresholds)
+    t = tf.cast(t, tf.float64) * np.float64(np.float32(high - low))
+    t += np.float64(np.float32(low))
+    t = tf.where(tf.abs(t) < _TINY, -_TINY, t)
+    return tf.cast(t, thresholds.dtype)
+
+
 def reached(x, threshold):
     """Whether a pixel lies in the bin above a threshold: `x >= t`.
 
-    The only place that decides on which side a tie falls.
+    The only place that decides on which side a tie falls; `t` is made by
+    `in_pixels`.
     """
     return x >= threshold
 
@@ -167,9 +206,7 @@ def make_staircase(
 
     @tf.custom_gradient
     def staircase(x, thresholds):
-        t = thresholds
-        if (low, high) != (0.0, 1.0):
-            t = low + width * t
+        t = in_pixels(thresholds, value_range)
 
         def backward(upstream):
             rows, levels = kernels.rows(x), kernels.levels_of(x, t)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn import kernels
 from keras_qsn.classifier import as_classifier
 from keras_qsn.classifier import check_loss
 from keras_qsn.classifier import declared_range
@@ -162,6 +163,7 @@ class KerasModelWrapper:
             kept[1][key] = make()
         return kept[1][key]
 
+    @kernels.compiled()
     def get_logits(self, x):
         """Class scores before the softmax, float32 `(batch, classes)`.
 

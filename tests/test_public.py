@@ -86,7 +86,12 @@ NAMES = {
         "reproduce",
         "table",
     },
-    "quantization": {"equally_spaced_thresholds", "make_staircase", "reached"},
+    "quantization": {
+        "equally_spaced_thresholds",
+        "in_pixels",
+        "make_staircase",
+        "reached",
+    },
     "thresholds": {"EquallySpaced", "ThresholdRange"},
     "training": {
         "EpsScheduler",

@@ -8,17 +8,12 @@ import dataclasses
 import typing
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_qsn.certification.bounds import Bounds
 from keras_qsn.certification.bounds import gamma
 from keras_qsn.certification.bounds import proves
 from keras_qsn.certification.bounds import underflow
-
-# Rounding steps on the way through a batch normalization, its inverse square
-# root (a few units off on some devices) included.
-_NORMALIZATION_TERMS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +30,14 @@ class Affine:
         entries: Function of positions in the flattened input, and in the
             flattened output, that returns `W` between them, `(outputs,
             inputs)`; `None` for what only products tell.
+        mixes: Whether an output reads more than one number.
     """
 
     product: typing.Callable
     terms: int = 0
     bias: typing.Callable = None
     entries: typing.Callable = None
+    mixes: bool = True
 
     def bounds(self, *inputs):
         """Interval of the output: one product for each of `W` and `|W|`."""
@@ -122,7 +119,7 @@ def rearrangement(layer, shape, terms=0):
     def product(x, absolute=False):
         return type(layer).call(layer, x)
 
-    return Affine(product, terms)
+    return Affine(product, terms, mixes=terms > 0)
 
 
 def addition(layer, *shapes):
@@ -133,6 +130,17 @@ def addition(layer, *shapes):
         return tf.add_n(inputs)
 
     return Affine(product, terms=len(shapes))
+
+
+def concatenation(layer, *shapes):
+    axis = layer.axis
+    if axis == 0:
+        raise ValueError("it joins images, its axis is 0")
+
+    def product(*inputs, absolute=False):
+        return tf.concat(inputs, axis)
+
+    return Affine(product, mixes=False)
 
 
 def average_pooling(layer, shape):
@@ -147,103 +155,22 @@ def global_average_pooling(layer, shape):
 
 def dense(layer, shape):
     def product(x, absolute=False):
-        return keras.ops.matmul(x, _weight(layer.kernel, x.dtype, absolute))
+        return keras.ops.matmul(x, weight_of(layer.kernel, x.dtype, absolute))
 
-    return Affine(product, shape[-1], _bias(layer.bias))
-
-
-def convolution(layer, shape):
-    def product(x, absolute=False):
-        kernel = _weight(layer.kernel, x.dtype, absolute)
-        return layer.convolution_op(x, kernel)
-
-    def entries(inputs, outputs):
-        return _entries(layer, shape, inputs, outputs)
-
-    # The kernel's channels are those of one group.
-    height, width, channels, _ = layer.kernel.shape
-    terms = height * width * channels
-    return Affine(product, terms, _bias(layer.bias), entries)
+    return Affine(product, shape[-1], bias_of(layer.bias))
 
 
-def _entries(layer, shape, inputs, outputs):
-    """Weights of a convolution between entries, 0 where there is none."""
-    kernel = layer.kernel.numpy().astype("float64")
-    made = layer.compute_output_shape((1, *shape))[1:]
-    *reads, channel = np.unravel_index(inputs, shape)
-    *writes, filters = (i[:, None] for i in np.unravel_index(outputs, made))
-    group = filters // (made[-1] // layer.groups)
-    channel = channel - group * kernel.shape[2]
-    weighs = (channel >= 0) & (channel < kernel.shape[2])
-    taps = []
-    for axis, (read, write) in enumerate(zip(reads, writes)):
-        stride, dilation = layer.strides[axis], layer.dilation_rate[axis]
-        size = kernel.shape[axis]
-        first = write * stride
-        if layer.padding == "same":
-            last = (made[axis] - 1) * stride + (size - 1) * dilation + 1
-            first = first - max(last - shape[axis], 0) // 2
-        tap, between = np.divmod(read - first, dilation)
-        weighs &= (between == 0) & (tap >= 0) & (tap < size)
-        taps.append(tap)
-    index = (np.where(weighs, part, 0) for part in (*taps, channel))
-    return np.where(weighs, kernel[(*index, filters)], 0.0)
-
-
-def depthwise_convolution(layer, shape):
-    def product(x, absolute=False):
-        return keras.ops.depthwise_conv(
-            x,
-            _weight(layer.kernel, x.dtype, absolute),
-            strides=layer.strides,
-            padding=layer.padding,
-            data_format="channels_last",
-            dilation_rate=layer.dilation_rate,
-        )
-
-    height, width = layer.kernel_size
-    return Affine(product, height * width, _bias(layer.bias))
-
-
-def batch_normalization(layer, shape):
-    """`s x + (beta - s mean)`, `s = gamma / sqrt(variance + epsilon)`."""
-    along = [1] * len(shape)
-    along[layer.axis % (len(shape) + 1) - 1] = -1
-
-    def stored(variable, dtype):
-        return tf.reshape(_weight(variable, dtype), along)
-
-    def scale(dtype):
-        variance = stored(layer.moving_variance, dtype)
-        # The layer adds its epsilon in float32.
-        factor = tf.math.rsqrt(variance + float(np.float32(layer.epsilon)))
-        return factor * stored(layer.gamma, dtype) if layer.scale else factor
-
-    def product(x, absolute=False):
-        factor = scale(x.dtype)
-        return x * (tf.abs(factor) if absolute else factor)
-
-    def bias(dtype):
-        shift = scale(dtype) * stored(layer.moving_mean, dtype)
-        beta = tf.zeros_like(shift)
-        if layer.center:
-            beta = stored(layer.beta, dtype)
-        return beta - shift, tf.abs(beta) + tf.abs(shift)
-
-    return Affine(product, _NORMALIZATION_TERMS, bias)
-
-
-def _bias(variable):
+def bias_of(variable):
     if variable is None:
         return None
 
     def bias(dtype):
-        value = _weight(variable, dtype)
+        value = weight_of(variable, dtype)
         return value, tf.abs(value)
 
     return bias
 
 
-def _weight(variable, dtype, absolute=False):
+def weight_of(variable, dtype, absolute=False):
     weight = tf.cast(tf.convert_to_tensor(variable), dtype)
     return tf.abs(weight) if absolute else weight

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 _UNIT = 2.0**-24
 _HEADROOM = 1 + 2.0**-10
-_UNDERFLOW = 2.0**-100
+UNDERFLOW = 2.0**-100
 
 # Of what rounding in float64 may take from a sum over a whole layer.
 ROUNDING = 2.0**-32
@@ -91,4 +91,4 @@ def gamma(terms):
 
 def underflow(terms):
     """What such a sum loses, at most, to numbers too small for float32."""
-    return terms * _UNDERFLOW
+    return terms * UNDERFLOW

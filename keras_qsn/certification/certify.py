@@ -56,9 +56,12 @@ def certify(
 
     Args:
         model: Built Keras model, or its `KerasModelWrapper`, of layers with a
-            sound rule: `QuantLayer` (first), `Conv2D`, `DepthwiseConv2D`,
-            `Dense`, `ReLU`, `LeakyReLU`, `Activation`, `BatchNormalization`,
-            `Add`, pooling, padding, reshaping, `Dropout`, models inside.
+            sound rule: `QuantLayer` (first, or behind `Rescaling` or
+            `Normalization`), `Conv2D`, `DepthwiseConv2D`, `SeparableConv2D`,
+            `Dense`, `ReLU`, `LeakyReLU`, `PReLU`, `ELU`, `Activation` (these,
+            sigmoid, tanh), `BatchNormalization`, `Normalization`,
+            `Rescaling`, `Add`, `Concatenate`, pooling, padding, reshaping,
+            `Dropout`, models inside.
         x: Images of shape `(images, ...)` in `[clip_min, clip_max]`, or a
             batched `tf.data.Dataset` of pairs.
         y: Labels, integers or one-hot. `None` for a dataset's own.

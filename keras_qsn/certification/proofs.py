@@ -68,11 +68,12 @@ class Proofs:
             for p in self._improvable
         }
 
-    def levels(self, images):
-        """What the network behind the quantizer sees of images."""
-        if self.graph.quantizer is not None:
-            images = self.graph.quantizer(images)
-        return np.asarray(images, "float64")
+    def levels(self, low, high):
+        """What the network behind the quantizer sees of a box's ends."""
+        return [
+            np.asarray(end, "float64")
+            for end in interval.levels(self.graph, low, high)
+        ]
 
     def by_interval(self, low, high, labels):
         """Margins by intervals, `(boxes, classes)`, and the logits' ends."""

@@ -129,9 +129,7 @@ class Work:
         self._seconds[i] += time.perf_counter() - started
 
     def _levels(self, batch):
-        return (
-            self._proofs.levels(end[batch]) for end in (self._low, self._high)
-        )
+        return self._proofs.levels(self._low[batch], self._high[batch])
 
     def _note(self, method, index, margins):
         """What a method proved of images, from their margins."""

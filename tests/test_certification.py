@@ -22,6 +22,7 @@ from keras_qsn.certification import CertificationInterrupted
 from keras_qsn.certification import certify
 from keras_qsn.certification import crown
 from keras_qsn.certification import interval
+from keras_qsn.certification import proofs
 from keras_qsn.certification.graph import trace
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import KerasModelWrapper
@@ -417,16 +418,30 @@ def test_the_rounding_of_a_large_bias_is_paid_for():
     assert (found.margin <= margin_of(model(x).numpy(), 0) + 1e-9).all()
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e31])
-def test_weights_that_overflow_prove_nothing(value):
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(value):
+    model = sequential((3, 4, 1), tiny(hard(), 0))
+    kernel = model.layers[0].layers[1].kernel
+    values = kernel.numpy()
+    values[0, 0, 0, :2] = value
+    kernel.assign(values)
+    name = model.layers[0].layers[1].name
+    with pytest.raises(ValueError, match=f"2 value.*'kernel' in.*'{name}'"):
+        certify(model, images(1, (3, 4, 1)), [0], 0.1)
+
+
+@pytest.mark.parametrize("value", [1e31, 3e38])
+def test_weights_that_overflow_prove_nothing(value, monkeypatch):
+    """Nor do they blame the device, or wait for the time limit."""
+    monkeypatch.delattr("keras_qsn.certification.work.branch")
     model = tiny(hard(), 0)
     weights = model.get_weights()
     weights[1][0, 0, 0, 0] = value
     model.set_weights(weights)
-    x = images(1, (3, 4, 1))
-    y = predicted(model, x)
-    found = certify(model, x, y, 0.1, methods=("interval", "crown"))
-    assert not found.certified.any()
+    x = np.ones((1, 3, 4, 1), "float32")
+    found = certify(model, x, predicted(model, x), 0.1)
+    assert found.status.tolist() == ["unknown"]
+    assert found.margin.tolist() == [-np.inf]
 
 
 # For training.
@@ -683,6 +698,63 @@ def test_time_limit(digits):
     np.testing.assert_array_equal(found.status, crown_only.status)
     np.testing.assert_array_equal(found.margin, crown_only.margin)
     assert (found.status == "unknown").any()
+
+
+class Time:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("time.perf_counter", lambda: self.now)
+
+    def passes(self, monkeypatch, owner, name, seconds):
+        """Let a call take so long; returns the list of what was called."""
+        function, calls = getattr(owner, name), []
+
+        def slow(*arguments):
+            self.now += seconds
+            calls.append(arguments)
+            return function(*arguments)
+
+        monkeypatch.setattr(owner, name, slow)
+        return calls
+
+
+def test_building_functions_takes_none_of_the_time(monkeypatch):
+    time = Time(monkeypatch)
+    module = sys.modules["keras_qsn.certification.proofs"]
+    built = time.passes(monkeypatch, module, "fast_convolutions", 100.0)
+    model = tiny(hard(), 3)
+    x = images(4, (3, 4, 1), 5)
+    y = predicted(model, x)
+    found = certify(model, x, y, 0.25, methods="branching", time_limit=1.0)
+    assert len(built) >= 3 and "unknown" not in found.status
+
+
+def test_time_is_up_after_one_more_batch_of_boxes(monkeypatch):
+    time = Time(monkeypatch)
+    monkeypatch.setattr("keras_qsn.certification.branching._BOXES", 1)
+    bounded = time.passes(monkeypatch, proofs.Proofs, "of_nodes", 2.0)
+    model = tiny(hard(5), 0)
+    x = images(20, (3, 4, 1))
+    y = predicted(model, x)
+    found = certify(model, x, y, 0.2, methods="branching", time_limit=5.0)
+    assert (found.status == "unknown").any()
+    # The first batch of the first image builds the function.
+    assert len(bounded) > len(x)
+    assert found.seconds.max() <= 6.0
+
+
+def test_nothing_else_goes_on_when_time_is_up(monkeypatch):
+    """Neither sharper bounds nor the reduced network."""
+    model = tiny(hard(5), 0)
+    found = proofs.Proofs(KerasModelWrapper(model), (3, 4, 1))
+    low, high = np.zeros((1, 3, 4, 1)), np.ones((1, 3, 4, 1))
+    early = found.sharper_hidden(low, high, lambda: True)
+    full = found.sharper_hidden(low, high, lambda: False)
+    assert (full[1].radius < early[1].radius).numpy().any()
+    assert found.reduced(low[0], high[0], full, lambda: True) is None
+    assert found.reduced(low[0], high[0], full, lambda: False) is not None
 
 
 class TestCommand:

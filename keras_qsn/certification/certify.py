@@ -1,5 +1,8 @@
 """Prove that no image of a ball changes the class."""
 
+import keras
+import numpy as np
+
 from keras_qsn.certification.certificate import CertificationInterrupted
 from keras_qsn.certification.deployed import Deployed
 from keras_qsn.certification.interval import ball
@@ -13,6 +16,7 @@ from keras_qsn.inputs import check_images
 from keras_qsn.inputs import check_labels
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.progress import ImageProgress
+from keras_qsn.tracing import layers_of
 
 METHODS = ("interval", "crown", "branching")
 
@@ -68,7 +72,8 @@ def certify(
         eps: Float >= 0. Radius of the L-infinity ball. Defaults to `0.1`.
         methods: Names out of `"interval"`, `"crown"`, `"branching"`. Defaults
             to `None`: all that can be used on the model.
-        time_limit: Seconds of branching for one image. Defaults to `60.0`.
+        time_limit: Seconds of branching for one image, without what it takes
+            to build the functions for it, once. Defaults to `60.0`.
         batch_size: Integer >= 1. Defaults to `128`.
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
@@ -82,7 +87,8 @@ def certify(
 
     Raises:
         ValueError: If an argument is out of range, a layer has no sound
-            rule (it is named), or `folder` holds other work.
+            rule or a weight that is not finite (they are named), or `folder`
+            holds other work.
         RuntimeError: If the model computes logits outside their bounds: the
             device does not compute in float32.
         CertificationInterrupted: On Ctrl-C; holds what was finished.
@@ -129,6 +135,7 @@ def certify(
             "`y` must hold the labels: a certificate is about the right "
             "class. Received: y=None"
         )
+    _check_weights(wrapper.model)
     proofs = Proofs(wrapper, x.shape[1:])
     hard = proofs.graph.hard
     methods = _check_methods(methods, hard)
@@ -146,7 +153,7 @@ def certify(
         folder = claim(folder, settings)
     work = Work(
         proofs,
-        Deployed(wrapper, x.shape[1:], hard, clip_min, clip_max),
+        Deployed(wrapper, x.shape[1:], hard, clip_min, clip_max, proofs.clock),
         methods,
         time_limit,
         eps,
@@ -185,6 +192,22 @@ def _restored(work, folder):
 def _file(folder, first):
     """Holds the images from `first` on."""
     return folder / f"from-{first}.npz"
+
+
+def _check_weights(model):
+    for layer in layers_of(model):
+        if isinstance(layer, keras.Model):
+            continue
+        for weight in layer.weights:
+            values = np.asarray(weight)
+            count = int(np.size(values) - np.isfinite(values).sum())
+            if count:
+                raise ValueError(
+                    "The model's weights must be finite. Received: "
+                    f"{count} value(s) of '{weight.name}' in layer "
+                    f"'{layer.name}' ({type(layer).__name__}) that are "
+                    "infinite or not a number. Did the training diverge?"
+                )
 
 
 def _check_methods(methods, hard):

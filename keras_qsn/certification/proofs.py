@@ -1,7 +1,6 @@
 """The compiled functions behind a certificate, for one model."""
 
 import functools
-import time
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +10,7 @@ from keras_qsn.certification import interval
 from keras_qsn.certification import zonotope
 from keras_qsn.certification.bounds import LARGEST
 from keras_qsn.certification.bounds import Bounds
+from keras_qsn.certification.clock import Clock
 from keras_qsn.certification.graph import trace
 from keras_qsn.certification.reduction import reduce
 from keras_qsn.convolution import fast_convolutions
@@ -32,12 +32,17 @@ class Proofs:
         wrapper: The model's `KerasModelWrapper`.
         shape: Shape of one image.
 
+    Attributes:
+        graph: `Graph` of the model.
+        clock: `Clock` that stands while the functions are built.
+
     Raises:
         ValueError: If a layer has no sound rule.
     """
 
     def __init__(self, wrapper, shape):
         self.graph = trace(wrapper, shape)
+        self.clock = Clock()
         self._model = wrapper.model
         nodes = self.graph.nodes
         # Layers with unknown bounds until a nonlinear one has come before.
@@ -102,17 +107,17 @@ class Proofs:
         """Bounds of what the nonlinear layers read, by intervals."""
         return [Bounds(*pair) for pair in self._intervals(low, high)]
 
-    def sharper_hidden(self, low, high, deadline):
+    def sharper_hidden(self, low, high, late):
         """The same for one box, by linear bounds.
 
         Forward ones first; then, layer by layer, backward ones of the neurons
         that may lie on two pieces of their activation, in layers where these
-        are few enough. What is not done by the deadline is left out.
+        are few enough. What is not done in time is left out.
 
         Args:
             low: Smallest levels, of one box.
             high: Largest levels.
-            deadline: Of `time.perf_counter`.
+            late: Function that tells whether the time is up.
 
         Returns:
             A list of `Bounds`.
@@ -126,7 +131,7 @@ class Proofs:
             if len(undecided) > _MANY:
                 continue
             for start in range(0, len(undecided), _NEURONS):
-                if time.perf_counter() > deadline:
+                if late():
                     return known
                 chunk = undecided[start : start + _NEURONS]
                 known[place] = Bounds(
@@ -134,27 +139,27 @@ class Proofs:
                 )
         return known
 
-    def reduced(self, low, high, known):
+    def reduced(self, low, high, known, late):
         """`Reduced`, what is left of the network on one box, or `None`.
 
         Args:
             low: Smallest levels, of shape `(*image)`.
             high: Largest levels.
             known: What `sharper_hidden` returned for this box.
+            late: As there. Then there is none.
         """
-        return reduce(self.graph, low, high, known)
+        return reduce(self.graph, low, high, known, late)
 
     def _compiled(self, function, *signature):
         """The function, traced when it is first called."""
 
-        @functools.cache
         def traced():
             with fast_convolutions(self._model):
                 return tf.function(
                     function, autograph=False
                 ).get_concrete_function(*signature)
 
-        return lambda *arguments: traced()(*arguments)
+        return self.clock.built(traced)
 
     def _first(self, low, high):
         return interval.level_bounds(self.graph, low, high)
@@ -171,7 +176,12 @@ class Proofs:
     def _interval(self, low, high, labels):
         bounds = interval.propagate(self.graph, self._first(low, high))
         margins = crown.margins(self.graph, bounds, labels, relaxed=False)
-        return _trusted(margins, bounds), *bounds[-1].ends
+        floor, roof = bounds[-1].ends
+        return (
+            _trusted(margins, bounds),
+            _trusted(floor, bounds),
+            -_trusted(-roof, bounds),
+        )
 
     def _crown(self, low, high, labels):
         bounds = interval.propagate(self.graph, self._first(low, high))
@@ -226,11 +236,11 @@ def _spec(*shape):
     return tf.TensorSpec([None, *shape], tf.float64)
 
 
-def _trusted(margins, bounds):
-    """Minus infinity where float32 may overflow, or a weight is none."""
+def _trusted(least, bounds):
+    """Lower bounds, minus infinity where float32 may overflow."""
     fine = True
     for node in bounds:
         inside = node.magnitude < LARGEST
         axes = list(range(1, len(inside.shape)))
         fine &= tf.reduce_all(inside, axes)
-    return tf.where(fine[:, None], margins, -np.inf)
+    return tf.where(fine[:, None], least, -np.inf)

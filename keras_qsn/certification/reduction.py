@@ -63,7 +63,7 @@ class Linear(typing.NamedTuple):
         return found
 
 
-def reduce(graph, low, high, known):
+def reduce(graph, low, high, known, late):
     """The network on one box, or `None` where that is no smaller.
 
     Args:
@@ -71,11 +71,12 @@ def reduce(graph, low, high, known):
         low: Smallest levels, of shape `(*image)`.
         high: Largest levels.
         known: Bounds of what the nonlinear nodes read, on this box.
+        late: Function that tells whether the time is up.
 
     Returns:
         A `Reduced` whose pixels are those with `low != high`, in order; or
-        `None`: if a nonlinear rule reads more than one number at a time, or
-        too much can change.
+        `None`: if a nonlinear rule reads more than one number at a time, too
+        much can change, or the time is up.
     """
     bounds = interval.propagate(
         graph,
@@ -87,6 +88,8 @@ def reduce(graph, low, high, known):
     found, neurons = [_pixels(graph, low, high)], []
     count = len(found[0].fresh)
     for position, node in enumerate(graph.nodes[1:], 1):
+        if late():
+            return None
         sources = [bounds[i] for i in node.inputs]
         inputs = [found[i] for i in node.inputs]
         if node.affine:

@@ -29,6 +29,7 @@ class Work:
         self._margin = np.full(len(y), -np.inf)
         self._undetermined = np.zeros(len(y), int)
         self._seconds = np.zeros(len(y))
+        self._bounded = np.ones(len(y), bool)
         self._counterexamples = {}
 
     def certificate(self, done):
@@ -85,6 +86,7 @@ class Work:
         self._method[index[wrong]] = "model"
         margins, floor, roof = self._proofs.by_interval(low, high, y)
         _check_logits(logits, floor, roof)
+        self._bounded[batch] = np.isfinite(floor).all(1)
         if "interval" in self._methods:
             self._note("interval", index, margins)
         self._seconds[batch] = (time.perf_counter() - started) / len(y)
@@ -103,6 +105,8 @@ class Work:
         """The complete check of one image, if nothing decided it yet."""
         if "branching" not in self._methods or self._status[i] != "unknown":
             return
+        if not self._bounded[i]:
+            return
         started = time.perf_counter()
         low, high = (end[0] for end in self._levels(slice(i, i + 1)))
         verdict = branch(
@@ -118,7 +122,7 @@ class Work:
             high,
             self._y[i],
             self._deployed.step,
-            started + self._time_limit,
+            self._proofs.clock.alarm(self._time_limit),
         )
         self._margin[i] = max(self._margin[i], verdict.margin)
         self._status[i] = verdict.status
@@ -145,7 +149,7 @@ class Work:
 def _check_logits(logits, floor, roof):
     """Refuse a proof that the model itself contradicts."""
     outside = ~((logits >= floor) & (logits <= roof))
-    # Weights that are not finite prove nothing, and contradict nothing.
+    # Where float32 may overflow nothing is proved, and nothing contradicted.
     outside &= np.isfinite(floor) & np.isfinite(roof)
     if outside.any():
         raise RuntimeError(

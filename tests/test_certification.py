@@ -398,10 +398,9 @@ def test_the_models_own_rounding_is_paid_for(monkeypatch):
     x = images(4, (20, 20, 1))
     y = predicted(model, x)
     certify(model, x, y, 0.0)
-    for module in ("affine", "bounds"):
-        monkeypatch.setattr(
-            f"keras_qsn.certification.{module}.gamma", lambda terms: 0.0
-        )
+    monkeypatch.setattr(
+        "keras_qsn.certification.affine.rounding", lambda additions: [0.0] * 3
+    )
     with pytest.raises(RuntimeError, match="logits must lie in their bounds"):
         certify(model, x, y, 0.0)
 

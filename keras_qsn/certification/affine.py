@@ -10,9 +10,10 @@ import typing
 import keras
 import tensorflow as tf
 
+from keras_qsn.certification.bounds import SUBNORMAL
 from keras_qsn.certification.bounds import Bounds
-from keras_qsn.certification.bounds import gamma
 from keras_qsn.certification.bounds import proves
+from keras_qsn.certification.bounds import rounding
 from keras_qsn.certification.bounds import underflow
 
 
@@ -31,6 +32,11 @@ class Affine:
             flattened output, that returns `W` between them, `(outputs,
             inputs)`; `None` for what only products tell.
         mixes: Whether an output reads more than one number.
+        nonzero: Function of what is 1 where an input may be other than zero
+            and 0 elsewhere; returns at least how many of `terms` are other
+            than zero, in a shape that broadcasts. `None`: all may be.
+        shape: Shape of the output, without the batch, where it is not that
+            of its layer.
     """
 
     product: typing.Callable
@@ -38,26 +44,17 @@ class Affine:
     bias: typing.Callable = None
     entries: typing.Callable = None
     mixes: bool = True
+    nonzero: typing.Callable = None
+    shape: tuple = None
 
     def bounds(self, *inputs):
         """Interval of the output: one product for each of `W` and `|W|`."""
-        proving = self.terms and proves(inputs[0].center.dtype)
-        share = gamma(self.terms) if proving else 0.0
-        center = self.product(*(x.center for x in inputs))
-        radius = self.product(
-            *(
-                x.radius + share * x.magnitude if share else x.radius
-                for x in inputs
-            ),
-            absolute=True,
-        )
-        if self.bias is not None:
-            bias, size = self.bias(center.dtype)
-            center += bias
-            radius += share * size
-        if proving:
-            radius += underflow(self.terms)
-        return Bounds(center, radius)
+        center, radii = self._center(inputs), [x.radius for x in inputs]
+        if not (self.terms and proves(center.dtype)):
+            return Bounds(center, self.product(*radii, absolute=True))
+        lost, more = self._lost(inputs, center)
+        radii = [radius + part for radius, part in zip(radii, lost)]
+        return Bounds(center, self.product(*radii, absolute=True) + more)
 
     def backward(self, rows, shapes, *inputs):
         """Linear functions of the output as functions of the inputs.
@@ -82,10 +79,31 @@ class Affine:
 
     def error(self, *inputs):
         """What float32 may be off in the output, within these intervals."""
-        size = self.product(*(x.magnitude for x in inputs), absolute=True)
+        lost, more = self._lost(inputs, self._center(inputs))
+        return self.product(*lost, absolute=True) + more
+
+    def _center(self, inputs):
+        center = self.product(*(x.center for x in inputs))
         if self.bias is not None:
-            size += self.bias(size.dtype)[1]
-        return gamma(self.terms) * size + underflow(self.terms)
+            center += self.bias(center.dtype)[0]
+        return center
+
+    def _lost(self, inputs, center):
+        """What float32 loses: by each input, and besides."""
+        additions = self.terms
+        if self.nonzero is not None:
+            additions = self.nonzero(
+                *(tf.cast(x.magnitude > 0, center.dtype) for x in inputs)
+            )
+        of_size, of_radius, of_result = rounding(additions + 1)
+        lost = [
+            of_size * tf.abs(x.center) + of_radius * x.radius + SUBNORMAL
+            for x in inputs
+        ]
+        more = of_result * tf.abs(center) + underflow(self.terms)
+        if self.bias is not None:
+            more += of_size * self.bias(center.dtype)[1]
+        return lost, more
 
 
 def transpose(product, rows, shapes):
@@ -157,7 +175,17 @@ def dense(layer, shape):
     def product(x, absolute=False):
         return keras.ops.matmul(x, weight_of(layer.kernel, x.dtype, absolute))
 
-    return Affine(product, shape[-1], bias_of(layer.bias))
+    return Affine(
+        product, shape[-1], bias_of(layer.bias), nonzero=most_of_an_image
+    )
+
+
+def most_of_an_image(counted):
+    """Sums over the last axis, and the largest of an image."""
+    axes = list(range(1, len(counted.shape)))
+    return tf.reduce_max(
+        tf.reduce_sum(counted, -1, keepdims=True), axes, keepdims=True
+    )
 
 
 def bias_of(variable):

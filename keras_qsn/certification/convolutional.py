@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from keras_qsn.certification.affine import Affine
 from keras_qsn.certification.affine import bias_of
+from keras_qsn.certification.affine import most_of_an_image
 from keras_qsn.certification.affine import weight_of
-from keras_qsn.certification.bounds import UNDERFLOW
 
 
 def convolution(layer, shape):
@@ -21,7 +21,35 @@ def convolution(layer, shape):
     # The kernel's channels are those of one group.
     height, width, channels, _ = layer.kernel.shape
     terms = height * width * channels
-    return Affine(product, terms, bias_of(layer.bias), entries)
+    return Affine(
+        product,
+        terms,
+        bias_of(layer.bias),
+        entries,
+        nonzero=_counter(layer, layer.groups),
+    )
+
+
+def _counter(layer, groups):
+    """How many inputs other than zero a kernel sees, the most in an image."""
+
+    def nonzero(counted):
+        shape = tf.shape(counted)
+        grouped = tf.reshape(counted, [*tf.unstack(shape)[:3], groups, -1])
+        most = tf.reduce_max(tf.reduce_sum(grouped, -1), -1, keepdims=True)
+        ones = tf.ones([*layer.kernel_size, 1, 1], counted.dtype)
+        return most_of_an_image(
+            keras.ops.conv(
+                most,
+                ones,
+                strides=layer.strides,
+                padding=layer.padding,
+                data_format="channels_last",
+                dilation_rate=layer.dilation_rate,
+            )
+        )
+
+    return nonzero
 
 
 def _entries(layer, shape, inputs, outputs):
@@ -49,51 +77,44 @@ def _entries(layer, shape, inputs, outputs):
 
 
 def depthwise_convolution(layer, shape):
-    def product(x, absolute=False):
-        return keras.ops.depthwise_conv(
-            x,
-            weight_of(layer.kernel, x.dtype, absolute),
-            strides=layer.strides,
-            padding=layer.padding,
-            data_format="channels_last",
-            dilation_rate=layer.dilation_rate,
-        )
-
-    height, width = layer.kernel_size
-    return Affine(product, height * width, bias_of(layer.bias))
+    return _depthwise(layer, layer.kernel, shape, bias_of(layer.bias))
 
 
 def separable_convolution(layer, shape):
-    """A depthwise convolution and a product with what it made, in one.
-
-    Two sums of products, one of the other's results, are off by no more than
-    a sum of as many as both have (Higham, 2002, lemma 3.3).
-    """
+    """A depthwise convolution, and a product with the channels it made."""
+    depthwise = _depthwise(layer, layer.depthwise_kernel, shape)
 
     def product(x, absolute=False):
-        depthwise, pointwise = (
-            weight_of(kernel, x.dtype, absolute)
-            for kernel in (layer.depthwise_kernel, layer.pointwise_kernel)
-        )
-        return keras.ops.separable_conv(
+        kernel = weight_of(layer.pointwise_kernel, x.dtype, absolute)
+        return keras.ops.conv(x, kernel, data_format="channels_last")
+
+    pointwise = Affine(
+        product,
+        layer.pointwise_kernel.shape[2],
+        bias_of(layer.bias),
+        nonzero=most_of_an_image,
+    )
+    return [depthwise, pointwise]
+
+
+def _depthwise(layer, variable, shape, bias=None):
+    def product(x, absolute=False):
+        return keras.ops.depthwise_conv(
             x,
-            depthwise,
-            pointwise,
+            weight_of(variable, x.dtype, absolute),
             strides=layer.strides,
             padding=layer.padding,
             data_format="channels_last",
             dilation_rate=layer.dilation_rate,
         )
 
-    def bias(dtype):
-        pointwise = weight_of(layer.pointwise_kernel, dtype, absolute=True)
-        # What the depthwise sums may lose to underflow.
-        size = UNDERFLOW * tf.reduce_sum(pointwise, [0, 1, 2])
-        if layer.bias is None:
-            return tf.zeros_like(size), size
-        value = weight_of(layer.bias, dtype)
-        return value, size + tf.abs(value)
-
-    height, width, _, _ = layer.depthwise_kernel.shape
-    terms = height * width + layer.pointwise_kernel.shape[2]
-    return Affine(product, terms, bias)
+    height, width, channels, multiplier = variable.shape
+    made = layer.compute_output_shape((1, *shape))[1:3]
+    return Affine(
+        product,
+        height * width,
+        bias,
+        # At least as many as of one channel.
+        nonzero=_counter(layer, channels),
+        shape=(*made, channels * multiplier),
+    )

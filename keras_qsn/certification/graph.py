@@ -185,7 +185,8 @@ class _Tracer:
         return [], (0,)
 
     def _add(self, rule, sources, output):
-        self.nodes.append(Node(rule, sources, tuple(output.shape[1:])))
+        shape = getattr(rule, "shape", None) or tuple(output.shape[1:])
+        self.nodes.append(Node(rule, sources, shape))
         return len(self.nodes) - 1
 
     def _know(self, tensor, position):

@@ -129,7 +129,7 @@ _RULES = {
     _LAYERS.ReLU: _relu_layer,
     _LAYERS.Rescaling: _one(scaling.rescaling),
     _LAYERS.Reshape: _one(affine.rearrangement),
-    _LAYERS.SeparableConv2D: _one(convolutional.separable_convolution),
+    _LAYERS.SeparableConv2D: convolutional.separable_convolution,
     _LAYERS.ZeroPadding2D: _one(affine.rearrangement),
     FastConv2D: _one(convolutional.convolution),
     LinearHead: _linear_head,

@@ -8,8 +8,8 @@ from keras_qsn.certification.affine import Affine
 from keras_qsn.certification.affine import weight_of
 
 # Rounding steps on the way through a normalization, its inverse square root
-# (a few units off on some devices) included.
-_NORMALIZATION_TERMS = 16
+# (a few units off on some devices) included: half as many for each number.
+_NORMALIZATION_TERMS = 32
 
 
 def scaling(parts, terms):
@@ -43,7 +43,7 @@ def rescaling(layer, shape):
         shift = tf.cast(offset, dtype)
         return tf.cast(scale, dtype), shift, tf.abs(shift)
 
-    return scaling(parts, terms=2)
+    return scaling(parts, terms=1)
 
 
 def normalization(layer, shape):

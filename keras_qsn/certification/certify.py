@@ -18,7 +18,11 @@ from keras_qsn.models import KerasModelWrapper
 from keras_qsn.progress import ImageProgress
 from keras_qsn.tracing import layers_of
 
-METHODS = ("interval", "crown", "branching")
+METHODS = ("interval", "crown", "crown-full", "branching")
+
+# Up to which `Proofs.cost_of_full` bounds the hidden layers by CROWN unasked:
+# about a second for an image.
+_AFFORDABLE = 2**24
 
 # Seconds of work that a kill may cost.
 _KEEP_AFTER = 10.0
@@ -50,6 +54,8 @@ def certify(
 
     - `"interval"`: interval bounds, the last layer fused with the margins.
     - `"crown"`: backward linear bounds on the intervals of the hidden layers.
+    - `"crown-full"`: the hidden layers bounded like that too, layer by layer,
+      each neuron that may be on both sides of a bend by itself.
     - `"branching"` (hard quantizers): the box is cut at undetermined pixels
       until all parts are proved or an image that breaks the model is found.
 
@@ -70,10 +76,15 @@ def certify(
             batched `tf.data.Dataset` of pairs.
         y: Labels, integers or one-hot. `None` for a dataset's own.
         eps: Float >= 0. Radius of the L-infinity ball. Defaults to `0.1`.
-        methods: Names out of `"interval"`, `"crown"`, `"branching"`. Defaults
-            to `None`: all that can be used on the model.
-        time_limit: Seconds of branching for one image, without what it takes
-            to build the functions for it, once. Defaults to `60.0`.
+        methods: Names out of `"interval"`, `"crown"`, `"crown-full"`,
+            `"branching"`. Defaults to `None`, by cost: intervals and CROWN;
+            behind a hard quantizer branching, which bounds hidden layers as
+            sharply where that pays; without one, `"crown-full"` if it takes
+            about a second for an image: if neurons behind the first
+            activation times values in the network are at most 2^24.
+        time_limit: Seconds of `"crown-full"`, and of branching, for one
+            image, without what it takes to build the functions for it, once.
+            Defaults to `60.0`.
         batch_size: Integer >= 1. Defaults to `128`.
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
@@ -138,7 +149,7 @@ def certify(
     _check_weights(wrapper.model)
     proofs = Proofs(wrapper, x.shape[1:])
     hard = proofs.graph.hard
-    methods = _check_methods(methods, hard)
+    methods = _check_methods(methods, proofs)
     y = check_labels(y, len(x), proofs.graph.num_classes)
     if folder is not None:
         settings = {
@@ -167,7 +178,7 @@ def certify(
             batch = slice(done, min(done + batch_size, len(x)))
             work.bound(batch)
             for i in range(batch.start, batch.stop):
-                work.branch(i)
+                work.finish(i)
                 done = i + 1
                 progress(done)
                 if folder and work.seconds(kept, done) > _KEEP_AFTER:
@@ -210,10 +221,12 @@ def _check_weights(model):
                 )
 
 
-def _check_methods(methods, hard):
-    usable = METHODS if hard else METHODS[:-1]
+def _check_methods(methods, proofs):
+    hard = proofs.graph.hard
     if methods is None:
-        return usable
+        full = not hard and proofs.cost_of_full <= _AFFORDABLE
+        dear = [("crown-full", full), ("branching", hard)]
+        return ("interval", "crown", *(name for name, on in dear if on))
     methods = (methods,) if isinstance(methods, str) else tuple(methods)
     unknown = [name for name in methods if name not in METHODS]
     if unknown or not methods:

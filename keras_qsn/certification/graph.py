@@ -81,6 +81,16 @@ class Graph:
             )
         )
 
+    @property
+    def improvable(self):
+        """Those of them that intervals from the input on may be loose for:
+        one sum of independent numbers is not."""
+        steps = [0]
+        for node in self.nodes[1:]:
+            before = max(steps[i] for i in node.inputs)
+            steps.append(before + (not node.affine or node.rule.mixes))
+        return tuple(p for p in self.pre_activations if steps[p] > 1)
+
 
 def trace(wrapper, shape):
     """Read the graph of a classifier off a call of it.

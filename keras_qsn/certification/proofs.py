@@ -15,8 +15,8 @@ from keras_qsn.certification.graph import trace
 from keras_qsn.certification.reduction import reduce
 from keras_qsn.convolution import fast_convolutions
 
-# Neurons of one image that are bounded at a time.
-_NEURONS = 64
+# Coefficients of one node that are held at a time, and neurons of one image.
+_HELD, _NEURONS = 2**22, 64
 
 # Neurons of one layer that are worth backward bounds, each as dear as a box.
 _MANY = 512
@@ -45,12 +45,6 @@ class Proofs:
         self.clock = Clock()
         self._model = wrapper.model
         nodes = self.graph.nodes
-        # Layers with unknown bounds until a nonlinear one has come before.
-        first = min(
-            (i for i, node in enumerate(nodes[1:], 1) if not node.affine),
-            default=len(nodes),
-        )
-        self._improvable = [p for p in self.graph.pre_activations if p > first]
         box = [_spec(*shape)] * 2
         known = [
             Bounds(_spec(*nodes[p].shape), _spec(*nodes[p].shape))
@@ -70,7 +64,7 @@ class Proofs:
                 indices,
                 known,
             )
-            for p in self._improvable
+            for p in self.graph.improvable
         }
 
     def levels(self, low, high):
@@ -124,16 +118,39 @@ class Proofs:
         """
         unknown = np.flatnonzero(low != high).astype("int32")
         known = [Bounds(*p) for p in self._forward(low, high, unknown)]
+        return self._sharpened(low, high, known, late, _MANY)
+
+    def full_hidden(self, low, high, late):
+        """The same by backward linear bounds alone, of all such neurons.
+
+        What full CROWN has of the hidden layers, and never wider than the
+        intervals.
+        """
+        return self._sharpened(low, high, self.hidden(low, high), late)
+
+    @property
+    def cost_of_full(self):
+        """Neurons that `full_hidden` bounds, times the values in the network:
+        proportional to the time of one image."""
+        sizes = [int(np.prod(node.shape)) for node in self.graph.nodes]
+        return sum(sizes[p] for p in self.graph.improvable) * sum(sizes)
+
+    def _sharpened(self, low, high, known, late, most=np.inf):
+        """Backward bounds in layers of at most so many open neurons."""
+        known = list(known)
+        largest = max(int(np.prod(node.shape)) for node in self.graph.nodes)
+        # A lower and an upper bound each.
+        at_once = int(np.clip(_HELD // (2 * largest), 1, _NEURONS))
         for place, position in enumerate(self.graph.pre_activations):
-            if position not in self._improvable:
+            if position not in self.graph.improvable:
                 continue
             undecided = self._undecided(position, known[place])
-            if len(undecided) > _MANY:
+            if len(undecided) > most:
                 continue
-            for start in range(0, len(undecided), _NEURONS):
+            for start in range(0, len(undecided), at_once):
                 if late():
                     return known
-                chunk = undecided[start : start + _NEURONS]
+                chunk = undecided[start : start + at_once]
                 known[place] = Bounds(
                     *self._sharper[position](low, high, chunk, known)
                 )

@@ -25,7 +25,7 @@ class Work:
         self._x, self._low, self._high = images
         self._y = y
         self._status = np.full(len(y), "unknown", "<U13")
-        self._method = np.full(len(y), "", "<U9")
+        self._method = np.full(len(y), "", "<U13")
         self._margin = np.full(len(y), -np.inf)
         self._undetermined = np.zeros(len(y), int)
         self._seconds = np.zeros(len(y))
@@ -101,14 +101,29 @@ class Work:
             passed = time.perf_counter() - started
             self._seconds[index[some]] += passed / len(some)
 
-    def branch(self, i):
-        """The complete check of one image, if nothing decided it yet."""
-        if "branching" not in self._methods or self._status[i] != "unknown":
-            return
-        if not self._bounded[i]:
-            return
-        started = time.perf_counter()
-        low, high = (end[0] for end in self._levels(slice(i, i + 1)))
+    def finish(self, i):
+        """What is dear, for one image that nothing has decided yet."""
+        for method, prove in (
+            ("crown-full", self._bound_fully),
+            ("branching", self._branch),
+        ):
+            open_yet = self._status[i] == "unknown" and self._bounded[i]
+            if open_yet and method in self._methods:
+                started = time.perf_counter()
+                prove(i, *self._levels(slice(i, i + 1)))
+                self._seconds[i] += time.perf_counter() - started
+
+    def _bound_fully(self, i, low, high):
+        """CROWN on backward bounds of the hidden layers."""
+        late = self._proofs.clock.alarm(self._time_limit)
+        known = self._proofs.full_hidden(low, high, late)
+        classes = np.eye(self._proofs.graph.num_classes)
+        rows = classes[self._y[i]] - classes
+        margins, _ = self._proofs.of_nodes(low, high, rows, known)
+        self._note("crown-full", np.array([i]), margins)
+
+    def _branch(self, i, low, high):
+        """The complete check."""
         verdict = branch(
             self._proofs,
             functools.partial(
@@ -118,8 +133,8 @@ class Work:
                 low=self._low[i],
                 high=self._high[i],
             ),
-            low,
-            high,
+            low[0],
+            high[0],
             self._y[i],
             self._deployed.step,
             self._proofs.clock.alarm(self._time_limit),
@@ -130,7 +145,6 @@ class Work:
             self._method[i] = "branching"
         if verdict.image is not None:
             self._counterexamples[i] = verdict.image
-        self._seconds[i] += time.perf_counter() - started
 
     def _levels(self, batch):
         return self._proofs.levels(self._low[batch], self._high[batch])

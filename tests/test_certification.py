@@ -372,6 +372,19 @@ def test_training_sees_boxes_behind_a_rescaling():
         np.testing.assert_array_equal(bounds.radius, others.radius)
 
 
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+def test_one_logit_is_two_classes(activation):
+    """`[0, z]`: the margin is `z`, or less it."""
+    dense = layers.Dense(1, activation)
+    model = sequential((3,), layers.Rescaling(2.0, -1.0), dense)
+    dense.set_weights([np.array([[1.0], [-2.0], [0.5]]), np.array([0.1])])
+    x = np.array([[0.9, 0.2, 0.5], [0.2, 0.9, 0.5]], "float32")
+    found = certify(model, x, [1, 0], 0.05)
+    z = (2 * x - 1) @ [1.0, -2.0, 0.5] + 0.1
+    np.testing.assert_allclose(found.margin, np.abs(z) - 0.35, atol=1e-5)
+    assert found.certified.all()
+
+
 def test_adapted_normalization():
     """The constants that `adapt` has found, saved and loaded."""
     normalization = layers.Normalization()

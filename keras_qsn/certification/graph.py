@@ -128,11 +128,18 @@ class _Tracer:
 
     def trace(self, wrapper, shape):
         layers = [q for q in wrapper.layers if not isinstance(q, keras.Model)]
+        # Found before its layers are replaced: it would be another then.
+        logits_model = wrapper.logits_model
+
+        def logits_of(image):
+            if logits_model is None:
+                return wrapper.get_logits(image)
+            return logits_model(image, training=False)
 
         def follow(image):
             self._know(image, self._add(None, (), image))
             with replaced(layers, "call", self._record):
-                logits = wrapper.get_logits(image)
+                logits = logits_of(image)
             self.last = self._position(logits, "The output of the model")
 
         # Traced, not run: a model that looks at its numbers to decide what to

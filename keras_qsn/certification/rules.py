@@ -10,6 +10,7 @@ from keras_qsn.certification import scaling
 from keras_qsn.certification import smooth
 from keras_qsn.convolution import FastConv2D
 from keras_qsn.tracing import LinearHead
+from keras_qsn.tracing import TwoLogits
 
 _LAYERS = keras.layers
 
@@ -133,6 +134,7 @@ _RULES = {
     _LAYERS.ZeroPadding2D: _one(affine.rearrangement),
     FastConv2D: _one(convolutional.convolution),
     LinearHead: _linear_head,
+    TwoLogits: _one(affine.rearrangement),
 }
 
 _ACTIVATIONS = {

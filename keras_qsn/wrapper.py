@@ -122,6 +122,12 @@ class KerasModelWrapper:
         return declared_range(self.layers)
 
     @property
+    def logits_model(self):
+        """The Keras model that makes the logits; `None` where only a trace
+        can tell them."""
+        return self._view()
+
+    @property
     def layers(self):
         """The layers that make the logits, those of inner models included."""
         view = self._view()

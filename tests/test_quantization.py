@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qsn import quantization
+from keras_qsn.attacks import norms
 from keras_qsn.certification import certify
 from keras_qsn.certification import graph
 from keras_qsn.certification import interval
@@ -300,7 +301,7 @@ def test_a_certificate_holds_for_the_model_compiled_as_a_whole():
         model, x, y, eps=eps, clip_min=-1.0, clip_max=2.0, verbose=0
     )
     whole = tf.function(model, autograph=False, jit_compile=True)
-    for end in interval.ball(x, eps, -1.0, 2.0):
+    for end in norms.ball(x, eps, -1.0, 2.0):
         agree = np.asarray(whole(end)).argmax(1) == y
         assert agree[found.certified].all()
     assert found.certified[-2:].all()

@@ -42,7 +42,7 @@ def add(commands):
         "--methods",
         nargs="+",
         choices=METHODS,
-        help="(default: all that the model allows)",
+        help="(default: interval, crown, and the others by cost)",
     )
     command.add_argument(
         "--time-limit",

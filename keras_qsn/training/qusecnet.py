@@ -199,6 +199,11 @@ class QuSecNet(keras.Model):
         )
 
     @property
+    def deployed_model(self):
+        """The model inside: what is saved, served and attacked."""
+        return self.model
+
+    @property
     def trainable_variables(self):
         """What the compiled optimizer trains."""
         own = {id(variable) for variable in self._own_thresholds}

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_qsn.inputs import check_labels
+
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -41,30 +43,7 @@ def read(path, needed):
 
 def classes(y, what):
     """Class numbers out of labels; refuses what is no single class."""
-    if y.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{what} must hold class numbers. Received: dtype {y.dtype}. "
-            "Number the names: `names, y = np.unique(y, return_inverse=True)`, "
-            "in the order of the model's outputs."
-        )
-    if y.ndim == 2 and y.shape[1] > 1:
-        if not (np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all()):
-            raise ValueError(
-                f"{what} must hold one class for each image, as a number or "
-                f"a one-hot row. Received: rows of shape {y.shape[1:]} that "
-                "are not one-hot. Several classes for an image (multi-label) "
-                "are not supported."
-            )
-        return y.argmax(1)
-    flat = y.reshape(-1)
-    if (
-        len(flat) != len(y)
-        or not ((flat >= 0) & (flat < 2**31)).all()
-        or (flat % 1).any()
-    ):
-        raise ValueError(
-            f"{what} must hold one whole number from 0 on for each image, or "
-            f"one-hot rows. Received: shape {y.shape}, values such as "
-            f"{np.unique(flat)[:3].tolist()}."
-        )
-    return flat
+    one_hot = y.ndim == 2 and y.shape[1] > 1
+    num_classes = y.shape[1] if one_hot else np.iinfo("int32").max
+    with np.errstate(invalid="ignore"):
+        return check_labels(y, len(y), num_classes, what)

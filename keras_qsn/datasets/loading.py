@@ -55,7 +55,8 @@ def load(name, data_dir=None, value_range=(0.0, 1.0)):
         name: `"digits"`, `"mnist"`, `"cifar10"`, or the path of an `.npz`
             file with `x_test` and `y_test`, and perhaps `x_train` and
             `y_train`. Images: uint8, or floats in the units of the model,
-            which are left as they are. Labels: whole numbers, or one-hot.
+            which are left as they are. Labels: whole numbers, or one-hot
+            rows, smoothed or not.
         data_dir: Optional folder. Defaults to `None`: `KERAS_QSN_DATA`.
         value_range: Pair of floats. What uint8 pixels 0 and 255 become:
             `(0, 255)` leaves them as they are, for a model that rescales
@@ -129,7 +130,7 @@ def _from_own_file(path, pixels):
             )
     for key in KEYS[1::2]:
         if key in arrays:
-            arrays[key] = classes(arrays[key], f"{path}: `{key}`")
+            arrays[key] = classes(arrays[key], f"{key} of {path}")
     empty = arrays["x_test"][:0], arrays["y_test"][:0]
     train = [arrays.get(key, e) for key, e in zip(KEYS[:2], empty)]
     return _dataset(

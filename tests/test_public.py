@@ -48,7 +48,13 @@ NAMES = {
         "CertificationInterrupted",
         "certify",
     },
-    "datasets": {"Dataset", "ShuffledBatches", "load", "seeded_subset"},
+    "datasets": {
+        "Dataset",
+        "ShuffledBatches",
+        "load",
+        "seeded_subset",
+        "stratified_subset",
+    },
     "defenses": {
         "BitDepthReduction",
         "FeatureSqueezingDetector",

@@ -4,31 +4,58 @@ All of it is TensorFlow and differentiable, for proofs in float64 and for
 training in float32 alike.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from keras_qsn.certification.bounds import Bounds
+from keras_qsn.certification.rules import rules_of
 
 # What a soft quantizer in float32 may be off for each threshold, in levels.
 _SIGMOID = 2.0**-18
 
 
-def input_bounds(graph, low, high, dtype=tf.float64):
-    """What the network behind the quantizer sees of images in a box.
+def levels(graph, low, high):
+    """What the network behind the quantizer sees of a box's ends.
 
-    The quantizer itself, as deployed, maps the ends: it does not decrease.
+    The quantizer itself, as deployed, maps them: it does not decrease. What
+    rescales the images before it is rounded outward first, by as much as
+    float32 may be off: no way of computing it leaves the box.
+
+    Args:
+        graph: `Graph`.
+        low: Float32 images, the smallest values.
+        high: Float32 images, the largest values.
+
+    Returns:
+        The smallest and the largest levels, float32; what was given, where
+        there is no quantizer.
+    """
+    if not graph.before:
+        return graph.quantized(low), graph.quantized(high)
+    box = Bounds.between(*(tf.cast(end, tf.float64) for end in (low, high)))
+    for layer in graph.before:
+        (rule,) = rules_of(layer, graph.nodes[0].shape)
+        box = rule.bounds(box)
+    low, high = (
+        tf.math.nextafter(
+            tf.cast(end, tf.float32), tf.constant(limit, tf.float32)
+        )
+        for end, limit in zip(box.ends, (-np.inf, np.inf))
+    )
+    return graph.quantizer(low), graph.quantizer(high)
+
+
+def input_bounds(graph, low, high, dtype=tf.float64):
+    """`Bounds` of the graph's first node, for images in a box.
 
     Args:
         graph: `Graph`.
         low: Float32 images, the smallest values.
         high: Float32 images, the largest values.
         dtype: Of the bounds.
-
-    Returns:
-        `Bounds` of the graph's first node.
     """
-    if graph.quantizer is not None:
-        low, high = graph.quantizer(low), graph.quantizer(high)
-    return level_bounds(graph, tf.cast(low, dtype), tf.cast(high, dtype))
+    ends = levels(graph, low, high)
+    return level_bounds(graph, *(tf.cast(end, dtype) for end in ends))
 
 
 def level_bounds(graph, low, high):

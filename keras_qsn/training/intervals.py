@@ -128,9 +128,8 @@ class IntervalTraining:
             growth: Scalar tensor from 0 to 1.
         """
         ends = norms.ball(x, self.eps, self.clip_min, self.clip_max)
-        low, high, middle = ends[0], ends[1], x
-        if graph.quantizer is not None:
-            low, high, middle = (graph.quantizer(t) for t in (*ends, x))
+        low, high = interval.levels(graph, *ends)
+        middle = graph.quantized(x)
         low, high = (middle + growth * (end - middle) for end in (low, high))
         first = interval.level_bounds(graph, low, high)
         return interval.propagate(graph, first)
@@ -143,6 +142,14 @@ def worst_logits(graph, bounds, labels):
     cannot tell the class from it.
     """
     return -crown.margins(graph, bounds, labels, relaxed=False)
+
+
+def proved(worst, labels):
+    """Whether the worst logits leave no other class, image by image."""
+    others = tf.one_hot(
+        labels, worst.shape[-1], on_value=-np.inf, off_value=0.0
+    )
+    return tf.reduce_max(worst + others, 1) < 0
 
 
 def regularization(graph, bounds, tolerance=0.5):

@@ -1,5 +1,8 @@
 """`QuSecNet`: training, also adversarial and certified, inside `fit`."""
 
+import contextlib
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -7,15 +10,21 @@ import tensorflow as tf
 from keras_qsn.attacks.base import Attack
 from keras_qsn.certification.graph import trace
 from keras_qsn.convolution import fast_convolutions
-from keras_qsn.inputs import check_images
-from keras_qsn.inputs import check_labels
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.tracing import layers_of
+from keras_qsn.training.batches import BatchCheck
+from keras_qsn.training.batches import class_numbers
+from keras_qsn.training.batches import num_clean
+from keras_qsn.training.batches import numbered
+from keras_qsn.training.batches import seeds_of_images
 from keras_qsn.training.intervals import IntervalTraining
+from keras_qsn.training.intervals import proved
 from keras_qsn.training.intervals import regularization
 from keras_qsn.training.intervals import worst_logits
+from keras_qsn.training.metrics import Share
 from keras_qsn.training.schedules import GrowingBox
+from keras_qsn.training.schedules import with_callback
 
 _PRODUCT_DTYPES = ("float32", "bfloat16")
 
@@ -32,7 +41,17 @@ class QuSecNet(keras.Model):
     weights and the optimizer step are Keras' own on that batch (Kurakin et
     al., 2017). `evaluate` and validation report the compiled metrics on clean
     images and `adv_accuracy`, the accuracy under the full attack. During
-    `fit`, `adv_accuracy` is that of the adversarial part of each batch.
+    `fit`, `adv_accuracy` is that of the adversarial part of each batch. As of
+    Keras' `metrics`, sample weights do not count in it, and callbacks in mode
+    `"auto"` know that more is better.
+
+    Random starts follow from the attack's seed and an image's place: in
+    `evaluate` and validation its place in the data, so that the same data
+    give the same number, and training goes on as without; in training its
+    place among all images attacked so far. Replicas of a distribution
+    strategy share no start. Images and labels that do not fit (pixels outside
+    of the range, several classes for one image) stop the step that is given
+    them, whatever they come from.
 
     With a `certification` the loss on what the network is given is mixed with
     that on the worst case of interval bounds around the clean images (see
@@ -45,13 +64,15 @@ class QuSecNet(keras.Model):
 
         t <- t - threshold_learning_rate * d(threshold_loss)/dt    (Eq. 3)
 
+    of the same forward pass that the weights are trained on.
+
     Args:
         model: A built Keras classifier.
-        attack: Optional `keras_qsn.attacks.Attack`. Defaults to `None`: plain
-            training.
+        attack: Optional `keras_qsn.attacks.Attack` with a radius. Defaults to
+            `None`: plain training.
         clean_share: Float in `[0, 1)`. Share of each batch left clean,
-            rounded down. Defaults to `0.5`; `0` trains on adversarial
-            examples alone.
+            rounded down (0.29 of 100 are 29). Defaults to `0.5`; `0` trains
+            on adversarial examples alone.
         certification: Optional `IntervalTraining`. Defaults to `None`.
         threshold_loss: Optional Keras loss for the thresholds, such as
             `keras_qsn.losses.ProbabilityMeanSquaredError()`. Defaults to
@@ -67,10 +88,12 @@ class QuSecNet(keras.Model):
         **kwargs: Base `Model` arguments such as `name`.
 
     Raises:
-        TypeError: If `model` is not a Keras model or `attack` not an attack.
-        ValueError: If `clean_share` is outside `[0, 1)`, `product_dtype` is
-            unknown, thresholds are to be trained on their own and there are
-            none, or data given to `fit` or `evaluate` do not fit the model.
+        TypeError: If `model` is not a Keras model, or is a `QuSecNet`, or
+            `attack` is not an attack.
+        ValueError: If `attack` has no radius, `clean_share` is outside
+            `[0, 1)`, `product_dtype` is unknown, thresholds are to be trained
+            on their own and there are none, or data given to `fit` or
+            `evaluate` do not fit the model.
 
     Example:
 
@@ -92,7 +115,9 @@ class QuSecNet(keras.Model):
         Training on single-step examples can collapse: accuracy under FGSM
         rises while accuracy under PGD falls to zero (catastrophic
         overfitting, Wong et al., 2020). Validate with another attack than the
-        one trained on.
+        one trained on. `fit` on data of unknown length lets the box of a
+        `certification` wait for the end of its first epoch, also of a `fit`
+        that goes on from a backup.
 
     Reference:
         - Ali et al., 2018, Eqs. 2 to 8 and Fig. 5:
@@ -114,11 +139,24 @@ class QuSecNet(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if isinstance(model, QuSecNet):
+            raise TypeError(
+                "`model` must be the classifier itself. Received: a "
+                "`QuSecNet`, which trains one. Give `model.model`."
+            )
         self._wrapper = KerasModelWrapper(model)
         if attack is not None and not isinstance(attack, Attack):
             raise TypeError(
                 "`attack` must be a `keras_qsn.attacks.Attack`, such as "
                 f"`FastGradientMethod(eps=0.3)`. Received: attack={attack!r}"
+            )
+        if attack is not None and attack.eps is None:
+            raise ValueError(
+                "`attack` must have a radius, `eps`: without one it breaks "
+                "every image, however far it must go, and `adv_accuracy` is "
+                f"near 0 whatever the model. Received: attack={attack!r}. "
+                "Take an attack inside a ball, such as "
+                "`ProjectedGradientDescent(eps=0.3)`."
             )
         if not 0.0 <= clean_share < 1.0:
             raise ValueError(
@@ -159,13 +197,20 @@ class QuSecNet(keras.Model):
                 trainable=False,
                 name="eps",
             )
-            self.adv_accuracy = keras.metrics.Mean(name="adv_accuracy")
+            self.adv_accuracy = Share("adv_accuracy")
             self._crafted = self.add_weight(
                 shape=(),
                 initializer="zeros",
                 trainable=False,
                 dtype="int32",
+                aggregation="only_first_replica",
                 name="crafted",
+            )
+            # Of one evaluation only: no weight, it is not kept.
+            self._evaluated = tf.Variable(
+                0,
+                trainable=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
         self.certification = certification
         if certification is not None:
@@ -179,9 +224,8 @@ class QuSecNet(keras.Model):
             self.growth = self.add_weight(
                 shape=(), initializer="zeros", trainable=False, name="growth"
             )
-            self.cert_accuracy = keras.metrics.Mean(name="cert_accuracy")
-        self._num_clean = None
-        self._around = None
+            self.cert_accuracy = Share("cert_accuracy")
+        self._check = BatchCheck(self._wrapper, self._pixel_range())
         self.built = True
 
     def call(self, inputs, training=None):
@@ -214,25 +258,35 @@ class QuSecNet(keras.Model):
         return self.trainable_variables
 
     def fit(self, x=None, y=None, *args, **kwargs):
-        """As `keras.Model.fit`, after a check of the images and labels."""
-        self._check(x, y)
-        if kwargs.get("validation_data") is not None:
-            validation = kwargs["validation_data"]
-            if isinstance(validation, tuple):
-                self._check(*validation[:2])
-            else:
-                self._check(validation, None)
+        """As `keras.Model.fit`; refuses images and labels that do not fit.
+
+        Arrays are checked before training, other data batch by batch.
+        """
+        bound = inspect.signature(super().fit).bind(x, y, *args, **kwargs)
+        given = bound.arguments
+        self._check_whole(x, y)
+        validation = given.get("validation_data")
+        if isinstance(validation, (tuple, list)):
+            self._check_whole(*validation[:2])
+        else:
+            self._check_whole(validation, None)
         if self.certification is not None:
-            kwargs["callbacks"] = [
-                *(kwargs.get("callbacks") or ()),
-                GrowingBox(),
-            ]
-        return super().fit(x, y, *args, **kwargs)
+            given["callbacks"] = with_callback(
+                GrowingBox(), given.get("callbacks"), self
+            )
+        with self._check.readable():
+            return super().fit(*bound.args, **bound.kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.evaluate`, with `adv_accuracy` under the attack."""
-        self._check(x, y)
-        return super().evaluate(x, y, *args, **kwargs)
+        self._check_whole(x, y)
+        with self._check.readable():
+            return super().evaluate(x, y, *args, **kwargs)
+
+    def reset_metrics(self):
+        super().reset_metrics()
+        if self.attack is not None:
+            self._evaluated.assign(0)
 
     def save(self, filepath, *args, **kwargs):
         """Save the model inside; it loads without this wrapper."""
@@ -242,45 +296,82 @@ class QuSecNet(keras.Model):
         """Export the model inside."""
         self.model.export(filepath, *args, **kwargs)
 
+    def make_train_function(self, force=False):
+        with self._checks_outside_xla():
+            return super().make_train_function(force)
+
+    def make_test_function(self, force=False):
+        with self._checks_outside_xla():
+            return super().make_test_function(force)
+
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        self._around = x
-        if self.attack is not None:
-            x = self._mix(x, y)
-        gradients = self._threshold_gradients(x, y, sample_weight)
-        logs = super().train_step(
-            keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
-        )
-        if gradients:
-            self._threshold_optimizer.apply(gradients, self._own_thresholds)
-        return logs
+        return self._compiled(self._train, self._check(x, y), y, sample_weight)
 
     def test_step(self, data):
-        self._num_clean = self._around = None
-        super().test_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        return self._compiled(self._test, self._check(x, y), y, sample_weight)
+
+    def _train(self, x, y, sample_weight):
+        labels = class_numbers(y, self._check.num_classes)
+        given = x
         if self.attack is not None:
-            x_adv = self._craft(x, y, self.attack.eps, training=False)
-            self._update_adv_accuracy(
-                y, self(x_adv, training=False), sample_weight
+            clean = num_clean(tf.shape(x)[0], self.clean_share)
+            rest = x[clean:], labels[clean:]
+            x_adv = self._craft(*rest, self.eps, self._crafted, training=True)
+            given = tf.concat([x[:clean], x_adv], 0)
+        thresholds = [variable.value for variable in self._own_thresholds]
+        with tf.GradientTape(persistent=bool(thresholds)) as tape:
+            y_pred = self(given, training=True)
+            loss = self._objective(x, given, y, y_pred, sample_weight, labels)
+            cost = loss
+            if thresholds and self._threshold_loss is not None:
+                cost = self._threshold_loss(y, y_pred, sample_weight)
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            tracker = next(m for m in self.metrics if m.name == "loss")
+            tracker.update_state(
+                loss * replicas if replicas > 1 else loss, tf.shape(x)[0]
             )
+            scaled = self.optimizer.scale_loss(loss)
+        weights = self.trainable_weights
+        gradients = tape.gradient(scaled, weights)
+        # Of the same pass: a second one would move statistics and draws.
+        own = thresholds and tape.gradient(cost, thresholds)
+        del tape
+        if weights or not own:
+            self.optimizer.apply_gradients(zip(gradients, weights))
+        if own:
+            self._threshold_optimizer.apply(own, self._own_thresholds)
+        if self.attack is not None:
+            self._count_adversarial(labels[clean:], y_pred[clean:])
+        return self.compute_metrics(given, y, y_pred, sample_weight)
+
+    def _test(self, x, y, sample_weight):
+        super().test_step(
+            keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+        )
+        labels = class_numbers(y, self._check.num_classes)
+        if self.attack is not None:
+            x_adv = self._craft(
+                x, labels, self.attack.eps, self._evaluated, training=False
+            )
+            self._count_adversarial(labels, self(x_adv, training=False))
         if self.certification is not None:
-            worst, _ = self._worst_logits(x, y, 1.0, training=False)
-            self._update_cert_accuracy(y, worst, sample_weight)
+            worst, _ = self._worst_logits(x, labels, 1.0, training=False)
+            self.cert_accuracy.update_state(proved(worst, labels))
         return self.get_metrics_result()
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        given = super().compute_loss(x, y, y_pred, sample_weight, training)
-        if self.certification is None or self._around is None:
-            return given
+    def _objective(self, x, given, y, y_pred, sample_weight, labels):
+        """The loss: compiled, or mixed with that on the worst of the boxes."""
+        loss = self.compute_loss(given, y, y_pred, sample_weight, True)
+        if self.certification is None:
+            return loss
         growth = tf.convert_to_tensor(self.growth)
-        worst, bounds = self._worst_logits(self._around, y, growth, training)
-        self._update_cert_accuracy(y, worst, sample_weight)
-        lost = super().compute_loss(x, y, worst, sample_weight, training)
+        worst, bounds = self._worst_logits(x, labels, growth, training=True)
+        self.cert_accuracy.update_state(proved(worst, labels))
+        lost = self.compute_loss(given, y, worst, sample_weight, True)
         share = self._share_of_clean()
-        loss = share * given + (1 - share) * lost
+        loss = share * loss + (1 - share) * lost
         weight = self.certification.regularizer
         if weight:
             loss += tf.cond(
@@ -292,38 +383,28 @@ class QuSecNet(keras.Model):
             )
         return loss
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        if self._num_clean is not None:
-            rows = slice(self._num_clean, None)
-            self._update_adv_accuracy(
-                y[rows],
-                y_pred[rows],
-                None if sample_weight is None else sample_weight[rows],
-            )
-        return super().compute_metrics(x, y, y_pred, sample_weight)
-
-    def _mix(self, x, y):
-        """The batch with its last images replaced by adversarial ones."""
-        share = tf.cast(tf.shape(x)[0], tf.float32) * self.clean_share
-        self._num_clean = tf.cast(tf.floor(share), tf.int32)
-        clean, rest = x[: self._num_clean], x[self._num_clean :]
-        x_adv = self._craft(rest, y[self._num_clean :], self.eps, training=True)
-        return tf.concat([clean, x_adv], 0)
-
-    def _craft(self, x, y, eps, training):
-        count = tf.shape(x)[0]
-        first = tf.convert_to_tensor(self._crafted)
-        self._crafted.assign(first + count)
-        index = first + tf.range(count)
-        seeds = tf.stack([tf.fill([count], self.attack.seed), index], 1)
+    def _craft(self, x, labels, eps, counter, training):
+        """Adversarial examples, from starts by place in the data."""
+        index, seen = numbered(tf.convert_to_tensor(counter), tf.shape(x)[0])
+        counter.assign(seen)
         with self._convolutions(training):
             return self.attack.craft(
                 self.attack.view(self._wrapper),
-                tf.cast(x, tf.float32),
-                _class_numbers(y, self.model.output_shape[-1]),
+                x,
+                labels,
                 tf.convert_to_tensor(eps, tf.float32),
-                seeds,
+                seeds_of_images(self.attack.seed, index),
             )
+
+    def _count_adversarial(self, labels, y_pred):
+        predicted = tf.argmax(y_pred, -1, output_type=tf.int32)
+        self.adv_accuracy.update_state(tf.equal(labels, predicted))
+
+    def _worst_logits(self, x, labels, growth, training):
+        """The worst that intervals allow, and the bounds of all nodes."""
+        with self._convolutions(training):
+            bounds = self.certification.bounds(self._graph, x, growth)
+            return worst_logits(self._graph, bounds, labels), bounds
 
     def _convolutions(self, training):
         rounded = training and self._product_dtype != "float32"
@@ -336,68 +417,36 @@ class QuSecNet(keras.Model):
         growth = tf.convert_to_tensor(self.growth)
         return 1 - (1 - self.certification.clean_share) * growth
 
-    def _worst_logits(self, x, y, growth, training):
-        """The worst that intervals allow, and the bounds of all nodes."""
-        x = tf.cast(x, tf.float32)
-        with self._convolutions(training):
-            bounds = self.certification.bounds(self._graph, x, growth)
-            labels = _class_numbers(y, self._graph.num_classes)
-            return worst_logits(self._graph, bounds, labels), bounds
+    @contextlib.contextmanager
+    def _checks_outside_xla(self):
+        """XLA drops checks: in here, Keras makes functions without it."""
+        wanted, self.jit_compile = self.jit_compile, False
+        try:
+            yield
+        finally:
+            self.jit_compile = wanted
 
-    def _update_cert_accuracy(self, y, worst, sample_weight):
-        others = tf.one_hot(
-            _class_numbers(y, worst.shape[-1]),
-            worst.shape[-1],
-            on_value=-np.inf,
-            off_value=0.0,
-        )
-        proved = tf.reduce_max(worst + others, 1) < 0
-        self.cert_accuracy.update_state(
-            tf.cast(proved, tf.float32), sample_weight
-        )
+    def _compiled(self, step, *args):
+        """A step behind its checks, by XLA where the user has asked for it."""
+        if self.jit_compile:
+            step = tf.function(step, jit_compile=True, autograph=False)
+        return step(*args)
 
-    def _update_adv_accuracy(self, y, y_pred, sample_weight):
-        labels = _class_numbers(y, y_pred.shape[-1])
-        predicted = tf.argmax(y_pred, -1, output_type=tf.int32)
-        self.adv_accuracy.update_state(
-            tf.cast(tf.equal(labels, predicted), tf.float32), sample_weight
-        )
-
-    def _threshold_gradients(self, x, y, sample_weight):
-        if not self._own_thresholds:
-            return []
-        with tf.GradientTape() as tape:
-            y_pred = self(x, training=True)
-            if self._threshold_loss is None:
-                cost = self.compute_loss(x, y, y_pred, sample_weight)
-            else:
-                cost = self._threshold_loss(y, y_pred, sample_weight)
-        return tape.gradient(cost, [t.value for t in self._own_thresholds])
-
-    def _check(self, x, y):
-        """Refuse data that do not fit, before any training."""
-        if isinstance(x, tf.data.Dataset):
-            batch = next(iter(x), None)
-            if batch is None:
-                raise ValueError(
-                    "`x` must hold at least one batch. Received: an empty "
-                    "tf.data.Dataset."
-                )
-            x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        if not (isinstance(x, np.ndarray) or tf.is_tensor(x)):
-            return
-        low, high = self._pixel_range()
-        images = check_images(x, low, high, self.model)
-        if y is not None:
-            check_labels(y, len(images), self.model.output_shape[-1])
+    def _check_whole(self, x, y):
+        """Refuse arrays that do not fit, before any training."""
+        if isinstance(x, tf.data.Dataset) and x.cardinality() == 0:
+            raise ValueError(
+                "`x` must hold at least one batch. Received: an empty "
+                "tf.data.Dataset."
+            )
+        if isinstance(x, np.ndarray) or tf.is_tensor(x):
+            self._check.arrays(x, y)
 
     def _pixel_range(self):
         if self.attack is not None:
             return self.attack.clip_min, self.attack.clip_max
         quantizers = _quantizers(self.model)
-        if quantizers:
-            return quantizers[0].value_range
-        return -np.inf, np.inf
+        return quantizers[0].value_range if quantizers else None
 
 
 def _quantizers(model):
@@ -406,11 +455,3 @@ def _quantizers(model):
 
 def _trainable_thresholds(model):
     return [layer.thresholds for layer in _quantizers(model) if layer.trainable]
-
-
-def _class_numbers(y, num_classes):
-    """Integer classes from integer or one-hot labels."""
-    y = tf.convert_to_tensor(y)
-    if len(y.shape) == 2 and y.shape[-1] == num_classes:
-        return tf.argmax(y, -1, output_type=tf.int32)
-    return tf.cast(tf.reshape(y, [-1]), tf.int32)

@@ -446,9 +446,9 @@ class TestRefusals:
         model = keras.Sequential(
             [
                 keras.Input((4,)),
-                keras.layers.Dense(3, activation="tanh"),
+                keras.layers.Dense(3, activation="silu"),
                 keras.layers.Dense(2),
             ]
         )
-        with pytest.raises(ValueError, match="tanh"):
+        with pytest.raises(ValueError, match="silu"):
             QuSecNet(model, certification=IntervalTraining(EPS))

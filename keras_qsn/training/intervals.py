@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn.attacks import norms
 from keras_qsn.certification import crown
 from keras_qsn.certification import interval
 from keras_qsn.inputs import check_count
@@ -126,10 +127,9 @@ class IntervalTraining:
             x: Float32 images.
             growth: Scalar tensor from 0 to 1.
         """
-        ends = interval.ball(x, self.eps, *self.value_range)
-        low, high, middle = ends[0], ends[1], x
-        if graph.quantizer is not None:
-            low, high, middle = (graph.quantizer(t) for t in (*ends, x))
+        ends = norms.ball(x, self.eps, *self.value_range)
+        low, high = interval.levels(graph, *ends)
+        middle = graph.quantized(x)
         low, high = (middle + growth * (end - middle) for end in (low, high))
         first = interval.level_bounds(graph, low, high)
         return interval.propagate(graph, first)

@@ -184,15 +184,3 @@ def numbered(seen, count):
     counts = replica.all_gather(count[None], axis=0)
     before = tf.reduce_sum(counts[: replica.replica_id_in_sync_group])
     return seen + before + tf.range(count), seen + tf.reduce_sum(counts)
-
-
-def seeds_of_images(seed, index):
-    """One seed for each image, from the attack's and the image's number.
-
-    Args:
-        seed: Integer. What int32 does not hold is folded into it.
-        index: Integer tensor of shape `(images,)`.
-    """
-    if not -(2**31) <= seed < 2**31:
-        seed = (seed ^ seed >> 31) % 2**31
-    return tf.stack([tf.fill(tf.shape(index), seed), index], 1)

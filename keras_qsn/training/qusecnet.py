@@ -5,12 +5,12 @@ import tensorflow as tf
 
 from keras_qsn.attacks.base import Attack
 from keras_qsn.certification.graph import trace
+from keras_qsn.classifier import with_float_input
 from keras_qsn.convolution import fast_convolutions
 from keras_qsn.training.batches import BatchCheck
 from keras_qsn.training.batches import class_numbers
 from keras_qsn.training.batches import num_clean
 from keras_qsn.training.batches import numbered
-from keras_qsn.training.batches import seeds_of_images
 from keras_qsn.training.checked import CheckedModel
 from keras_qsn.training.intervals import IntervalTraining
 from keras_qsn.training.intervals import proved
@@ -167,6 +167,11 @@ class QuSecNet(CheckedModel):
                 f"Received: product_dtype={product_dtype!r}"
             )
         self.model = model
+        # Examples lie between the bytes that a model of bytes would make of
+        # them. Not kept as a layer: its layers are the model's.
+        functional = getattr(model, "inputs", None)
+        taking_floats = with_float_input(model) if functional else model
+        self._forward = taking_floats.__call__
         self.attack = attack
         self._product_dtype = product_dtype
         self.clean_share = clean_share
@@ -237,7 +242,7 @@ class QuSecNet(CheckedModel):
     def call(self, inputs, training=None):
         def outputs():
             with self._convolutions(training):
-                return self.model(inputs, training=training)
+                return self._forward(inputs, training=training)
 
         if not training or self.certification is None:
             return outputs()
@@ -358,13 +363,14 @@ class QuSecNet(CheckedModel):
         """Adversarial examples, from starts by place in the data."""
         index, seen = numbered(tf.convert_to_tensor(counter), tf.shape(x)[0])
         counter.assign(seen)
+        seeds = tf.stack([tf.fill(tf.shape(index), self.attack.seed), index], 1)
         with self._convolutions(training):
             return self.attack.craft(
                 self.attack.view(self._wrapper),
                 x,
                 labels,
                 tf.convert_to_tensor(eps, tf.float32),
-                seeds_of_images(self.attack.seed, index),
+                seeds,
             )
 
     def _count_adversarial(self, labels, scores):

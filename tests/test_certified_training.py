@@ -58,7 +58,8 @@ class TestSchedule:
         "settings, message",
         [
             ({"eps": 0.0}, "`eps` must lie in"),
-            ({"eps": 2.0}, "`eps` must lie in"),
+            ({"eps": 2.0}, r"in \(0, 1\], the width of `value_range`"),
+            ({"eps": 0.3, "value_range": (0, 0.2)}, r"in \(0, 0.2\]"),
             ({"eps": 0.1, "clean_share": 1.0}, "`clean_share` must lie in"),
             ({"eps": 0.1, "regularizer": -1.0}, "`regularizer` must be at"),
             ({"eps": 0.1, "ramp_epochs": 0}, "`ramp_epochs` must be a whole"),
@@ -171,6 +172,24 @@ class TestLoss:
         expected = k * LOSS(y, logits) + (1 - k) * LOSS(y, worst)
         expected += 0.5 * (1 - growth) * intervals.regularization(graph, bounds)
         assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+    def test_probabilities_are_compared_with_probabilities(self, batch):
+        model, (x, y) = hard_cnn(), batch
+        soft = keras.Sequential(
+            [keras.Input((28, 28, 1)), *model.layers, keras.layers.Softmax()]
+        )
+        found = []
+        for inner, from_logits in ((model, True), (soft, False)):
+            net = QuSecNet(inner, certification=IntervalTraining(EPS))
+            net.compile(
+                "sgd",
+                keras.losses.SparseCategoricalCrossentropy(from_logits),
+            )
+            net.growth.assign(0.5)
+            given = tf.constant(x)
+            returned = inner(x)
+            found.append(net._objective(given, given, y, returned, None, y))
+        assert float(found[0]) == pytest.approx(float(found[1]), rel=1e-4)
 
     @pytest.mark.parametrize("share, taken", [(0.0, False), (0.3, True)])
     def test_no_gradient_of_images_that_weigh_nothing(

@@ -1,6 +1,6 @@
 """MNIST, CIFAR-10, the embedded digits, users' own files; samples of them."""
 
-from keras_qsn.datasets.loading import NAMES
+from keras_qsn.datasets.loading import NAMES as NAMES
 from keras_qsn.datasets.loading import Dataset
 from keras_qsn.datasets.loading import load
 from keras_qsn.datasets.sampling import ShuffledBatches
@@ -8,7 +8,6 @@ from keras_qsn.datasets.sampling import seeded_subset
 from keras_qsn.datasets.sampling import stratified_subset
 
 __all__ = [
-    "NAMES",
     "Dataset",
     "ShuffledBatches",
     "load",

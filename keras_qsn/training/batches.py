@@ -9,7 +9,7 @@ from keras_qsn.inputs import check_images
 from keras_qsn.inputs import check_labels
 
 # How far from 1 the float32 sum of smoothed labels may be.
-_SUM_TOLERANCE = 1e-3
+_SUM_TOLERANCE = 1e-4
 _NO_LABELS = (
     "`y` must hold the true classes. Received: images alone. Give both, as "
     "two arrays or as batches of pairs."
@@ -29,9 +29,8 @@ class BatchCheck:
     """
 
     def __init__(self, wrapper, value_range):
-        self._model = wrapper.model
-        self._shape = wrapper.model.input_shape[1:]
-        self.num_classes = wrapper.model.output_shape[-1]
+        self._wrapper = wrapper
+        self.num_classes = wrapper.num_classes
         self._low, self._high = value_range or (-np.inf, np.inf)
         self._refusal = None
 
@@ -44,8 +43,8 @@ class BatchCheck:
         """
         if y is None:
             raise ValueError(_NO_LABELS)
-        images = check_images(x, self._low, self._high, self._model)
-        check_targets(y, len(images), self.num_classes)
+        images = self._check_images(x)
+        check_labels(y, len(images), self.num_classes)
 
     def __call__(self, x, y):
         """A batch's images as float32, in a step that stops if they are bad.
@@ -58,10 +57,9 @@ class BatchCheck:
             raise ValueError(_NO_LABELS)
         self._check_signature(x)
         images = tf.cast(x, tf.float32)
-        limit = tf.float32.max
-        inside = (images >= np.maximum(self._low, -limit)) & (
-            images <= np.minimum(self._high, limit)
-        )
+        low = np.float32(np.maximum(self._low, tf.float32.min))
+        high = np.float32(np.minimum(self._high, tf.float32.max))
+        inside = (images >= low) & (images <= high)
         fits = tf.reduce_all(inside) & targets_fit(
             y, tf.shape(x)[0], self.num_classes
         )
@@ -94,15 +92,16 @@ class BatchCheck:
 
     def _check_signature(self, x):
         """Refuse a type or a shape while tracing, by one image like it."""
-        shape = self._shape
+        shape = self._wrapper.input_shape
         if x.shape.rank is not None:
             expected = [*shape, *[1] * x.shape.rank]
             shape = [a or b for a, b in zip(x.shape[1:], expected)]
-        shape = [size or 1 for size in shape]
-        pixel = np.where(np.isfinite(self._low), self._low, 0.0)
-        image = np.broadcast_to(pixel, [1, *shape])
-        image = image.astype(x.dtype.as_numpy_dtype)
-        check_images(image, self._low, self._high, self._model)
+        pixel = np.clip(0.0, self._low, self._high)
+        image = np.broadcast_to(pixel, [1, *(size or 1 for size in shape)])
+        self._check_images(image.astype(x.dtype.as_numpy_dtype))
+
+    def _check_images(self, x):
+        return check_images(x, self._low, self._high, self._wrapper)
 
 
 def is_rows(shape, num_classes):
@@ -127,15 +126,18 @@ def targets_fit(y, num_images, num_classes):
 
     Args:
         y: Class numbers of shape `(images,)` or `(images, 1)`; or rows of
-            `num_classes` numbers >= 0 that sum to 1: one-hot, or smoothed.
+            `num_classes` numbers >= 0 that sum to 1, one of them the largest:
+            one-hot, or smoothed.
         num_images: Number of images.
         num_classes: Number of classes.
     """
     y = tf.convert_to_tensor(y)
     if is_rows(y.shape, num_classes):
         rows = tf.cast(y, tf.float32)
-        off = tf.abs(tf.reduce_sum(rows, 1) - 1)
-        good = tf.reduce_all(rows >= 0) & tf.reduce_all(off <= _SUM_TOLERANCE)
+        largest = tf.equal(rows, tf.reduce_max(rows, 1, keepdims=True))
+        one = tf.reduce_sum(tf.cast(largest, tf.int32), 1) == 1
+        near = tf.abs(tf.reduce_sum(rows, 1) - 1) < _SUM_TOLERANCE
+        good = tf.reduce_all(one & near & tf.reduce_all(rows >= 0, 1))
     else:
         whole = tf.cast(y, tf.int64)
         good = tf.reduce_all(
@@ -144,32 +146,6 @@ def targets_fit(y, num_images, num_classes):
             & (whole < num_classes)
         )
     return good & tf.equal(tf.shape(y)[0], num_images)
-
-
-def check_targets(y, num_images, num_classes):
-    """Refuse labels that `targets_fit` does not hold for.
-
-    Raises:
-        ValueError: Saying what is wrong with them.
-    """
-    y = np.asarray(y)
-    if not is_rows(y.shape, num_classes):
-        check_labels(y, num_images, num_classes)
-    elif len(y) != num_images:
-        raise ValueError(
-            f"`y` must have one label for each of the {num_images} images. "
-            f"Received: {len(y)} labels."
-        )
-    elif not targets_fit(y, num_images, num_classes):
-        sums = y.astype("float64").sum(1)
-        worst = np.abs(sums - 1).argmax()
-        raise ValueError(
-            "`y` must have one class for each image: rows of numbers >= 0 "
-            f"that sum to 1. Received: row {worst} sums to {sums[worst]:.6g}, "
-            f"numbers from {y.min():.6g} to {y.max():.6g}. For images of "
-            "several classes at once (multi-label) there is no adversarial "
-            "training here; give each its main class."
-        )
 
 
 def class_numbers(y, num_classes):
@@ -208,15 +184,3 @@ def numbered(seen, count):
     counts = replica.all_gather(count[None], axis=0)
     before = tf.reduce_sum(counts[: replica.replica_id_in_sync_group])
     return seen + before + tf.range(count), seen + tf.reduce_sum(counts)
-
-
-def seeds_of_images(seed, index):
-    """One seed for each image, from the attack's and the image's number.
-
-    Args:
-        seed: Integer. What int32 does not hold is folded into it.
-        index: Integer tensor of shape `(images,)`.
-    """
-    if not -(2**31) <= seed < 2**31:
-        seed = (seed ^ seed >> 31) % 2**31
-    return tf.stack([tf.fill(tf.shape(index), seed), index], 1)

@@ -1,35 +1,32 @@
 """`QuSecNet`: training, also adversarial and certified, inside `fit`."""
 
-import contextlib
-import inspect
-
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_qsn.attacks.base import Attack
 from keras_qsn.certification.graph import trace
+from keras_qsn.classifier import with_float_input
 from keras_qsn.convolution import fast_convolutions
-from keras_qsn.layers import QuantLayer
-from keras_qsn.models import KerasModelWrapper
-from keras_qsn.tracing import layers_of
 from keras_qsn.training.batches import BatchCheck
 from keras_qsn.training.batches import class_numbers
 from keras_qsn.training.batches import num_clean
 from keras_qsn.training.batches import numbered
-from keras_qsn.training.batches import seeds_of_images
+from keras_qsn.training.checked import CheckedModel
 from keras_qsn.training.intervals import IntervalTraining
 from keras_qsn.training.intervals import proved
 from keras_qsn.training.intervals import regularization
 from keras_qsn.training.intervals import worst_logits
 from keras_qsn.training.metrics import Share
+from keras_qsn.training.outputs import as_returned
+from keras_qsn.training.outputs import class_scores
+from keras_qsn.training.outputs import returns_logits
 from keras_qsn.training.schedules import GrowingBox
-from keras_qsn.training.schedules import with_callback
+from keras_qsn.wrapper import KerasModelWrapper
 
 _PRODUCT_DTYPES = ("float32", "bfloat16")
 
 
-class QuSecNet(keras.Model):
+class QuSecNet(CheckedModel):
     """Trains any Keras classifier, adversarially, for certificates, or both.
 
     A wrapper for training only: `compile`, `fit` and `evaluate` as for any
@@ -144,7 +141,8 @@ class QuSecNet(keras.Model):
                 "`model` must be the classifier itself. Received: a "
                 "`QuSecNet`, which trains one. Give `model.model`."
             )
-        self._wrapper = KerasModelWrapper(model)
+        self._wrapper = KerasModelWrapper.of(model)
+        model = self._wrapper.model
         if attack is not None and not isinstance(attack, Attack):
             raise TypeError(
                 "`attack` must be a `keras_qsn.attacks.Attack`, such as "
@@ -169,13 +167,22 @@ class QuSecNet(keras.Model):
                 f"Received: product_dtype={product_dtype!r}"
             )
         self.model = model
+        # Examples lie between the bytes that a model of bytes would make of
+        # them. Not kept as a layer: its layers are the model's.
+        functional = getattr(model, "inputs", None)
+        taking_floats = with_float_input(model) if functional else model
+        self._forward = taking_floats.__call__
         self.attack = attack
         self._product_dtype = product_dtype
         self.clean_share = clean_share
         self._threshold_loss = keras.losses.get(threshold_loss)
         self._own_thresholds = []
         if threshold_loss is not None or threshold_learning_rate is not None:
-            self._own_thresholds = _trainable_thresholds(model)
+            self._own_thresholds = [
+                layer.thresholds
+                for layer in self._wrapper.quantizers
+                if layer.trainable
+            ]
             if not self._own_thresholds:
                 raise ValueError(
                     "`threshold_loss` and `threshold_learning_rate` need a "
@@ -220,18 +227,22 @@ class QuSecNet(keras.Model):
                     "`IntervalTraining(eps=0.3)`. "
                     f"Received: certification={certification!r}"
                 )
-            self._graph = trace(self._wrapper, model.input_shape[1:])
+            self._graph = trace(self._wrapper, self._wrapper.input_shape)
             self.growth = self.add_weight(
                 shape=(), initializer="zeros", trainable=False, name="growth"
             )
             self.cert_accuracy = Share("cert_accuracy")
-        self._check = BatchCheck(self._wrapper, self._pixel_range())
+        self._check = BatchCheck(self._wrapper, self._value_range())
+        # A matter of one column, and of bounds: else scores are scores.
+        self._returns_logits = (
+            self._wrapper.num_classes > 2 and certification is None
+        ) or returns_logits(self._wrapper)
         self.built = True
 
     def call(self, inputs, training=None):
         def outputs():
             with self._convolutions(training):
-                return self.model(inputs, training=training)
+                return self._forward(inputs, training=training)
 
         if not training or self.certification is None:
             return outputs()
@@ -257,32 +268,6 @@ class QuSecNet(keras.Model):
     def trainable_weights(self):
         return self.trainable_variables
 
-    def fit(self, x=None, y=None, *args, **kwargs):
-        """As `keras.Model.fit`; refuses images and labels that do not fit.
-
-        Arrays are checked before training, other data batch by batch.
-        """
-        bound = inspect.signature(super().fit).bind(x, y, *args, **kwargs)
-        given = bound.arguments
-        self._check_whole(x, y)
-        validation = given.get("validation_data")
-        if isinstance(validation, (tuple, list)):
-            self._check_whole(*validation[:2])
-        else:
-            self._check_whole(validation, None)
-        if self.certification is not None:
-            given["callbacks"] = with_callback(
-                GrowingBox(), given.get("callbacks"), self
-            )
-        with self._check.readable():
-            return super().fit(*bound.args, **bound.kwargs)
-
-    def evaluate(self, x=None, y=None, *args, **kwargs):
-        """As `keras.Model.evaluate`, with `adv_accuracy` under the attack."""
-        self._check_whole(x, y)
-        with self._check.readable():
-            return super().evaluate(x, y, *args, **kwargs)
-
     def reset_metrics(self):
         super().reset_metrics()
         if self.attack is not None:
@@ -296,24 +281,11 @@ class QuSecNet(keras.Model):
         """Export the model inside."""
         self.model.export(filepath, *args, **kwargs)
 
-    def make_train_function(self, force=False):
-        with self._checks_outside_xla():
-            return super().make_train_function(force)
-
-    def make_test_function(self, force=False):
-        with self._checks_outside_xla():
-            return super().make_test_function(force)
-
-    def train_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        return self._compiled(self._train, self._check(x, y), y, sample_weight)
-
-    def test_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        return self._compiled(self._test, self._check(x, y), y, sample_weight)
+    def _own_callbacks(self):
+        return [] if self.certification is None else [GrowingBox()]
 
     def _train(self, x, y, sample_weight):
-        labels = class_numbers(y, self._check.num_classes)
+        labels = class_numbers(y, self._wrapper.num_classes)
         given = x
         if self.attack is not None:
             clean = num_clean(tf.shape(x)[0], self.clean_share)
@@ -343,19 +315,22 @@ class QuSecNet(keras.Model):
         if own:
             self._threshold_optimizer.apply(own, self._own_thresholds)
         if self.attack is not None:
-            self._count_adversarial(labels[clean:], y_pred[clean:])
+            scores = class_scores(y_pred, self._returns_logits)
+            self._count_adversarial(labels[clean:], scores[clean:])
         return self.compute_metrics(given, y, y_pred, sample_weight)
 
     def _test(self, x, y, sample_weight):
-        super().test_step(
-            keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
-        )
-        labels = class_numbers(y, self._check.num_classes)
+        data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+        # The compiled metrics, by the step of Keras.
+        keras.Model.test_step(self, data)
+        labels = class_numbers(y, self._wrapper.num_classes)
         if self.attack is not None:
             x_adv = self._craft(
                 x, labels, self.attack.eps, self._evaluated, training=False
             )
-            self._count_adversarial(labels, self(x_adv, training=False))
+            with self._convolutions(training=False):
+                logits = self._wrapper.get_logits(x_adv)
+            self._count_adversarial(labels, logits)
         if self.certification is not None:
             worst, _ = self._worst_logits(x, labels, 1.0, training=False)
             self.cert_accuracy.update_state(proved(worst, labels))
@@ -369,7 +344,8 @@ class QuSecNet(keras.Model):
         growth = tf.convert_to_tensor(self.growth)
         worst, bounds = self._worst_logits(x, labels, growth, training=True)
         self.cert_accuracy.update_state(proved(worst, labels))
-        lost = self.compute_loss(given, y, worst, sample_weight, True)
+        returned = as_returned(worst, y_pred.shape[1], self._returns_logits)
+        lost = self.compute_loss(given, y, returned, sample_weight, True)
         share = self._share_of_clean()
         loss = share * loss + (1 - share) * lost
         weight = self.certification.regularizer
@@ -387,17 +363,18 @@ class QuSecNet(keras.Model):
         """Adversarial examples, from starts by place in the data."""
         index, seen = numbered(tf.convert_to_tensor(counter), tf.shape(x)[0])
         counter.assign(seen)
+        seeds = tf.stack([tf.fill(tf.shape(index), self.attack.seed), index], 1)
         with self._convolutions(training):
             return self.attack.craft(
                 self.attack.view(self._wrapper),
                 x,
                 labels,
                 tf.convert_to_tensor(eps, tf.float32),
-                seeds_of_images(self.attack.seed, index),
+                seeds,
             )
 
-    def _count_adversarial(self, labels, y_pred):
-        predicted = tf.argmax(y_pred, -1, output_type=tf.int32)
+    def _count_adversarial(self, labels, scores):
+        predicted = tf.argmax(scores, -1, output_type=tf.int32)
         self.adv_accuracy.update_state(tf.equal(labels, predicted))
 
     def _worst_logits(self, x, labels, growth, training):
@@ -417,41 +394,9 @@ class QuSecNet(keras.Model):
         growth = tf.convert_to_tensor(self.growth)
         return 1 - (1 - self.certification.clean_share) * growth
 
-    @contextlib.contextmanager
-    def _checks_outside_xla(self):
-        """XLA drops checks: in here, Keras makes functions without it."""
-        wanted, self.jit_compile = self.jit_compile, False
-        try:
-            yield
-        finally:
-            self.jit_compile = wanted
-
-    def _compiled(self, step, *args):
-        """A step behind its checks, by XLA where the user has asked for it."""
-        if self.jit_compile:
-            step = tf.function(step, jit_compile=True, autograph=False)
-        return step(*args)
-
-    def _check_whole(self, x, y):
-        """Refuse arrays that do not fit, before any training."""
-        if isinstance(x, tf.data.Dataset) and x.cardinality() == 0:
-            raise ValueError(
-                "`x` must hold at least one batch. Received: an empty "
-                "tf.data.Dataset."
-            )
-        if isinstance(x, np.ndarray) or tf.is_tensor(x):
-            self._check.arrays(x, y)
-
-    def _pixel_range(self):
+    def _value_range(self):
         if self.attack is not None:
             return self.attack.clip_min, self.attack.clip_max
-        quantizers = _quantizers(self.model)
-        return quantizers[0].value_range if quantizers else None
-
-
-def _quantizers(model):
-    return [q for q in layers_of(model) if isinstance(q, QuantLayer)]
-
-
-def _trainable_thresholds(model):
-    return [layer.thresholds for layer in _quantizers(model) if layer.trainable]
+        if self.certification is not None:
+            return self.certification.value_range
+        return self._wrapper.value_range

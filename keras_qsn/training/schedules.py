@@ -76,16 +76,16 @@ class GrowingBox(keras.callbacks.Callback):
             logs["box"] = float(self.model.growth.numpy())
 
 
-def with_callback(callback, callbacks, model):
-    """What `fit` takes as `callbacks`, with one more in front.
+def with_callbacks(own, callbacks, model):
+    """What `fit` takes as `callbacks`, with others in front.
 
     Args:
-        callback: Keras callback.
+        own: List of Keras callbacks.
         callbacks: A callback, a list of them, a `CallbackList` or `None`.
         model: Keras model being trained.
     """
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return keras.callbacks.CallbackList(
-            [callback, callbacks], model=model, **(callbacks.params or {})
+            [*own, callbacks], model=model, **(callbacks.params or {})
         )
-    return [callback, *keras.tree.flatten(callbacks or [])]
+    return [*own, *keras.tree.flatten(callbacks or [])]

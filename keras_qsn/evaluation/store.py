@@ -71,18 +71,22 @@ class Store:
             return None
         data = json.loads(self._checks.read_text(encoding="utf-8"))
         checks = [Check(**values) for values in data["checks"]]
-        step = Step("checks", "adaptive", None)
-        outcome = self.load("checks", step)
-        return checks, outcome, data["curve"], data["trace"]
+        outcomes = [
+            self.load(name, Step(f"checks: {name}", name, None))
+            for name in data["broken_by"]
+        ]
+        return checks, outcomes, data["curve"], data["trace"]
 
     def save_checks(self, kept):
         """Keep the checks, what they broke, the curves and the trace."""
         if self.folder is None:
             return
-        checks, outcome, curve, trace = kept
-        self.save("checks", outcome)
+        checks, outcomes, curve, trace = kept
+        for outcome in outcomes:
+            self.save(outcome.step.threat, outcome)
         data = {
             "checks": [dataclasses.asdict(check) for check in checks],
+            "broken_by": [outcome.step.threat for outcome in outcomes],
             "curve": curve,
             "trace": trace,
         }

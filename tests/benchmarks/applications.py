@@ -28,6 +28,7 @@ SCRIPT = """
 import inspect, json, sys, time
 import keras, numpy as np
 from keras_qsn.evaluation import evaluate_robustness
+from keras_qsn.models import KerasModelWrapper
 
 name, low, high, images = json.loads(sys.argv[1])
 keras.utils.set_random_seed(0)
@@ -36,7 +37,7 @@ model = getattr(keras.applications, name)(
 )
 rng = np.random.default_rng(0)
 x = rng.uniform(low, high, (images, 96, 96, 3)).astype("float32")
-y = np.asarray(model(x, training=False)).argmax(-1)
+y = np.asarray(KerasModelWrapper(model).get_predicted_class(x))
 scale = {"value_range": (low, high)}
 if "value_range" not in inspect.signature(evaluate_robustness).parameters:
     scale = {"clip_min": low, "clip_max": high}

@@ -5,12 +5,13 @@ from keras_qsn.certification.deployed import Deployed
 from keras_qsn.certification.interval import ball
 from keras_qsn.certification.proofs import Proofs
 from keras_qsn.certification.work import Work
-from keras_qsn.files import claim
 from keras_qsn.files import fingerprint
 from keras_qsn.inputs import as_arrays
 from keras_qsn.inputs import check_count
 from keras_qsn.inputs import check_images
 from keras_qsn.inputs import check_labels
+from keras_qsn.kept import claimed
+from keras_qsn.kept import versions
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.progress import ImageProgress
 
@@ -130,17 +131,18 @@ def certify(
     hard = proofs.graph.hard
     methods = _check_methods(methods, hard)
     y = check_labels(y, len(x), proofs.graph.num_classes)
+    settings = None
     if folder is not None:
         settings = {
-            "weights": fingerprint(*wrapper.model.get_weights()),
+            "fingerprint": wrapper.fingerprint(x.shape[1:]),
             "data": fingerprint(x, y),
             "eps": float(eps),
             "methods": list(methods),
             "time_limit": float(time_limit),
             "batch_size": batch_size,
             "range": [float(clip_min), float(clip_max)],
+            "versions": versions(),
         }
-        folder = claim(folder, settings)
     work = Work(
         proofs,
         Deployed(wrapper, x.shape[1:], hard, clip_min, clip_max),
@@ -151,10 +153,16 @@ def certify(
         y,
     )
     progress = ImageProgress(len(x), callback, verbose)
+    with claimed(folder, settings) as folder:
+        return _finish(work, len(x), batch_size, folder, progress)
+
+
+def _finish(work, count, batch_size, folder, progress):
+    """The certificate, what the folder has not kept yet worked out."""
     done = kept = _restored(work, folder)
     try:
-        while done < len(x):
-            batch = slice(done, min(done + batch_size, len(x)))
+        while done < count:
+            batch = slice(done, min(done + batch_size, count))
             work.bound(batch)
             for i in range(batch.start, batch.stop):
                 work.branch(i)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn import kernels
 from keras_qsn.classifier import as_classifier
 from keras_qsn.classifier import check_loss
 from keras_qsn.classifier import declared_range
@@ -121,6 +122,12 @@ class KerasModelWrapper:
         return declared_range(self.layers)
 
     @property
+    def logits_model(self):
+        """The Keras model that makes the logits; `None` where only a trace
+        can tell them."""
+        return self._view()
+
+    @property
     def layers(self):
         """The layers that make the logits, those of inner models included."""
         view = self._view()
@@ -162,6 +169,7 @@ class KerasModelWrapper:
             kept[1][key] = make()
         return kept[1][key]
 
+    @kernels.compiled()
     def get_logits(self, x):
         """Class scores before the softmax, float32 `(batch, classes)`.
 

@@ -366,8 +366,8 @@ class TestCommand:
 
     def test_table_report_and_exit_status(self, files, capsys, tmp_path):
         assert cli.main(files) == 0
-        text = capsys.readouterr().out
-        assert "Robust accuracy" in text and "40 images" in text
+        text = " ".join(capsys.readouterr().out.split())
+        assert "Robust accuracy" in text and "all 40 test images" in text
         folder = tmp_path / "results" / "evaluate-model"
         page = (folder / "report.html").read_text()
         assert "CubeAttack" in page

@@ -424,7 +424,7 @@ class TestReproduce:
 
         monkeypatch.delenv("KERAS_QSN_DATA", raising=False)
         monkeypatch.setattr(keras.datasets.mnist, "load_data", offline)
-        with pytest.raises(OSError, match="`--quick` runs on the embedded"):
+        with pytest.raises(OSError, match="`reproduce --quick`"):
             paper.reproduce(["fig9"], data=["mnist"], out=tmp_path)
 
 

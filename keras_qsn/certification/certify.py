@@ -1,8 +1,11 @@
 """Prove that no image of a ball changes the class."""
 
+import keras
+import numpy as np
+
+from keras_qsn.attacks.norms import ball
 from keras_qsn.certification.certificate import CertificationInterrupted
 from keras_qsn.certification.deployed import Deployed
-from keras_qsn.certification.interval import ball
 from keras_qsn.certification.proofs import Proofs
 from keras_qsn.certification.work import Work
 from keras_qsn.files import fingerprint
@@ -14,8 +17,13 @@ from keras_qsn.kept import claimed
 from keras_qsn.kept import versions
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.progress import ImageProgress
+from keras_qsn.tracing import layers_of
 
-METHODS = ("interval", "crown", "branching")
+METHODS = ("interval", "crown", "crown-full", "branching")
+
+# Up to which `Proofs.cost_of_full` bounds the hidden layers by CROWN unasked:
+# about a second for an image.
+_AFFORDABLE = 2**24
 
 # Seconds of work that a kill may cost.
 _KEEP_AFTER = 10.0
@@ -47,6 +55,8 @@ def certify(
 
     - `"interval"`: interval bounds, the last layer fused with the margins.
     - `"crown"`: backward linear bounds on the intervals of the hidden layers.
+    - `"crown-full"`: the hidden layers bounded like that too, layer by layer,
+      each neuron that may be on both sides of a bend by itself.
     - `"branching"` (hard quantizers): the box is cut at undetermined pixels
       until all parts are proved or an image that breaks the model is found.
 
@@ -57,16 +67,25 @@ def certify(
 
     Args:
         model: Built Keras model, or its `KerasModelWrapper`, of layers with a
-            sound rule: `QuantLayer` (first), `Conv2D`, `DepthwiseConv2D`,
-            `Dense`, `ReLU`, `LeakyReLU`, `Activation`, `BatchNormalization`,
-            `Add`, pooling, padding, reshaping, `Dropout`, models inside.
+            sound rule: `QuantLayer` (first, or behind `Rescaling` or
+            `Normalization`), `Conv2D`, `DepthwiseConv2D`, `SeparableConv2D`,
+            `Dense`, `ReLU`, `LeakyReLU`, `PReLU`, `ELU`, `Activation` (these,
+            sigmoid, tanh), `BatchNormalization`, `Normalization`,
+            `Rescaling`, `Add`, `Concatenate`, pooling, padding, reshaping,
+            `Dropout`, models inside.
         x: Images of shape `(images, ...)` in `[clip_min, clip_max]`, or a
             batched `tf.data.Dataset` of pairs.
         y: Labels, integers or one-hot. `None` for a dataset's own.
         eps: Float >= 0. Radius of the L-infinity ball. Defaults to `0.1`.
-        methods: Names out of `"interval"`, `"crown"`, `"branching"`. Defaults
-            to `None`: all that can be used on the model.
-        time_limit: Seconds of branching for one image. Defaults to `60.0`.
+        methods: Names out of `"interval"`, `"crown"`, `"crown-full"`,
+            `"branching"`. Defaults to `None`, by cost: intervals and CROWN;
+            behind a hard quantizer branching, which bounds hidden layers as
+            sharply where that pays; without one, `"crown-full"` if it takes
+            about a second for an image: if neurons behind the first
+            activation times values in the network are at most 2^24.
+        time_limit: Seconds of `"crown-full"`, and of branching, for one
+            image, without what it takes to build the functions for it, once.
+            Defaults to `60.0`.
         batch_size: Integer >= 1. Defaults to `128`.
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
@@ -80,7 +99,8 @@ def certify(
 
     Raises:
         ValueError: If an argument is out of range, a layer has no sound
-            rule (it is named), or `folder` holds other work.
+            rule or a weight that is not finite (they are named), or `folder`
+            holds other work.
         RuntimeError: If the model computes logits outside their bounds: the
             device does not compute in float32.
         CertificationInterrupted: On Ctrl-C; holds what was finished.
@@ -127,9 +147,10 @@ def certify(
             "`y` must hold the labels: a certificate is about the right "
             "class. Received: y=None"
         )
+    _check_weights(wrapper.model)
     proofs = Proofs(wrapper, x.shape[1:])
     hard = proofs.graph.hard
-    methods = _check_methods(methods, hard)
+    methods = _check_methods(methods, proofs)
     y = check_labels(y, len(x), proofs.graph.num_classes)
     settings = None
     if folder is not None:
@@ -145,7 +166,7 @@ def certify(
         }
     work = Work(
         proofs,
-        Deployed(wrapper, x.shape[1:], hard, clip_min, clip_max),
+        Deployed(wrapper, x.shape[1:], hard, clip_min, clip_max, proofs.clock),
         methods,
         time_limit,
         eps,
@@ -165,7 +186,7 @@ def _finish(work, count, batch_size, folder, progress):
             batch = slice(done, min(done + batch_size, count))
             work.bound(batch)
             for i in range(batch.start, batch.stop):
-                work.branch(i)
+                work.finish(i)
                 done = i + 1
                 progress(done)
                 if folder and work.seconds(kept, done) > _KEEP_AFTER:
@@ -192,10 +213,28 @@ def _file(folder, first):
     return folder / f"from-{first}.npz"
 
 
-def _check_methods(methods, hard):
-    usable = METHODS if hard else METHODS[:-1]
+def _check_weights(model):
+    for layer in layers_of(model):
+        if isinstance(layer, keras.Model):
+            continue
+        for weight in layer.weights:
+            values = np.asarray(weight)
+            count = int(np.size(values) - np.isfinite(values).sum())
+            if count:
+                raise ValueError(
+                    "The model's weights must be finite. Received: "
+                    f"{count} value(s) of '{weight.name}' in layer "
+                    f"'{layer.name}' ({type(layer).__name__}) that are "
+                    "infinite or not a number. Did the training diverge?"
+                )
+
+
+def _check_methods(methods, proofs):
+    hard = proofs.graph.hard
     if methods is None:
-        return usable
+        full = not hard and proofs.cost_of_full <= _AFFORDABLE
+        dear = [("crown-full", full), ("branching", hard)]
+        return ("interval", "crown", *(name for name, on in dear if on))
     methods = (methods,) if isinstance(methods, str) else tuple(methods)
     unknown = [name for name in methods if name not in METHODS]
     if unknown or not methods:

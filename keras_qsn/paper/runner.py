@@ -7,7 +7,6 @@ import os
 import pathlib
 import tempfile
 import traceback
-import warnings
 
 import keras
 import numpy as np
@@ -157,7 +156,7 @@ def perform(cell, needed, data_dir=None):
     if isinstance(cell, cells.Network) and cell.squeezer:
         return {}, {"keras": _bytes(networks.squeeze(cell, models[0]))}
     network = cell if isinstance(cell, cells.Network) else cell.network
-    data = load_data(network.data, data_dir)
+    data = datasets.load(network.data, data_dir)
     if isinstance(cell, cells.Network):
         model, values = networks.train(cell, data)
         return values | {"data": data.description}, {"keras": _bytes(model)}
@@ -169,24 +168,6 @@ def perform(cell, needed, data_dir=None):
     file = io.BytesIO()
     np.savez_compressed(file, **pictures)
     return values | {"data": data.description}, {"npz": file.getvalue()}
-
-
-def load_data(name, data_dir=None):
-    """A data set; the embedded digits may not pass for MNIST here.
-
-    Raises:
-        OSError: If it is not to be had.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "MNIST is not in Keras' cache")
-        try:
-            return datasets.load(name, data_dir)
-        except UserWarning as warning:
-            raise OSError(
-                "MNIST is not in Keras' cache and could not be downloaded. "
-                "Name a folder that holds mnist.npz: `--data-dir` or "
-                "KERAS_QSN_DATA. `--quick` runs on the embedded digits."
-            ) from warning
 
 
 def cost(cell):

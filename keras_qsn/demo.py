@@ -25,6 +25,7 @@ from keras_qsn.layers import TrainableQuantization
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.models import cleverhans_cnn
 from keras_qsn.training import QuSecNet
+from keras_qsn.version import __version__
 
 BATCH_SIZE = 128
 
@@ -82,7 +83,7 @@ def settings_for(data="digits", quick=False, seed=0):
     return Settings(data, eps, seed=seed)
 
 
-def run(settings, out, data_dir=None, progress=None):
+def run(settings, out, data_dir=None, progress=None, show=None):
     """Run the demo, or go on where an earlier run of it stopped.
 
     Args:
@@ -92,13 +93,16 @@ def run(settings, out, data_dir=None, progress=None):
         data_dir: Optional folder with the data set's file.
         progress: Optional function of a task's name, how much of it is done
             and how much there is in all.
+        show: Optional function of the results, called before the tables and
+            plots are written: a full disk does not keep them from being seen.
 
     Returns:
         The content of `results.json`.
 
     Raises:
         OSError: If the folder cannot be written.
-        ValueError: If the folder holds a run with other settings.
+        ValueError: If the folder holds a run with other settings, or of
+            another version.
     """
     progress = progress or (lambda task, done, total: None)
     out = pathlib.Path(out)
@@ -137,6 +141,8 @@ def run(settings, out, data_dir=None, progress=None):
 
     results["notes"] = _notes(results["defences"])
     results["complete"] = True
+    if show is not None:
+        show(results)
     report.write_text(out / "results.md", _markdown(results))
     report.write_figure(out / "accuracy.png", _accuracy_figure(results))
     report.write_figure(
@@ -189,7 +195,12 @@ def _claim(out, settings):
                 "run. Expected: a new or empty folder. Name another one with "
                 "`--out`."
             )
-        results = {"settings": wanted, "defences": {}, "complete": False}
+        results = {
+            "version": __version__,
+            "settings": wanted,
+            "defences": {},
+            "complete": False,
+        }
         report.write_json(path, results)
         return results
     try:
@@ -200,6 +211,13 @@ def _claim(out, settings):
             f"{path} is damaged or not of a demo run ({error}). Name another "
             "folder with `--out`."
         ) from error
+    if results.get("version") != __version__:
+        raise ValueError(
+            f"The results folder {out} holds a run of another version of "
+            f"keras_qsn ({results.get('version', '0.1.0 or older')}; this is "
+            f"{__version__}), whose numbers may be others. Name another "
+            "folder with `--out`."
+        )
     if found != wanted:
         different = {
             key: (found.get(key), value)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn import kernels
 from keras_qsn import quantization
 from keras_qsn.thresholds import EquallySpaced
 from keras_qsn.thresholds import ThresholdRange
@@ -27,6 +28,13 @@ class QuantLayer(keras.layers.Layer):
     its text (two levels split at 0.5) and the factor `1/(n-1)` need `n-1`
     terms. `variant="authors"` computes the authors' published code instead:
     an `n`-th threshold at 1, and the result clipped.
+
+    A hard level changes where `x >= low + (high - low) t_k`, worked out so
+    that every way of computing it decides alike, to the last bit: eager, in a
+    `tf.function`, compiled by XLA alone or in one piece with the network,
+    exported, certified (`keras_qsn.quantization.in_pixels`). Inference is
+    made of plain operations, so `model.export` serves SavedModel, ONNX and
+    LiteRT.
 
     `ConstantQuantization` and `TrainableQuantization` are this layer with the
     paper's settings. Put it first in a model, so that whoever attacks,
@@ -168,7 +176,7 @@ class QuantLayer(keras.layers.Layer):
             autocast=False,
         )
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         inputs = tf.convert_to_tensor(inputs)
         if not inputs.dtype.is_floating:
             raise TypeError(
@@ -179,7 +187,9 @@ class QuantLayer(keras.layers.Layer):
             )
         x = tf.cast(inputs, self.variable_dtype)
         x = self._assert_in_range(x)
-        y = self._staircase(x, tf.convert_to_tensor(self.thresholds))
+        # Nobody exports a training step; inference they may.
+        with kernels.compiled(bool(training)):
+            y = self._staircase(x, tf.convert_to_tensor(self.thresholds))
         if self.variant == "authors":
             y = tf.clip_by_value(y, *self.value_range)
         return tf.cast(y, self.compute_dtype)

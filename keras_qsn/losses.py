@@ -23,7 +23,8 @@ class ProbabilityMeanSquaredError(keras.losses.Loss):
     Call arguments:
         y_true: Integer labels of shape `(batch,)` or `(batch, 1)`, or
             one-hot (or soft) labels of shape `(batch, C)`.
-        y_pred: Logits or probabilities of shape `(batch, C)`.
+        y_pred: Logits or probabilities of shape `(batch, C)`; of shape
+            `(batch, 1)` the logit or probability of the second of two.
 
     Raises:
         ValueError: If the shapes of `y_true` and `y_pred` do not fit.
@@ -51,6 +52,9 @@ class ProbabilityMeanSquaredError(keras.losses.Loss):
     def call(self, y_true, y_pred):
         y_pred = keras.ops.convert_to_tensor(y_pred)
         y_true = keras.ops.convert_to_tensor(y_true)
+        if y_pred.shape[-1] == 1:
+            first = 0 * y_pred if self.from_logits else 1 - y_pred
+            y_pred = keras.ops.concatenate([first, y_pred], -1)
         num_classes = y_pred.shape[-1]
         if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == 1:
             y_true = keras.ops.squeeze(y_true, -1)

@@ -4,18 +4,17 @@ Pure functions of tensors; the Keras layers in `keras_qsn.layers` hold the
 weights and call them.
 """
 
-import functools
-
 import numpy as np
 import tensorflow as tf
+
+from keras_qsn import kernels
 
 VARIANTS = ("standard", "authors")
 GRADIENTS = ("exact", "paper", "straight_through")
 
-# Thresholds summed by one compiled loop body. The body is unrolled, so XLA
-# fuses a whole group into a single pass over the pixels; more levels mean
-# more passes, never more memory.
-_GROUP = 16
+# The smallest normal float32. Processors that flush smaller numbers to zero
+# would move a tie.
+_TINY = np.float64(np.finfo("float32").tiny)
 
 
 def equally_spaced_thresholds(num_levels, variant="standard"):
@@ -61,10 +60,45 @@ def equally_spaced_thresholds(num_levels, variant="standard"):
     return np.arange(1, count + 1) / num_levels
 
 
+def in_pixels(thresholds, value_range=(0.0, 1.0)):
+    """Thresholds in the units of the pixels, the same however compiled.
+
+    `low + (high - low) t`, with `low` and `high - low` rounded to float32,
+    computed in float64 and rounded once. The product of two float32 is exact
+    in float64: a compiler that fuses it with the sum changes nothing.
+    Numbers closer to zero than `2^-126`, the smallest normal float32, count
+    as zero before, and as `-2^-126` after, so that a processor that takes
+    smaller pixels for zero decides as one that does not.
+
+    Args:
+        thresholds: Tensor in units of `value_range`.
+        value_range: The smallest and largest pixel value.
+
+    Returns:
+        A tensor with the shape and dtype of `thresholds`.
+
+    Example:
+
+    >>> float(in_pixels(tf.constant(0.25), (-1.0, 1.0)))
+    -0.5
+
+    Limitations:
+        Float64 thresholds have products that are not exact: there, fusing may
+        move the last bit.
+    """
+    low, high = value_range
+    t = tf.where(tf.abs(thresholds) < float(_TINY), 0.0, thresholds)
+    t = tf.cast(t, tf.float64) * np.float64(np.float32(high - low))
+    t += np.float64(np.float32(low))
+    t = tf.where(tf.abs(t) < _TINY, -_TINY, t)
+    return tf.cast(t, thresholds.dtype)
+
+
 def reached(x, threshold):
     """Whether a pixel lies in the bin above a threshold: `x >= t`.
 
-    The only place that decides on which side a tie falls.
+    The only place that decides on which side a tie falls; `t` is made by
+    `in_pixels`.
     """
     return x >= threshold
 
@@ -140,163 +174,62 @@ def make_staircase(
     steepness = steepness / width
     scale = width / (num_levels - 1)
 
-    # The kernels see images as rows, `x` (batch, pixels), and thresholds as
-    # `levels` (m, pixels) or (m, 1).
-
-    def value(x, levels):
-        def step(total, threshold):
+    def value(x, levels, group):
+        def term(threshold):
             if hard:
-                return total + tf.cast(reached(x, threshold), x.dtype)
-            return total + tf.sigmoid(steepness * (x - threshold))
+                return tf.cast(reached(x, threshold), x.dtype)
+            return tf.sigmoid(steepness * (x - threshold))
 
-        return low + scale * _fold(step, tf.zeros_like(x), levels)
+        y = kernels.total(term, x, levels, group)
+        # Each is a pass over the pixels, most often for nothing.
+        y = y if scale == 1.0 else scale * y
+        return y if low == 0.0 else low + y
 
     def d_pixels(x, levels, upstream):
-        def step(total, threshold):
-            return total + _slope(x, threshold, steepness)
+        def term(threshold):
+            return _slope(x, threshold, steepness)
 
-        return scale * upstream * _fold(step, tf.zeros_like(x), levels)
+        return scale * upstream * kernels.total(term, x, levels)
 
     def d_levels(x, levels, upstream):
         def one(threshold):
             return tf.reduce_sum(
                 upstream * _slope(x, threshold, steepness),
-                _summed_axis(levels),
+                kernels.summed_axis(levels),
             )
 
-        return -scale * _map(one, levels)
+        return -scale * kernels.map_levels(one, levels)
 
-    value, d_pixels, d_levels = (
-        _compiled(kernel) for kernel in (value, d_pixels, d_levels)
-    )
+    value = kernels.forward(value)
+    d_pixels = kernels.compile_kernel(d_pixels)
+    d_levels = kernels.compile_kernel(d_levels)
 
     @tf.custom_gradient
     def staircase(x, thresholds):
-        rows = _rows(x)
-        levels = _levels(x, thresholds)
-        if (low, high) != (0.0, 1.0):
-            levels = low + width * levels
+        t = in_pixels(thresholds, value_range)
 
         def backward(upstream):
-            upstream_rows = _rows(upstream)
+            rows, levels = kernels.rows(x), kernels.levels_of(x, t)
+            upstream_rows = kernels.rows(upstream)
             d_x = d_pixels(rows, levels, upstream_rows)
             if gradient == "paper":
                 count = thresholds.shape[-1]
-                d_t = -count * tf.reduce_sum(d_x, _summed_axis(levels))
+                d_t = -count * tf.reduce_sum(d_x, kernels.summed_axis(levels))
                 d_t = tf.repeat(d_t[None], count, axis=0)
             else:
                 d_t = d_levels(rows, levels, upstream_rows)
-            d_t = _like_thresholds(width * d_t, x, thresholds)
+            d_t = kernels.like_thresholds(width * d_t, x, thresholds)
             if gradient == "straight_through":
                 return upstream, d_t
             return tf.reshape(d_x, tf.shape(x)), d_t
 
         # Eager tapes would record the kernel itself: they are told not to.
-        y = value(tf.stop_gradient(rows), tf.stop_gradient(levels))
-        return tf.reshape(y, tf.shape(x)), backward
+        return value(tf.stop_gradient(x), tf.stop_gradient(t)), backward
 
     return staircase
-
-
-def _compiled(kernel):
-    """Compile a kernel with XLA: one trace for any batch and image size."""
-
-    @functools.cache
-    def trace(dtype, levels_shape, num_images):
-        images = [tf.TensorSpec([None, None], dtype)] * num_images
-        function = tf.function(kernel, autograph=False, jit_compile=True)
-        return function.get_concrete_function(
-            images[0], tf.TensorSpec(levels_shape, dtype), *images[1:]
-        )
-
-    def call(x, levels, *upstream):
-        # Pixels are counted at run time, unless one threshold serves them all.
-        shape = (levels.shape[0], 1 if levels.shape[1] == 1 else None)
-        return trace(x.dtype, shape, 1 + len(upstream))(x, levels, *upstream)
-
-    return call
 
 
 def _slope(x, threshold, steepness):
     """`z S(u) S(-u)` with `u = z (x - t)`, without cancellation."""
     decay = tf.exp(-steepness * tf.abs(x - threshold))
     return steepness * decay / tf.square(1.0 + decay)
-
-
-def _rows(x):
-    """One row of pixels for each image."""
-    return tf.reshape(x, [tf.shape(x)[0], tf.reduce_prod(tf.shape(x)[1:])])
-
-
-def _all_shared(thresholds):
-    return all(length == 1 for length in thresholds.shape[:-1])
-
-
-def _levels(x, thresholds):
-    """Thresholds as (m, pixels), or (m, 1) when all pixels share them."""
-    count = thresholds.shape[-1]
-    if not _all_shared(thresholds):
-        full = tf.concat([tf.shape(x)[1:], [count]], 0)
-        thresholds = tf.broadcast_to(thresholds, full)
-    return tf.transpose(tf.reshape(thresholds, [-1, count]))
-
-
-def _summed_axis(levels):
-    """Pixels, when they share a threshold (the batch is left), else batch."""
-    return 1 if levels.shape[1] == 1 else 0
-
-
-def _like_thresholds(d_levels, x, thresholds):
-    """Undo `_levels` for a gradient: sum over the pixels that share."""
-    if _all_shared(thresholds):
-        # (m, batch): the batch is what is left to sum.
-        d_levels = tf.reduce_sum(d_levels, 1)
-        return tf.reshape(d_levels, thresholds.shape)
-    full = tf.concat([tf.shape(x)[1:], [thresholds.shape[-1]]], 0)
-    per_pixel = tf.reshape(tf.transpose(d_levels), full)
-    shared = [i for i, n in enumerate(thresholds.shape[:-1]) if n == 1]
-    return tf.reduce_sum(per_pixel, shared, keepdims=True)
-
-
-def _fold(step, total, levels):
-    """`step` applied to an accumulator for each threshold in turn."""
-    count = levels.shape[0]
-    size = min(count, _GROUP)
-    num_groups = -(-count // size)
-    # A threshold at infinity is never reached and has no slope.
-    levels = tf.pad(
-        levels,
-        [[0, num_groups * size - count], [0, 0]],
-        constant_values=np.inf,
-    )
-    groups = tf.reshape(levels, [num_groups, size, tf.shape(levels)[1]])
-
-    def body(index, total):
-        for threshold in tf.unstack(groups[index]):
-            total = step(total, threshold)
-        return index + 1, total
-
-    return _loop(body, num_groups, total)
-
-
-def _map(function, levels):
-    """`function` of each threshold, stacked along the first axis."""
-    count = levels.shape[0]
-    results = tf.TensorArray(levels.dtype, size=count)
-
-    def body(index, results):
-        return index + 1, results.write(index, function(levels[index]))
-
-    return _loop(body, count, results).stack()
-
-
-def _loop(body, count, state):
-    if count == 1:
-        return body(0, state)[1]
-    return tf.while_loop(
-        lambda index, _: index < count,
-        body,
-        (0, state),
-        maximum_iterations=count,
-        parallel_iterations=1,
-    )[1]

@@ -7,6 +7,8 @@ as the structure is the same, whatever the values of the weights.
 import keras
 import numpy as np
 
+from keras_qsn.tracing import attributes_of
+
 # What training and bookkeeping leave on any model; nothing of it is computed.
 _BOOKKEEPING = {
     *vars(keras.layers.Layer(name="bare")),
@@ -50,7 +52,7 @@ def structure_of(model):
 def _layer(layer):
     settings = {
         name: _plain(value)
-        for name, value in vars(layer).items()
+        for name, value in attributes_of(layer).items()
         if name not in _BOOKKEEPING and not name.startswith("_self_")
     }
     kind = type(layer)

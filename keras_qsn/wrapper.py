@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn import kernels
 from keras_qsn.classifier import as_classifier
 from keras_qsn.classifier import check_loss
 from keras_qsn.classifier import declared_range
@@ -18,6 +19,7 @@ from keras_qsn.heads import traced_logits
 from keras_qsn.layers import QuantLayer
 from keras_qsn.structure import structure_of
 from keras_qsn.tracing import LinearHead
+from keras_qsn.tracing import is_replaced
 from keras_qsn.tracing import layers_of
 
 # Functions built for each model as it is now: `(structure, {key: function})`.
@@ -121,6 +123,12 @@ class KerasModelWrapper:
         return declared_range(self.layers)
 
     @property
+    def logits_model(self):
+        """The Keras model that makes the logits; `None` where only a trace
+        can tell them."""
+        return self._view()
+
+    @property
     def layers(self):
         """The layers that make the logits, those of inner models included."""
         view = self._view()
@@ -162,6 +170,7 @@ class KerasModelWrapper:
             kept[1][key] = make()
         return kept[1][key]
 
+    @kernels.compiled()
     def get_logits(self, x):
         """Class scores before the softmax, float32 `(batch, classes)`.
 
@@ -184,9 +193,13 @@ class KerasModelWrapper:
             batch_size: Images at once. Defaults to `128`.
         """
         x = np.asarray(x, "float32")
-        function = self.compiled(
-            ("logits", x.shape[1:]), lambda: self._compile(x.shape[1:])
-        )
+        if is_replaced(self.layers):
+            # What the layers compute now is not to be kept.
+            function = self._compile(x.shape[1:])
+        else:
+            function = self.compiled(
+                ("logits", x.shape[1:]), lambda: self._compile(x.shape[1:])
+            )
         starts = range(0, max(len(x), 1), batch_size)
         return np.concatenate(
             [function(tf.constant(x[i : i + batch_size])) for i in starts]

@@ -355,6 +355,86 @@ def test_one_compiled_function_per_kind_model_and_shape(trained, images):
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_counts_share_one_compiled_function(wrapped, trained, images):
+    calls = []
+
+    class Counting(attacks.ProjectedGradientDescent):
+        def _descend(self, *args):
+            calls.append(args)
+            return super()._descend(*args)
+
+    x, y = images
+    for nb_iter, nb_restarts in ((2, 1), (5, 1), (3, 4)):
+        kwargs = {"nb_iter": nb_iter, "nb_restarts": nb_restarts}
+        attack = Counting(0.1, **kwargs)
+        plain = attacks.ProjectedGradientDescent(0.1, **kwargs)
+        if wrapped:
+            attack, plain = (attacks.BPDA(a) for a in (attack, plain))
+        model = trained["soft"]
+        np.testing.assert_array_equal(
+            attack.generate(model, x, y), plain.generate(model, x, y)
+        )
+    assert len(calls) == 1
+
+
+def test_another_search_need_not_take_tensors_for_counts(trained, images):
+    class Unrolled(attacks.ProjectedGradientDescent):
+        def _perturb(self, logits_fn, x, *args):
+            for _ in range(self.nb_iter):
+                x = x + 0.1
+            return x
+
+    x, y = images
+    steps = [
+        Unrolled(0.3, nb_iter=n).generate(trained["none"], x, y) for n in (1, 2)
+    ]
+    assert (steps[1] > steps[0]).any()
+
+
+def test_the_network_is_traced_once_for_all_attacks(images, monkeypatch):
+    calls = []
+    get_logits = KerasModelWrapper.get_logits
+
+    def counting(self, x):
+        calls.append(x)
+        return get_logits(self, x)
+
+    monkeypatch.setattr(KerasModelWrapper, "get_logits", counting)
+    model, (x, y) = small_cnn(), images
+    attacks.FastGradientMethod(0.1).run(model, x, y)
+    # For the attack, and for the verdict.
+    assert len(calls) == 2
+    attacks.ProjectedGradientDescent(0.1, nb_iter=2).run(model, x)
+    attacks.SquareAttack(0.1, nb_queries=2).run(model, x, y)
+    assert len(calls) == 2
+
+
+def test_what_the_attacker_knows():
+    class Mine(attacks.Attack):
+        pass
+
+    class Following(attacks.Attack):
+        follows = "margin"
+
+    pgd = attacks.ProjectedGradientDescent()
+    for attack, threat in (
+        (pgd, "white-box"),
+        (attacks.AutoAttack(), "white-box"),
+        (attacks.CarliniWagnerL2(), "white-box"),
+        (attacks.SquareAttack(), "queries"),
+        (attacks.HopSkipJumpAttack(), "queries"),
+        (attacks.BPDA(pgd), "adaptive"),
+        (attacks.AnnealedBPDA(), "adaptive"),
+        (attacks.CubeAttack(), "adaptive"),
+        (attacks.LevelFlipAttack(), "adaptive"),
+        (attacks.TransferAttack(pgd, small_cnn()), "transfer"),
+        (Mine(), "queries"),
+        (Following(), "white-box"),
+    ):
+        assert attack.threat == threat
+
+
 def test_an_attacked_model_can_be_freed(images):
     model = small_cnn()
     attacks.FastGradientMethod().generate(model, *images)

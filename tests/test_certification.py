@@ -10,53 +10,25 @@ import pytest
 import tensorflow as tf
 
 import keras_qsn as qsn
+from certified_models import hard
+from certified_models import images
+from certified_models import margin_of
+from certified_models import predicted
+from certified_models import randomized
+from certified_models import sequential
 from conftest import linear_model
 from keras_qsn import cli
+from keras_qsn.attacks import norms
 from keras_qsn.certification import CertificationInterrupted
 from keras_qsn.certification import certify
 from keras_qsn.certification import crown
 from keras_qsn.certification import interval
-from keras_qsn.certification import reduction
-from keras_qsn.certification import zonotope
-from keras_qsn.certification.bounds import Bounds
+from keras_qsn.certification import proofs
 from keras_qsn.certification.graph import trace
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import KerasModelWrapper
 
 layers = keras.layers
-
-
-def hard(num_levels=2, **kwargs):
-    return QuantLayer(num_levels, 50.0, hard=True, **kwargs)
-
-
-def sequential(shape, *stack):
-    return keras.Sequential([keras.Input(shape), *stack])
-
-
-def randomized(model, seed=0):
-    """The model with weights far from their initial values."""
-    rng = np.random.default_rng(seed)
-    for weight in model.weights:
-        values = rng.normal(0, 0.5, weight.shape)
-        if "variance" in weight.path:
-            values = np.abs(values) + 0.1
-        weight.assign(values)
-    return model
-
-
-def images(count, shape, seed=1):
-    rng = np.random.default_rng(seed)
-    return rng.random((count, *shape)).astype("float32")
-
-
-def predicted(model, x):
-    return KerasModelWrapper.of(model).get_logits(x).numpy().argmax(1)
-
-
-def margin_of(logits, label):
-    others = np.delete(logits, label, 1)
-    return logits[:, label] - others.max(1)
 
 
 # Closed forms.
@@ -89,244 +61,6 @@ def test_margin_behind_a_quantizer():
     assert found.undetermined[0] == 1
     found = certify(model, np.array([[0.9, 0.45, 0.45]], "float32"), [1], 0.1)
     assert found.margin[0] == pytest.approx(2.0, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {},
-        {"max_value": 1.0},
-        {"negative_slope": 0.1},
-        {"max_value": 0.5, "negative_slope": 0.3},
-        {"threshold": 0.4},
-        {"threshold": 0.4, "max_value": 0.7, "negative_slope": 0.2},
-        {"max_value": 6},
-        {"negative_slope": 2.0},
-        {"max_value": 0.3, "threshold": 0.6},
-    ],
-)
-def test_activation_bounds_against_a_grid(arguments):
-    """Values between interval ends, lines below and above, on a fine grid."""
-    layer = layers.ReLU(**arguments)
-    graph = trace(
-        KerasModelWrapper(sequential((2,), layer)),
-        (2,),
-    )
-    rule = graph.nodes[1].rule
-    rng = np.random.default_rng(0)
-    ends = np.sort(rng.uniform(-2, 2, (300, 2)), 1)
-    low, high = tf.constant(ends[:, 0]), tf.constant(ends[:, 1])
-    x = Bounds.between(low, high)
-    grid = ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * np.linspace(0, 1, 201)
-    single = grid.astype("float32")
-    value = layer(single).numpy().astype("float64")
-    # The same function in float64 as in float32.
-    np.testing.assert_allclose(rule.function(single), value, atol=1e-6)
-    exact = rule.function(tf.constant(grid)).numpy()
-    bottom, top = (end.numpy() for end in rule.bounds(x).ends)
-    np.testing.assert_allclose(bottom, exact.min(1), atol=1e-5)
-    np.testing.assert_allclose(top, exact.max(1), atol=1e-5)
-    assert (bottom <= exact.min(1)).all() and (top >= exact.max(1)).all()
-    (below, base), (above, roof) = (
-        [part.numpy()[:, None] for part in line] for line in rule.lines(x)
-    )
-    assert (below * grid + base <= exact + 1e-12).all()
-    assert (above * grid + roof >= exact - 1e-12).all()
-
-
-def test_relu_lines_are_the_adaptive_ones_of_crown():
-    x = Bounds.between(
-        tf.constant([-1.0, -3.0, -2.0, 1.0], tf.float64),
-        tf.constant([3.0, 1.0, -1.0, 2.0], tf.float64),
-    )
-    rule = (
-        trace(KerasModelWrapper(sequential((2,), layers.ReLU())), (2,))
-        .nodes[1]
-        .rule
-    )
-    (below, base), (above, roof) = rule.lines(x)
-    np.testing.assert_allclose(below, [1, 0, 0, 1], atol=1e-9)
-    np.testing.assert_allclose(base, 0, atol=1e-9)
-    np.testing.assert_allclose(above, [0.75, 0.25, 0, 1], atol=1e-9)
-    np.testing.assert_allclose(roof, [0.75, 0.75, 0, 0], atol=1e-9)
-
-
-# Every rule against random points.
-
-
-def residual():
-    inputs = keras.Input((6, 6, 2))
-    x = layers.Conv2D(2, 3, padding="same", activation="relu")(inputs)
-    x = layers.Add()([x, inputs, x])
-    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
-
-
-def nested():
-    inner = sequential(
-        (6, 6, 2), layers.Conv2D(3, 2), layers.ReLU(max_value=1.0)
-    )
-    inputs = keras.Input((6, 6, 2))
-    x = layers.Dropout(0.5)(inner(inputs))
-    return keras.Model(inputs, layers.Dense(3, "softmax")(layers.Flatten()(x)))
-
-
-STACKS = {
-    "conv": [layers.Conv2D(3, 3, strides=2, padding="same", use_bias=False)],
-    "dilated": [layers.Conv2D(3, 2, dilation_rate=2, activation="relu")],
-    "grouped": [layers.Conv2D(4, 3, groups=2, activation="relu6")],
-    "depthwise": [
-        layers.DepthwiseConv2D(3, depth_multiplier=2, activation="leaky_relu")
-    ],
-    "normalized": [layers.Conv2D(3, 3), layers.BatchNormalization()],
-    "normalized plainly": [
-        layers.BatchNormalization(axis=1, scale=False, center=False)
-    ],
-    "max pooling": [layers.MaxPooling2D(3, 2, "same"), layers.ReLU()],
-    "max pooling again": [layers.ReLU(), layers.MaxPooling2D(2)],
-    "global max": [layers.Conv2D(4, 2), layers.GlobalMaxPooling2D()],
-    "average": [layers.AveragePooling2D(3, 2, "same"), layers.LeakyReLU(0.1)],
-    "global average": [
-        layers.Conv2D(4, 2, activation="relu"),
-        layers.GlobalAveragePooling2D(keepdims=True),
-    ],
-    "padded": [layers.ZeroPadding2D((1, 2)), layers.MaxPooling2D((2, 3))],
-    "reshaped": [layers.Reshape((12, 6)), layers.Dense(4, "relu")],
-    "deep": [
-        layers.Conv2D(4, 3, activation="relu"),
-        layers.Activation("linear"),
-        layers.Conv2D(4, 3, activation="relu"),
-        layers.Activation("relu"),
-    ],
-    "fast": [
-        qsn.convolution.FastConv2D(3, 4, strides=2, activation="relu"),
-        layers.Identity(),
-        qsn.convolution.FastConv2D(4, 2, activation="relu"),
-    ],
-}
-MODELS = {
-    name: lambda stack=stack: sequential(
-        (6, 6, 2),
-        *(layer.from_config(layer.get_config()) for layer in stack),
-        layers.Flatten(),
-        layers.Dense(3),
-    )
-    for name, stack in STACKS.items()
-} | {"residual": residual, "nested": nested}
-
-
-def traced(name):
-    model = randomized(MODELS[name]())
-    wrapper = KerasModelWrapper(model)
-    return model, wrapper, trace(wrapper, (6, 6, 2))
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_rules_against_random_points(name):
-    """Every node's interval, and every bound of the margins."""
-    model, wrapper, graph = traced(name)
-    x = images(1, (6, 6, 2))
-    labels = predicted(model, x)
-    low, high = interval.ball(x, 0.1)
-    first = interval.input_bounds(graph, low, high)
-    unknown = tf.range(72)
-    hidden = {
-        "interval": interval.propagate(graph, first),
-        "forward": zonotope.propagate(graph, first, unknown),
-    }
-    hidden["sharper"] = interval.propagate(
-        graph, first, dict(enumerate(hidden["forward"]))
-    )
-    margins = {
-        (kind, relaxed): crown.margins(graph, bounds, labels, relaxed)[0]
-        for kind, bounds in hidden.items()
-        for relaxed in (False, True)
-    }
-    # Half of the points are corners, and so are those that the linear bounds
-    # call worst.
-    rng = np.random.default_rng(2)
-    share = rng.random((3000, 6, 6, 2))
-    share[::2] = np.round(share[::2])
-    rows = crown.margin_rows(labels, 3, tf.float64)
-    last = len(graph.nodes) - 1
-    slopes = crown.lower_bound(graph, hidden["forward"], last, rows)[1]
-    share[:3] = slopes[0] < 0
-    points = (low + share * (high - low)).numpy()
-    points = np.clip(points, low, high).astype("float32")
-    logits = wrapper.get_logits(points).numpy()
-    least = (logits[:, labels[0], None] - logits).min(0)
-    for found in margins.values():
-        assert (found <= least).numpy().all()
-    exact = interval.propagate(
-        graph, interval.input_bounds(graph, points[:600], points[:600])
-    )
-    for bounds in hidden.values():
-        for node, values in zip(bounds, exact):
-            floor, roof = node.ends
-            assert (values.center >= floor).numpy().all()
-            assert (values.center <= roof).numpy().all()
-    floor, roof = (end.numpy() for end in hidden["interval"][-1].ends)
-    assert (logits >= floor).all() and (logits <= roof).all()
-    # Of a point the bounds are the margin itself, but for rounding.
-    at = [Bounds(*(part[:1] for part in node)) for node in exact]
-    margin = logits[0, labels[0]] - logits[0]
-    for relaxed in (False, True):
-        found = crown.margins(graph, at, labels, relaxed).numpy()[0]
-        np.testing.assert_allclose(found, margin, rtol=1e-4, atol=1e-3)
-        assert (found <= margin).all()
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_reduced_networks_against_random_points(name):
-    """Sound on boxes inside, and of a point the margin, but for rounding."""
-    model, wrapper, graph = traced(name)
-    x = images(1, (6, 6, 2))
-    low, high = (end.numpy()[0] for end in interval.ball(x, 0.1))
-    # A third of the pixels are known.
-    rng = np.random.default_rng(3)
-    high = np.where(rng.random(low.shape) < 1 / 3, low, high)
-    first = interval.input_bounds(graph, low[None], high[None])
-    unknown = np.flatnonzero(low != high)
-    bounds = zonotope.propagate(graph, first, tf.constant(unknown))
-    known = [bounds[p] for p in graph.pre_activations]
-    ends = low.astype("float64"), high.astype("float64")
-    found = reduction.reduce(graph, *ends, known)
-    if "max" in name or name == "padded":
-        assert found is None
-        return
-    low, high = (end.reshape(-1)[unknown] for end in ends)
-    rows = crown.margin_rows([predicted(model, x)[0]], 3, tf.float64)[0].numpy()
-    corners = np.sort(rng.random((2, 60, len(unknown))), 0)
-    corners[1, :20] = corners[0, :20]
-    lows, highs = low + corners * (high - low)
-    lows, highs = lows.astype("float32"), highs.astype("float32")
-    least, slopes = found.lower_bound(
-        *(end.astype("float64") for end in (lows, highs)), rows
-    )
-    assert slopes.shape == (60, 3, len(unknown))
-
-    def margins(share):
-        points = np.repeat(ends[0].reshape(1, -1), 60, 0).astype("float32")
-        points[:, unknown] = np.clip(lows + share * (highs - lows), lows, highs)
-        logits = wrapper.get_logits(points.reshape(-1, 6, 6, 2))
-        return logits.numpy() @ rows.T
-
-    of_points = margins(0)[:20]
-    np.testing.assert_allclose(least[:20], of_points, rtol=1e-4, atol=1e-3)
-    for share in (0, 1, *rng.random((50, 60, len(unknown))).round(1)):
-        assert (least <= margins(share) + 1e-6).all()
-    for row in range(3):
-        worst = (slopes[:, row] < 0).astype("float64")
-        assert (least <= margins(worst) + 1e-6).all()
-
-
-def test_reduced_networks_have_a_limit(monkeypatch):
-    monkeypatch.setattr("keras_qsn.certification.reduction._LARGE", 100)
-    _, _, graph = traced("deep")
-    low = np.zeros((6, 6, 2))
-    first = interval.level_bounds(graph, low[None], low[None] + 1)
-    known = interval.propagate(graph, first)
-    known = [known[p] for p in graph.pre_activations]
-    assert reduction.reduce(graph, low, low + 1, known) is None
 
 
 # Exhaustive enumeration.
@@ -485,7 +219,7 @@ def test_no_certified_image_is_broken_at_random(proved, trained):
     rng = np.random.default_rng(0)
     predict = tf.function(lambda x: tf.argmax(trained["hard"](x), 1))
     for i in chosen:
-        low, high = (end.numpy() for end in interval.ball(x[i], 0.1))
+        low, high = (end.numpy() for end in norms.ball(x[i], 0.1))
         share = rng.random((2000, *x[i].shape), "float32")
         share[::2] = np.round(share[::2])
         points = np.clip(low + share * (high - low), low, high)
@@ -539,9 +273,9 @@ def test_quantizers_against_random_points(quantizer):
     y = predicted(model, x)
     eps = 0.02 * (top - bottom)
     methods = ("interval", "crown")
-    found = certify(model, x, y, eps, methods, clip_min=bottom, clip_max=top)
+    found = certify(model, x, y, eps, methods, value_range=(bottom, top))
     assert found.certified.any()
-    low, high = (end.numpy() for end in interval.ball(x, eps, bottom, top))
+    low, high = (end.numpy() for end in norms.ball(x, eps, bottom, top))
     for i in range(20):
         share = rng.random((2000, 3, 4, 1))
         share[::2] = np.round(share[::2])
@@ -556,10 +290,117 @@ def test_bytes():
     model = tiny(hard(value_range=(0, 255)), 0)
     x = (255 * images(3, (3, 4, 1))).astype("uint8")
     y = predicted(model, x.astype("float32"))
-    found = certify(model, x, y, 2.0, methods="interval", clip_max=255)
+    found = certify(model, x, y, 2.0, methods="interval", value_range=(0, 255))
     unit = tiny(hard(), 0)
     same = certify(unit, x.astype("float32") / 255, y, 2 / 255, "interval")
     assert (found.undetermined == same.undetermined).all()
+
+
+# Preprocessing inside the model.
+
+
+@pytest.mark.parametrize("eps", [51.0, 25.5, 76.0])
+@pytest.mark.parametrize(
+    "rescaling",
+    [
+        layers.Rescaling(1 / 255),
+        layers.Normalization(axis=None, mean=102.0, variance=6500.0),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_rescaled_pixels_at_the_boundary(rescaling, eps):
+    """No way of computing the scale leaves what the certificate covers."""
+    rescaling = rescaling.from_config(rescaling.get_config())
+    before = sequential((1,), rescaling)
+    bottom, top = before(np.array([[0.0], [255.0]], "float32")).numpy()[:, 0]
+    quantizer = hard(shared_axes=[1], value_range=(float(bottom), float(top)))
+    model = sequential((1,), rescaling, quantizer, layers.Dense(2))
+    pixels = np.arange(256, dtype="float32")[:, None]
+    labels = np.zeros(256, int)
+    found = certify(
+        model, pixels, labels, eps, "interval", value_range=(0, 255)
+    )
+
+    def seen(x):
+        return quantizer(rescaling(x))
+
+    compiled = tf.function(seen, autograph=False, jit_compile=True)
+    moved = tf.constant(np.concatenate([pixels - eps, pixels + eps]))
+    moved = tf.clip_by_value(moved, 0.0, 255.0)
+    flips = np.zeros(256, bool)
+    for function in (seen, compiled):
+        level = np.tile(function(tf.constant(pixels)), [2, 1])
+        flips |= (function(moved) != level).numpy().reshape(2, 256).any(0)
+    assert 0 < flips.sum() <= (found.undetermined == 1).sum()
+    assert (found.undetermined[flips] == 1).all()
+    assert (found.undetermined == 1).sum() <= flips.sum() + 2
+
+
+def test_branching_behind_a_rescaling_agrees_with_enumeration():
+    quantizer = hard(3, value_range=(-1.0, 1.0))
+    model = tiny(quantizer, 6)
+    quantizer.set_weights(
+        [np.broadcast_to([0.35, 0.7], quantizer.thresholds.shape)]
+    )
+    model = sequential((3, 4, 1), layers.Rescaling(2 / 255, -1.0), model)
+    x, eps = 255 * images(6, (3, 4, 1)), 60.0
+    y = predicted(model, x)
+    found = certify(model, x, y, eps, value_range=(0, 255))
+    for i in range(6):
+        # Just above a threshold, in units of the pixels.
+        points = all_images(
+            x[i] / 255, eps / 255, np.float32([0.350001, 0.700001])
+        )
+        least = margin_of(model(255 * points).numpy(), y[i]).min()
+        assert found.status[i] == ("certified" if least > 0 else "broken")
+        assert found.margin[i] <= least + 1e-6
+    assert set(found.status) == {"certified", "broken"}
+
+
+def test_training_sees_boxes_behind_a_rescaling():
+    """The same bounds as of the images that the rescaling makes."""
+    quantizer = hard()
+    model = tiny(quantizer, 1)
+    rescaled = sequential((3, 4, 1), layers.Rescaling(1 / 255), model)
+    x = tf.constant(images(4, (3, 4, 1)))
+    found, same = (
+        qsn.training.IntervalTraining(
+            0.1 * scale, value_range=(0, scale)
+        ).bounds(trace(KerasModelWrapper(whole), (3, 4, 1)), scale * x, 0.5)
+        for whole, scale in ((rescaled, 255.0), (model, 1.0))
+    )
+    assert found[0].radius.numpy().max() == 0.25
+    for bounds, others in zip(found, same):
+        np.testing.assert_array_equal(bounds.center, others.center)
+        np.testing.assert_array_equal(bounds.radius, others.radius)
+
+
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+def test_one_logit_is_two_classes(activation):
+    """`[0, z]`: the margin is `z`, or less it."""
+    dense = layers.Dense(1, activation)
+    model = sequential((3,), layers.Rescaling(2.0, -1.0), dense)
+    dense.set_weights([np.array([[1.0], [-2.0], [0.5]]), np.array([0.1])])
+    x = np.array([[0.9, 0.2, 0.5], [0.2, 0.9, 0.5]], "float32")
+    found = certify(model, x, [1, 0], 0.05)
+    z = (2 * x - 1) @ [1.0, -2.0, 0.5] + 0.1
+    np.testing.assert_allclose(found.margin, np.abs(z) - 0.35, atol=1e-5)
+    assert found.certified.all()
+
+
+def test_adapted_normalization():
+    """The constants that `adapt` has found, saved and loaded."""
+    normalization = layers.Normalization()
+    x = 10 + 3 * images(100, (5,))
+    normalization.adapt(x)
+    model = sequential((5,), normalization, layers.Dense(3, "tanh"))
+    model.add(layers.Dense(3))
+    y = predicted(model, x)
+    found = certify(model, x, y, 0.01, value_range=(0, 20))
+    assert found.certified.sum() > 50
+    least = margin_of(model(x).numpy(), 0)[y == 0]
+    assert (found.margin[y == 0] <= least).all()
+    np.testing.assert_allclose(found.margin[y == 0], least, atol=0.1)
 
 
 # Rounding.
@@ -573,10 +414,9 @@ def test_the_models_own_rounding_is_paid_for(monkeypatch):
     x = images(4, (20, 20, 1))
     y = predicted(model, x)
     certify(model, x, y, 0.0)
-    for module in ("affine", "bounds"):
-        monkeypatch.setattr(
-            f"keras_qsn.certification.{module}.gamma", lambda terms: 0.0
-        )
+    monkeypatch.setattr(
+        "keras_qsn.certification.affine.rounding", lambda additions: [0.0] * 3
+    )
     with pytest.raises(RuntimeError, match="logits must lie in their bounds"):
         certify(model, x, y, 0.0)
 
@@ -593,16 +433,30 @@ def test_the_rounding_of_a_large_bias_is_paid_for():
     assert (found.margin <= margin_of(model(x).numpy(), 0) + 1e-9).all()
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e31])
-def test_weights_that_overflow_prove_nothing(value):
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(value):
+    model = sequential((3, 4, 1), tiny(hard(), 0))
+    kernel = model.layers[0].layers[1].kernel
+    values = kernel.numpy()
+    values[0, 0, 0, :2] = value
+    kernel.assign(values)
+    name = model.layers[0].layers[1].name
+    with pytest.raises(ValueError, match=f"2 value.*'kernel' in.*'{name}'"):
+        certify(model, images(1, (3, 4, 1)), [0], 0.1)
+
+
+@pytest.mark.parametrize("value", [1e31, 3e38])
+def test_weights_that_overflow_prove_nothing(value, monkeypatch):
+    """Nor do they blame the device, or wait for the time limit."""
+    monkeypatch.delattr("keras_qsn.certification.work.branch")
     model = tiny(hard(), 0)
     weights = model.get_weights()
     weights[1][0, 0, 0, 0] = value
     model.set_weights(weights)
-    x = images(1, (3, 4, 1))
-    y = predicted(model, x)
-    found = certify(model, x, y, 0.1, methods=("interval", "crown"))
-    assert not found.certified.any()
+    x = np.ones((1, 3, 4, 1), "float32")
+    found = certify(model, x, predicted(model, x), 0.1)
+    assert found.status.tolist() == ["unknown"]
+    assert found.margin.tolist() == [-np.inf]
 
 
 # For training.
@@ -618,7 +472,7 @@ def test_bounds_are_differentiable():
     x, y = images(4, (3, 4, 1)), [0, 1, 2, 0]
 
     def worst(dtype):
-        low, high = interval.ball(x, tf.constant(0.1))
+        low, high = norms.ball(x, tf.constant(0.1))
         first = interval.input_bounds(graph, low, high, dtype)
         bounds = interval.propagate(graph, first)
         assert all(bounds[p].radius.dtype == dtype for p in range(len(bounds)))
@@ -671,7 +525,20 @@ def ends_outside():
 
 REFUSED = {
     "Softplus": ([layers.Activation("softplus")], "activation is softplus"),
-    "tanh": ([layers.Dense(2, "tanh", name="bent")], "'bent' .Dense."),
+    "silu": ([layers.Dense(2, "silu", name="bent")], "'bent' .Dense."),
+    "ELU": ([layers.ELU(-0.5, name="odd")], "'odd' .ELU.*below zero"),
+    "joined images": (
+        [layers.Reshape((12, 1)), layers.Softmax(name="soft")],
+        "'soft'.*no sound rule",
+    ),
+    "turned": (
+        [layers.Rescaling(-1.0, 1.0, name="turned"), hard()],
+        "'turned'.*its scale is below zero",
+    ),
+    "recolored": (
+        [layers.Rescaling([1.0, 2.0], name="recolored")],
+        "'recolored'.*it makes images",
+    ),
     "Normalization": ([layers.LayerNormalization()], "LayerNormalization"),
     "subclass": ([Doubled(2, 2)], "Doubled"),
     "noise": ([layers.GaussianNoise(0.1)], "GaussianNoise"),
@@ -729,17 +596,17 @@ def test_subclasses():
     for options, error, message in (
         ({}, None, None),
         ({"training": True}, ValueError, "'moody'.*as in training"),
-        ({"looks": True}, TypeError, "symbolic"),
+        ({"looks": True}, ValueError, "'composed.*' must take one tensor"),
     ):
         model = Composed(**options)
         y = model(x).numpy().argmax(1)
         model.input_shape = (None, 3)
-        wrapper = KerasModelWrapper(model, from_logits=True)
         if error is None:
+            wrapper = KerasModelWrapper(model, from_logits=True)
             assert certify(wrapper, x, y, 0.0).certified.all()
             continue
         with pytest.raises(error, match=message):
-            certify(wrapper, x, y, 0.0)
+            certify(KerasModelWrapper(model, from_logits=True), x, y, 0.0)
 
 
 def test_refused_models_still_work():
@@ -846,6 +713,63 @@ def test_time_limit(digits):
     np.testing.assert_array_equal(found.status, crown_only.status)
     np.testing.assert_array_equal(found.margin, crown_only.margin)
     assert (found.status == "unknown").any()
+
+
+class Time:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("time.perf_counter", lambda: self.now)
+
+    def passes(self, monkeypatch, owner, name, seconds):
+        """Let a call take so long; returns the list of what was called."""
+        function, calls = getattr(owner, name), []
+
+        def slow(*arguments):
+            self.now += seconds
+            calls.append(arguments)
+            return function(*arguments)
+
+        monkeypatch.setattr(owner, name, slow)
+        return calls
+
+
+def test_building_functions_takes_none_of_the_time(monkeypatch):
+    time = Time(monkeypatch)
+    module = sys.modules["keras_qsn.certification.proofs"]
+    built = time.passes(monkeypatch, module, "fast_convolutions", 100.0)
+    model = tiny(hard(), 3)
+    x = images(4, (3, 4, 1), 5)
+    y = predicted(model, x)
+    found = certify(model, x, y, 0.25, methods="branching", time_limit=1.0)
+    assert len(built) >= 3 and "unknown" not in found.status
+
+
+def test_time_is_up_after_one_more_batch_of_boxes(monkeypatch):
+    time = Time(monkeypatch)
+    monkeypatch.setattr("keras_qsn.certification.branching._BOXES", 1)
+    bounded = time.passes(monkeypatch, proofs.Proofs, "of_nodes", 2.0)
+    model = tiny(hard(5), 0)
+    x = images(20, (3, 4, 1))
+    y = predicted(model, x)
+    found = certify(model, x, y, 0.2, methods="branching", time_limit=5.0)
+    assert (found.status == "unknown").any()
+    # The first batch of the first image builds the function.
+    assert len(bounded) > len(x)
+    assert found.seconds.max() <= 6.0
+
+
+def test_nothing_else_goes_on_when_time_is_up(monkeypatch):
+    """Neither sharper bounds nor the reduced network."""
+    model = tiny(hard(5), 0)
+    found = proofs.Proofs(KerasModelWrapper(model), (3, 4, 1))
+    low, high = np.zeros((1, 3, 4, 1)), np.ones((1, 3, 4, 1))
+    early = found.sharper_hidden(low, high, lambda: True)
+    full = found.sharper_hidden(low, high, lambda: False)
+    assert (full[1].radius < early[1].radius).numpy().any()
+    assert found.reduced(low[0], high[0], full, lambda: True) is None
+    assert found.reduced(low[0], high[0], full, lambda: False) is not None
 
 
 class TestCommand:

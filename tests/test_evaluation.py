@@ -181,7 +181,8 @@ class TestResuming:
         )
         assert done.returncode == -signal.SIGKILL, done.stderr
         kept = tmp_path / "kept"
-        assert sorted(os.listdir(kept)) == ["attack-0.npz", "settings.json"]
+        found = sorted(os.listdir(kept))
+        assert found == [".lock", "attack-0.npz", "settings.json"]
         plan = STEPS[:2]
         again = keras.models.load_model(tmp_path / "model.keras")
         same(
@@ -196,7 +197,7 @@ class TestResuming:
             evaluate(trained["hard"], x, y, folder=tmp_path / "a", eps=0.2)
         with pytest.raises(ValueError, match="other work.*data, images"):
             evaluate(trained["hard"], x[1:], y[1:], folder=tmp_path / "a")
-        with pytest.raises(ValueError, match="other work.*weights"):
+        with pytest.raises(ValueError, match="other work.*fingerprint"):
             evaluate(trained["soft"], x, y, folder=tmp_path / "a")
         (tmp_path / "b").mkdir()
         (tmp_path / "b" / "thesis.tex").write_text("important")
@@ -209,7 +210,7 @@ class TestResuming:
         with pytest.raises(ValueError, match="attack-1.npz is damaged.*Delete"):
             evaluate(trained["hard"], *images, folder=tmp_path)
         (tmp_path / "settings.json").write_text("{")
-        with pytest.raises(ValueError, match="settings.json is damaged"):
+        with pytest.raises(ValueError, match="settings.json was .*or is dam"):
             evaluate(trained["hard"], *images, folder=tmp_path)
 
 
@@ -289,8 +290,7 @@ class TestPlans:
             with pytest.raises(KeyboardInterrupt):
                 evaluate(model, *images, progress=progress, **kwargs)
         assert trainings == [("training twin", n, 3) for n in (1, 2, 3)]
-        twin = keras.models.load_model(tmp_path / "twin.keras")
-        assert not plans.is_quantized(twin)
+        assert (tmp_path / "twin.npz").exists()
 
 
 class TestBadInput:
@@ -366,8 +366,8 @@ class TestCommand:
 
     def test_table_report_and_exit_status(self, files, capsys, tmp_path):
         assert cli.main(files) == 0
-        text = capsys.readouterr().out
-        assert "Robust accuracy" in text and "40 images" in text
+        text = " ".join(capsys.readouterr().out.split())
+        assert "Robust accuracy" in text and "all 40 test images" in text
         folder = tmp_path / "results" / "evaluate-model"
         page = (folder / "report.html").read_text()
         assert "CubeAttack" in page

@@ -50,3 +50,14 @@ def test_wrong_number_of_classes():
         ValueError, match=r"one-hot labels of shape \(batch, 3\)"
     ):
         ProbabilityMeanSquaredError()(np.eye(4)[:2], LOGITS)
+
+
+@pytest.mark.parametrize("y_true", [[1, 0], [[1.0], [0.0]]])
+def test_one_column_is_the_second_of_two_classes(y_true):
+    """Eq. 2 of two classes is the squared error of the second's."""
+    logits = np.array([[0.3], [2.0]], "float32")
+    probabilities = 1 / (1 + np.exp(-logits))
+    wanted = np.mean((probabilities - [[1], [0]]) ** 2)
+    for y_pred, from_logits in ((logits, True), (probabilities, False)):
+        cost = ProbabilityMeanSquaredError(from_logits)
+        assert float(cost(y_true, y_pred)) == pytest.approx(wanted, rel=1e-5)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from keras_qsn import cli
 from keras_qsn import paper
-from keras_qsn.files import alone
+from keras_qsn.kept import alone
 from keras_qsn.paper import cells
 from keras_qsn.paper import executors
 from keras_qsn.paper import grid
@@ -424,7 +424,7 @@ class TestReproduce:
 
         monkeypatch.delenv("KERAS_QSN_DATA", raising=False)
         monkeypatch.setattr(keras.datasets.mnist, "load_data", offline)
-        with pytest.raises(OSError, match="`--quick` runs on the embedded"):
+        with pytest.raises(OSError, match="`reproduce --quick`"):
             paper.reproduce(["fig9"], data=["mnist"], out=tmp_path)
 
 

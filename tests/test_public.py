@@ -48,7 +48,13 @@ NAMES = {
         "CertificationInterrupted",
         "certify",
     },
-    "datasets": {"Dataset", "ShuffledBatches", "load", "seeded_subset"},
+    "datasets": {
+        "Dataset",
+        "ShuffledBatches",
+        "load",
+        "seeded_subset",
+        "stratified_subset",
+    },
     "defenses": {
         "BitDepthReduction",
         "FeatureSqueezingDetector",
@@ -86,7 +92,12 @@ NAMES = {
         "reproduce",
         "table",
     },
-    "quantization": {"equally_spaced_thresholds", "make_staircase", "reached"},
+    "quantization": {
+        "equally_spaced_thresholds",
+        "in_pixels",
+        "make_staircase",
+        "reached",
+    },
     "thresholds": {"EquallySpaced", "ThresholdRange"},
     "training": {
         "EpsScheduler",

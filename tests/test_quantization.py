@@ -1,10 +1,17 @@
 """The staircase and its gradients against an independent NumPy derivation."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_qsn import quantization
+from keras_qsn.attacks import norms
+from keras_qsn.certification import certify
+from keras_qsn.certification import graph
+from keras_qsn.certification import interval
+from keras_qsn.layers import QuantLayer
+from keras_qsn.wrapper import KerasModelWrapper
 
 T = np.array([0.25, 0.5, 0.8])
 
@@ -195,3 +202,106 @@ def test_value_range_only_changes_units(value_range):
     np.testing.assert_allclose(y2, low + (high - low) * y, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(d_x2, d_x, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(d_t2, (high - low) * d_t, rtol=1e-3, atol=1e-4)
+
+
+def ranges(count):
+    rng = np.random.default_rng(0)
+    low = rng.normal(scale=10.0, size=count)
+    return zip(low, low + rng.lognormal(sigma=2.0, size=count))
+
+
+def in_pixels(t, value_range):
+    """The documented formula, by NumPy."""
+    low, high = value_range
+    t = np.float32(high - low).astype("float64") * t
+    t = t + np.float32(low).astype("float64")
+    return np.where(np.abs(t) < 2.0**-126, -(2.0**-126), t).astype("float32")
+
+
+def behind_a_dense_layer(thresholds, value_range):
+    """A model whose outputs `2i` and `2i + 1` tell the level of pixel `i`."""
+    quantizer = QuantLayer(2, 50.0, hard=True, value_range=value_range)
+    layers = [quantizer, keras.layers.Dense(2), keras.layers.Flatten()]
+    model = keras.Sequential([keras.Input((len(thresholds), 1)), *layers])
+    model.set_weights(
+        [
+            thresholds[:, None, None],
+            np.array([[3.0, -1.0]], "float32"),
+            np.array([0.5, 0.25], "float32"),
+        ]
+    )
+    return model
+
+
+@pytest.mark.parametrize(
+    "value_range",
+    [(0, 1), (-1, 2), (0, 255), (-1, 1), (-2.118, 2.64), *ranges(5)],
+)
+def test_a_pixel_is_above_a_threshold_or_not_however_computed(
+    value_range, tmp_path
+):
+    """At 10,000 thresholds, and one float32 step below and above each."""
+    low, high = np.float32(value_range)
+    t = np.random.default_rng(1).random(10_000).astype("float32")
+    # Differences cancel, and numbers get too small for some processors.
+    t[:4] = 0.0, 1e-42, 0.5, 1.0
+    t[4] = np.clip(-low / (high - low), 0, 1)
+    pixels = in_pixels(t, value_range)
+    below, above = (np.nextafter(pixels, np.float32(s)) for s in (-9e9, 9e9))
+    x = tf.constant(np.stack([below, pixels, above])[..., None])
+    wanted = np.array([[False], [True], [True]]) & np.ones(len(t), bool)
+
+    model = behind_a_dense_layer(t, value_range)
+    model.export(tmp_path / "served", verbose=False)
+    served = tf.saved_model.load(tmp_path / "served")
+
+    for function in (model, served.serve):
+        for how in ("eager", "compiled", "xla"):
+            run = function
+            if how != "eager":
+                run = tf.function(
+                    lambda x, function=function: function(x),
+                    autograph=False,
+                    jit_compile=how == "xla",
+                )
+            # The first of a pixel's outputs grows with its level.
+            middle = 1.5 * (low + high) + 0.5
+            found = np.asarray(run(x)).reshape(3, -1, 2)[..., 0] > middle
+            np.testing.assert_array_equal(found, wanted, str((function, how)))
+
+    wrapper = KerasModelWrapper.of(model)
+    proved = graph.trace(wrapper, wrapper.input_shape)
+    levels = interval.input_bounds(proved, x, x).center.numpy()[..., 0]
+    np.testing.assert_array_equal(levels > (low + high) / 2, wanted)
+
+
+def test_a_certificate_holds_for_the_model_compiled_as_a_whole():
+    """Rounded twice the threshold is 0, rounded once it is 3e-8."""
+    value_range = (-1, 2)
+    model = keras.Sequential(
+        [
+            keras.Input((1,)),
+            QuantLayer(2, 50.0, hard=True, value_range=value_range),
+            keras.layers.Dense(2),
+        ]
+    )
+    model.set_weights(
+        [
+            np.float32([[1 / 3]]),
+            np.array([[0.0, 4 / 3]], "float32"),
+            np.array([0.0, -2 / 3], "float32"),
+        ]
+    )
+    edges = np.float32([0.0, 1e-8, 2e-8, 3e-8, 1e-7])
+    eps = 0.125
+    x = np.concatenate([edges + np.float32(eps), edges - np.float32(eps)])
+    x = np.append(x, np.float32([0.5, -0.5]))[:, None]
+    y = np.asarray(model(x)).argmax(1)
+    found = certify(
+        model, x, y, eps=eps, clip_min=-1.0, clip_max=2.0, verbose=0
+    )
+    whole = tf.function(model, autograph=False, jit_compile=True)
+    for end in norms.ball(x, eps, -1.0, 2.0):
+        agree = np.asarray(whole(end)).argmax(1) == y
+        assert agree[found.certified].all()
+    assert found.certified[-2:].all()

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_qsn.attacks.gradient import ProjectedGradientDescent
 from keras_qsn.attacks.quantizers import backward_through
+from keras_qsn.attacks.quantizers import surrogate_key
 from keras_qsn.attacks.wrapped import WrappedAttack
 
 
@@ -42,6 +43,8 @@ class BPDA(WrappedAttack):
         - Athalye et al., 2018: https://arxiv.org/abs/1802.00420
     """
 
+    threat = "adaptive"
+
     def __init__(self, attack, steepness=None):
         super().__init__(attack)
         if steepness is not None:
@@ -53,6 +56,10 @@ class BPDA(WrappedAttack):
 
     def view(self, wrapper):
         return backward_through(wrapper, self.steepness)
+
+    @property
+    def view_key(self):
+        return surrogate_key(self.steepness)
 
 
 class AnnealedBPDA(ProjectedGradientDescent):
@@ -92,6 +99,8 @@ class AnnealedBPDA(ProjectedGradientDescent):
     Reference:
         - Athalye et al., 2018: https://arxiv.org/abs/1802.00420
     """
+
+    threat = "adaptive"
 
     def __init__(
         self,
@@ -136,9 +145,8 @@ class AnnealedBPDA(ProjectedGradientDescent):
         return _Annealed(wrapper, self.first_steepness, self.last_steepness)
 
     def _at(self, logits_fn, step):
-        return logits_fn.at(
-            tf.cast(step, tf.float32) / max(self.nb_iter - 1, 1)
-        )
+        last = tf.cast(tf.maximum(self.nb_iter - 1, 1), tf.float32)
+        return logits_fn.at(tf.cast(step, tf.float32) / last)
 
 
 class _Annealed:

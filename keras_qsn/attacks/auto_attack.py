@@ -71,6 +71,8 @@ class AutoAttack(Attack):
         - Croce & Hein, 2020: https://arxiv.org/abs/2003.01690
     """
 
+    threat = "white-box"
+
     def __init__(
         self,
         eps=0.3,

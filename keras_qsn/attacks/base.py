@@ -5,30 +5,26 @@ ball, clipped to the pixel range and judged on the model again here, so no
 subclass can leave the threat model or report a success that is none.
 """
 
+import copy
 import inspect
 import warnings
-import weakref
 
 import numpy as np
 import tensorflow as tf
 
 from keras_qsn.attacks import norms
-from keras_qsn.attacks.objectives import loss_gradient
-from keras_qsn.attacks.objectives import margin_gradient
-from keras_qsn.attacks.objectives import per_image
+from keras_qsn.attacks import ranges
+from keras_qsn.attacks.functions import compiled_attack
+from keras_qsn.attacks.functions import compiled_gradient
 from keras_qsn.attacks.result import AttackInterrupted
 from keras_qsn.attacks.result import AttackResult
-from keras_qsn.convolution import fast_convolutions
 from keras_qsn.inputs import as_arrays
 from keras_qsn.inputs import check_count
 from keras_qsn.inputs import check_images
 from keras_qsn.inputs import check_labels
+from keras_qsn.inputs import in_words
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.progress import ImageProgress
-
-# One compiled function for each model and kind of attack. Entries go when
-# their model does; attacks that differ in `eps` or `seed` alone share one.
-_COMPILED = weakref.WeakKeyDictionary()
 
 
 class Attack:
@@ -38,6 +34,14 @@ class Attack:
     can be stored beside the number it produced (`get_config`). Subclasses
     implement `_perturb`; `generate`, `run` and `craft` are final.
 
+    Attributes of the class say what others need to know of an attack:
+    `norms`, those it can measure in; `follows`, whose gradient it follows,
+    `"cross_entropy"`, `"margin"` or `None`; `threat`, the attacker it takes,
+    `"white-box"`, `"adaptive"` (white-box, and made for the quantizer),
+    `"transfer"` or `"queries"`; `counts`, the names of the whole numbers that
+    `_perturb` also takes as scalar tensors, so that attacks which differ in
+    them share a compiled function.
+
     With `eps=None` there is no ball: the attack looks for the smallest
     perturbation, and an image on which it fails comes back unchanged.
 
@@ -45,9 +49,10 @@ class Attack:
         eps: Float >= 0, the radius of the ball in pixel units. `None` only
             from subclasses whose constructor has no `eps`.
         norm: `np.inf`, `2` or `1`. Defaults to `np.inf`.
-        clip_min: Smallest pixel value. Defaults to `0.0`.
-        clip_max: Largest pixel value. Defaults to `1.0`.
-        seed: Integer; decides random starts, image by image.
+        clip_min: Smallest pixel value; or, for tables, an array of one for
+            each feature, that broadcasts to one image. Defaults to `0.0`.
+        clip_max: Largest pixel value, likewise. Defaults to `1.0`.
+        seed: Integer of 32 bits; decides random starts, image by image.
 
     Raises:
         ValueError: If a parameter is out of range.
@@ -66,8 +71,8 @@ class Attack:
     """
 
     norms = (np.inf, 2)
-    # Whose gradient the attack follows: "cross_entropy", "margin" or None.
     follows = None
+    counts = ()
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -78,6 +83,9 @@ class Attack:
                     "every attack inside its threat model. Implement "
                     "`_perturb`."
                 )
+        # Another search need not take tensors for its counts.
+        if "_perturb" in vars(cls) and "counts" not in vars(cls):
+            cls.counts = ()
 
     def __init__(
         self, eps=0.3, norm=np.inf, clip_min=0.0, clip_max=1.0, seed=0
@@ -91,31 +99,31 @@ class Attack:
                 f"`eps` must be a number: {type(self).__name__} works inside "
                 "a ball. Received: eps=None"
             )
-        if not clip_min < clip_max:
-            raise ValueError(
-                "`clip_min` must be below `clip_max`. "
-                f"Received: clip_min={clip_min}, clip_max={clip_max}"
-            )
+        self.clip_min, self.clip_max = ranges.check_ends(clip_min, clip_max)
         self.norm = norms.check_norm(norm, self.norms)
-        if eps and self.norm == np.inf and eps > clip_max - clip_min:
+        widest = np.max(np.subtract(self.clip_max, self.clip_min))
+        if eps and self.norm == np.inf and eps > widest:
             raise ValueError(
-                f"`eps` is in pixel units, at most {clip_max - clip_min:g} "
-                f"for pixels in [{clip_min}, {clip_max}]. "
+                f"`eps` is in pixel units, at most {widest:g} "
+                f"for pixels in {in_words(self.clip_min, self.clip_max)}. "
                 f"Received: eps={eps}. For images in 0..255 also set "
                 "`clip_max=255`."
             )
         self.eps = None if eps is None else float(eps)
-        self.clip_min = float(clip_min)
-        self.clip_max = float(clip_max)
-        self.seed = int(seed)
+        self.seed = _check_seed(seed)
+
+    @property
+    def threat(self):
+        """What the attacker knows; by default, whether `follows` says it."""
+        return "white-box" if self.follows else "queries"
 
     def get_config(self):
         """The constructor's arguments, as plain Python values."""
         config = {
             "eps": self.eps,
             "norm": "inf" if self.norm == np.inf else self.norm,
-            "clip_min": self.clip_min,
-            "clip_max": self.clip_max,
+            "clip_min": ranges.plain(self.clip_min),
+            "clip_max": ranges.plain(self.clip_max),
             "seed": self.seed,
         }
         return self._own(config)
@@ -199,9 +207,9 @@ class Attack:
         wrapper = KerasModelWrapper.of(model)
         batch_size = check_count("batch_size", batch_size)
         x, y = as_arrays(x, y)
-        x = check_images(x, self.clip_min, self.clip_max, wrapper.model)
+        x = check_images(x, self.clip_min, self.clip_max, wrapper)
         self._check_eps(x)
-        num_classes = int(wrapper(x[:1]).shape[-1])
+        num_classes = wrapper.num_classes
         if y is not None:
             y = check_labels(y, len(x), num_classes)
         targeted = y_target is not None
@@ -214,8 +222,8 @@ class Attack:
                 )
         else:
             labels = y
-        function = self._compiled(wrapper, targeted, labels is None)
-        eps = tf.constant(self.eps or 0.0, tf.float32)
+        if labels is None:
+            labels = wrapper.predict(x, batch_size)
         result = AttackResult(
             np.empty_like(x),
             np.empty(len(x), "int64"),
@@ -227,59 +235,88 @@ class Attack:
         try:
             while done < len(x):
                 batch = slice(done, min(done + batch_size, len(x)))
-                index = np.arange(batch.start, batch.stop)
-                given = index * 0 if labels is None else labels[batch]
-                *found, slope = function(
-                    tf.constant(x[batch]),
-                    tf.constant(given, tf.int32),
-                    eps,
-                    tf.constant(_seeds(self.seed, index)),
+                found = self._on_batch(
+                    wrapper, x[batch], labels[batch], targeted, batch.start
                 )
-                slope = slope.numpy()
-                self._check_finite(slope)
-                for whole, part in zip(result, (*found, slope == 0)):
+                for whole, part in zip(result, found):
                     whole[batch] = part
                 done = batch.stop
                 progress(done)
         except KeyboardInterrupt as error:
             finished = AttackResult(*(values[:done] for values in result))
             raise AttackInterrupted(finished) from error
-        self._warn_if_blind(result)
+        self._warn_if_blind(result, wrapper)
         return result
+
+    def _on_batch(self, wrapper, x, labels, targeted, first):
+        """The entries of an `AttackResult` for images from number `first`."""
+        slope = self._slope(wrapper, x, labels)
+        index = np.arange(first, first + len(x))
+        x_adv = self._attacked(
+            wrapper,
+            targeted,
+            tf.constant(x),
+            tf.constant(labels, tf.int32),
+            tf.constant(self.eps or 0.0, tf.float32),
+            tf.constant(_seeds(self.seed, index)),
+        ).numpy()
+        logits = wrapper.logits(x_adv, len(x))
+        success = (logits.argmax(-1) == labels) == targeted
+        if self.eps is None and not success.all():
+            x_adv[~success] = x[~success]
+            logits[~success] = wrapper.logits(x, len(x))[~success]
+        _check_finite(logits, slope)
+        prediction = logits.argmax(-1)
+        success = (prediction == labels) == targeted
+        return x_adv, prediction, success, slope == 0
+
+    def _attacked(self, wrapper, targeted, *arguments):
+        """`craft` on a model, compiled; `arguments` from `x` to `seeds`."""
+        shape = arguments[0].shape[1:]
+        function = compiled_attack(self, wrapper, shape, targeted)
+        return function(*arguments, *map(tf.constant, self.get_counts()))
+
+    def _slope(self, wrapper, x, labels):
+        """Largest part of the gradient that the attack starts from."""
+        if self.follows is None:
+            return np.ones(len(x), "float32")
+        function = compiled_gradient(
+            wrapper, x.shape[1:], self.view_key, self.view(wrapper)
+        )
+        gradient, logits = function(
+            tf.constant(x),
+            tf.constant(labels, tf.int32),
+            tf.constant(self.follows == "margin"),
+        )
+        slope = norms.size(gradient, 1).numpy()
+        _check_finite(logits.numpy(), slope)
+        return slope
 
     def _check_eps(self, x):
         """Refuse a ball that holds every image."""
+        widths = ranges.widths(self.clip_min, self.clip_max, x.shape[1:])
         if self.eps is None:
             return
-        scale, pixels = self.clip_max - self.clip_min, x[0].size
-        largest = norms.diameter(self.norm, pixels) * scale
+        largest = float(np.linalg.norm(widths.astype("float64"), self.norm))
         if self.eps > largest:
             raise ValueError(
                 f"`eps` must be at most {largest:.6g}, the distance of the "
-                f"farthest images of {pixels} pixels in [{self.clip_min}, "
-                f"{self.clip_max}] in the L{self.norm} norm. "
-                f"Received: eps={self.eps}"
+                f"farthest images of {len(widths)} pixels in "
+                f"{in_words(self.clip_min, self.clip_max)} in the "
+                f"L{self.norm} norm. Received: eps={self.eps}"
             )
 
-    def _check_finite(self, slope):
-        bad = int((~np.isfinite(slope)).sum())
-        if bad:
-            raise ValueError(
-                "The model's logits, or their gradient at the image, must be "
-                f"finite. Received: NaN or infinite for {bad} of "
-                f"{len(slope)} images. Look for diverged weights, a division "
-                "by zero or a logarithm of zero in the model."
-            )
-
-    def _warn_if_blind(self, result):
+    def _warn_if_blind(self, result, wrapper):
         blind, failed = result.blind, ~result.success
         if (blind & failed).any():
+            cut = wrapper.gradient_cut(result.x_adv.shape[1:])
+            where = "" if cut is None else f", which ends at {cut}"
             warnings.warn(
                 f"{type(self).__name__} found a gradient of zero at "
                 f"{int(blind.sum())} of {len(blind)} images and failed on "
                 f"{int((blind & failed).sum())} of them, which says nothing "
-                "of their robustness: the model hides its gradient. Use "
-                "attacks that need none, such as SquareAttack.",
+                f"of their robustness: the model hides its gradient{where}. "
+                "Use attacks that need none, such as SquareAttack.",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -292,6 +329,30 @@ class Attack:
         the model itself.
         """
         return wrapper.get_logits
+
+    @property
+    def view_key(self):
+        """Hashable, the same for attacks whose `view` is; `None` if it is
+        more than a function from images to logits."""
+        return "logits" if type(self).view is Attack.view else None
+
+    @property
+    def cache_key(self):
+        """What attacks that share a compiled function have in common."""
+        config = self.get_config()
+        for name in ("eps", "seed", *self.counts):
+            config.pop(name, None)
+        return type(self), repr(config)
+
+    def get_counts(self):
+        """The values of `counts`."""
+        return tuple(getattr(self, name) for name in self.counts)
+
+    def with_counts(self, values):
+        """The same attack with other `counts`, which may be tensors."""
+        attack = copy.copy(self)
+        vars(attack).update(zip(self.counts, values))
+        return attack
 
     def craft(self, logits_fn, x, labels, eps, seeds, targeted=False):
         """The attack as a tensor function, for use in a training step.
@@ -322,66 +383,28 @@ class Attack:
         delta = norms.project(x_adv - x, eps, self.norm)
         return tf.clip_by_value(x + delta, self.clip_min, self.clip_max)
 
-    def _compiled(self, wrapper, targeted, guess_labels):
-        functions = self._functions(wrapper.model)
-        key = (self._cache_key(), wrapper.from_logits, targeted, guess_labels)
-        if key not in functions:
-            functions[key] = self._compile(wrapper, targeted, guess_labels)
-        return functions[key]
 
-    def _functions(self, model):
-        """The compiled functions for a model."""
-        return _COMPILED.setdefault(model, {})
+def _check_finite(logits, slope):
+    bad = int((~(np.isfinite(logits).all(1) & np.isfinite(slope))).sum())
+    if bad:
+        raise ValueError(
+            "The model's logits, or their gradient at the image, must be "
+            f"finite. Received: NaN or infinite for {bad} of {len(slope)} "
+            "images. Look for diverged weights, a division by zero or a "
+            "logarithm of zero in the model."
+        )
 
-    def _cache_key(self):
-        """What attacks that share a compiled function have in common."""
-        config = self.get_config()
-        config.pop("eps", None)
-        config.pop("seed", None)
-        return type(self), *config.items()
 
-    def _compile(self, wrapper, targeted, guess_labels):
-        logits_fn, view = wrapper.get_logits, self.view(wrapper)
-
-        def succeeded(logits, labels):
-            hit = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
-            return hit if targeted else ~hit
-
-        def run(x, labels, eps, seeds):
-            if guess_labels:
-                labels = tf.argmax(logits_fn(x), -1, output_type=tf.int32)
-            x_adv = self.craft(view, x, labels, eps, seeds, targeted)
-            logits = logits_fn(x_adv)
-            if self.eps is None:
-                failed = ~succeeded(logits, labels)
-                x_adv = tf.where(per_image(failed, x), x, x_adv)
-                logits = tf.where(failed[:, None], logits_fn(x), logits)
-            prediction = tf.argmax(logits, -1)
-            slope = self._slope(view, x, labels, targeted)
-            # Not finite where the logits are not.
-            slope += 0 * tf.reduce_sum(tf.cast(logits, tf.float32), 1)
-            return x_adv, prediction, succeeded(logits, labels), slope
-
-        # A concrete function keeps the graph, not this closure: the cache
-        # must not keep the model alive.
-        shape = wrapper.model.input_shape
-        with fast_convolutions(wrapper.model):
-            return tf.function(run, autograph=False).get_concrete_function(
-                tf.TensorSpec([None, *shape[1:]], tf.float32),
-                tf.TensorSpec([None], tf.int32),
-                tf.TensorSpec([], tf.float32),
-                tf.TensorSpec([None, 2], tf.int32),
-            )
-
-    def _slope(self, logits_fn, x, labels, targeted):
-        """Largest part of the gradient that the attack starts from."""
-        if self.follows is None:
-            return tf.ones_like(labels, tf.float32)
-        gradient_of = {
-            "cross_entropy": loss_gradient,
-            "margin": margin_gradient,
-        }[self.follows]
-        return norms.size(gradient_of(logits_fn, x, labels, targeted)[0], 1)
+def _check_seed(seed):
+    """Return the seed as an integer, or say what came."""
+    limits = np.iinfo("int32")
+    fine = isinstance(seed, (int, float, np.integer, np.floating))
+    if not (fine and seed == seed // 1 and limits.min <= seed <= limits.max):
+        raise ValueError(
+            f"`seed` must be a whole number from {limits.min} to {limits.max} "
+            f"(32 bits). Received: seed={seed!r}"
+        )
+    return int(seed)
 
 
 def _seeds(seed, index):

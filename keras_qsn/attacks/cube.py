@@ -65,7 +65,8 @@ class CubeAttack(Attack):
           Athalye et al., 2018: https://arxiv.org/abs/1802.00420
     """
 
-    follows = None
+    threat = "adaptive"
+    counts = ("nb_iter", "nb_restarts", "nb_polish")
 
     def __init__(
         self,
@@ -152,7 +153,9 @@ class CubeAttack(Attack):
                 )
             gradient = tape.gradient(loss, levels, unconnected_gradients="zero")
             # Shares of a pixel's width, from all of it to none.
-            size = 1 - tf.cast(k, tf.float32) / self.nb_iter
+            size = 1 - tf.cast(k, tf.float32) / tf.cast(
+                self.nb_iter, tf.float32
+            )
             if box.opened.hard:
                 # No image of the ball has what lies between levels.
                 margin = tf.where(inside, -np.inf, margin)

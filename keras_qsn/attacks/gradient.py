@@ -94,6 +94,7 @@ class ProjectedGradientDescent(Attack):
     """
 
     follows = "cross_entropy"
+    counts = ("nb_iter", "nb_restarts")
     # Weight of past gradients in the direction; MomentumIterativeMethod's.
     decay_factor = 0.0
 
@@ -140,13 +141,23 @@ class ProjectedGradientDescent(Attack):
         return self._own(config)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
-        x_adv = self._descend(logits_fn, x, labels, eps, seeds, targeted)
-        for restart in range(1, self.nb_restarts):
-            done = fooled(logits_fn(x_adv), labels, targeted)
-            again = seeds + [restart * _SEED_STRIDE, 0]
-            another = self._descend(logits_fn, x, labels, eps, again, targeted)
-            x_adv = tf.where(per_image(done, x), x_adv, another)
-        return x_adv
+        def restart(i, kept, done):
+            again = seeds + [i * _SEED_STRIDE, 0]
+            x_adv = self._descend(logits_fn, x, labels, eps, again, targeted)
+            kept = tf.where(per_image(done, x), kept, x_adv)
+            done = tf.cond(
+                i + 1 < self.nb_restarts,
+                lambda: fooled(logits_fn(kept), labels, targeted),
+                lambda: done,
+            )
+            return i + 1, kept, done
+
+        return tf.while_loop(
+            lambda i, kept, done: (i < self.nb_restarts) & ~tf.reduce_all(done),
+            restart,
+            (0, x, tf.zeros_like(labels, tf.bool)),
+            parallel_iterations=1,
+        )[1]
 
     def _at(self, logits_fn, step):
         """The logits that are differentiated in a step."""
@@ -155,7 +166,7 @@ class ProjectedGradientDescent(Attack):
     def _descend(self, logits_fn, x, labels, eps, seeds, targeted):
         eps_iter = self.eps_iter
         if eps_iter is None:
-            eps_iter = 2.5 * eps / self.nb_iter
+            eps_iter = 2.5 * eps / tf.cast(self.nb_iter, tf.float32)
 
         def move(i, image, x_adv, momentum, label):
             gradient, logits = loss_gradient(

@@ -59,6 +59,8 @@ class LevelFlipAttack(Attack):
     """
 
     norms = (2, 0)
+    threat = "adaptive"
+    counts = ("max_iter",)
 
     def __init__(self, norm=2, max_iter=60, clip_min=0.0, clip_max=1.0):
         super().__init__(None, norm, clip_min, clip_max, 0)
@@ -117,8 +119,8 @@ class LevelFlipAttack(Attack):
         """Each pixel just over the threshold its gradient points to."""
         step = opened.step * (1.0 if opened.hard else 1 - _SOFT_MARGIN)
         wanted = levels + step * tf.sign(gradient)
-        low = tf.fill(tf.shape(x), self.clip_min)
-        high = tf.fill(tf.shape(x), self.clip_max)
+        low = tf.zeros_like(x) + self.clip_min
+        high = tf.zeros_like(x) + self.clip_max
         return opened.invert(wanted, x, low, high)
 
     def _prune(self, opened, x, x_adv, labels, targeted):

@@ -1,4 +1,4 @@
-"""L-infinity, L2 and L1: measuring, projecting, steepest steps, sampling.
+"""L-infinity, L2 and L1: balls, projections, steepest steps, sampling.
 
 Tensors are batches; everything is done per image.
 """
@@ -8,6 +8,10 @@ import tensorflow as tf
 
 # Cleverhans' guard against dividing by zero.
 _TINY = 1e-12
+# Of a distance: what adding up pixels in float32 may be off.
+_SUMS = 2.0**-20
+# Of a pixel: half a float32 step.
+_STORED = 2.0**-24
 
 
 def check_norm(norm, allowed):
@@ -34,6 +38,85 @@ def size(delta, norm):
 def diameter(norm, num_pixels):
     """The distance of opposite corners of the unit cube of pixels."""
     return 1.0 if norm == np.inf else num_pixels ** (1.0 / norm)
+
+
+def ball(x, eps, low=0.0, high=1.0):
+    """The L-infinity ball in float32: smallest and largest of each pixel.
+
+    The ball of attacks, checks and proofs. Its ends are `x - eps` and
+    `x + eps`, rounded outward to the next float32, so that every float32
+    image whose pixels differ from `x` by at most `eps`, rounding included,
+    lies between; then clipped to the range of pixels.
+
+    Args:
+        x: Float32 images.
+        eps: Float >= 0, or a float32 tensor: the radius. At 0 nothing is
+            rounded.
+        low: Smallest pixel value, or an array of them.
+        high: Largest pixel value, likewise.
+
+    Returns:
+        Two float32 tensors like `x`, in `[low, high]`.
+    """
+    radius = eps if tf.is_tensor(eps) else _rounded_up(eps)
+    moved = tf.greater(radius, 0)
+
+    def end(value, limit):
+        value = tf.where(moved, tf.math.nextafter(value, limit), value)
+        return tf.clip_by_value(value, low, high)
+
+    return (
+        end(x - radius, tf.constant(-np.inf, tf.float32)),
+        end(x + radius, tf.constant(np.inf, tf.float32)),
+    )
+
+
+def inside(x, x_adv, eps, norm, low=-np.inf, high=np.inf):
+    """Which images lie in the ball around `x`, its ends included.
+
+    For L-infinity, those between the ends of `ball`, to the last bit. For L2
+    and L1 those whose distance in float64 is at most
+
+        eps * (1 + 2^-20) + 2^-24 * size of (|x| + |x_adv|) in the norm
+
+    The first part is what float32 may be off when a projection adds up the
+    pixels, the second half a float32 step for each pixel that it stores.
+
+    Args:
+        x: Float32 images.
+        x_adv: Float32 images, one for each.
+        eps: Float >= 0, the radius.
+        norm: `np.inf`, `2` or `1`.
+        low: Smallest pixel value, or an array of them. Defaults to no limit.
+        high: Largest pixel value, likewise.
+
+    Returns:
+        Booleans, a NumPy array of shape `(batch,)`.
+    """
+    x, x_adv = (np.asarray(t, "float32").astype("float64") for t in (x, x_adv))
+    fits = ((x_adv >= np.float32(low)) & (x_adv <= np.float32(high))).reshape(
+        len(x), -1
+    )
+    if norm == np.inf:
+        bottom, top = (
+            np.asarray(end) for end in ball(x.astype("float32"), eps, low, high)
+        )
+        fits &= ((x_adv >= bottom) & (x_adv <= top)).reshape(len(x), -1)
+        return fits.all(1)
+    distance, stored = (
+        np.linalg.norm(t.reshape(len(x), -1), norm, axis=1)
+        for t in (x_adv - x, np.abs(x) + np.abs(x_adv))
+    )
+    slack = eps * _SUMS + _STORED * stored
+    return fits.all(1) & (distance <= eps + slack * (eps > 0))
+
+
+def _rounded_up(number):
+    """The smallest float32 that is not below."""
+    nearest = np.float32(number)
+    if nearest < number:
+        nearest = np.nextafter(nearest, np.float32(np.inf))
+    return nearest
 
 
 def project(delta, eps, norm):

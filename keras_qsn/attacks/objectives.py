@@ -13,13 +13,22 @@ def cross_entropy(logits, labels, targeted):
     return -loss if targeted else loss
 
 
+def gradient_of(tape, loss, x):
+    """The tape's gradient; zero where an operation on the way has none."""
+    try:
+        return tape.gradient(loss, x, unconnected_gradients="zero")
+    except (LookupError, TypeError, ValueError):
+        # No gradient is registered, or one that is not given a gradient.
+        return tf.zeros_like(x)
+
+
 def loss_gradient(logits_fn, x, labels, targeted):
     """Gradient of the cross-entropy, uphill for the attacker, and logits."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         logits = tf.cast(logits_fn(x), tf.float32)
         loss = cross_entropy(logits, labels, targeted)
-    return tape.gradient(loss, x, unconnected_gradients="zero"), logits
+    return gradient_of(tape, loss, x), logits
 
 
 def margin_gradient(logits_fn, x, labels, targeted):
@@ -28,7 +37,7 @@ def margin_gradient(logits_fn, x, labels, targeted):
         tape.watch(x)
         logits = logits_fn(x)
         margin = margin_of(logits, labels, targeted)
-    return tape.gradient(margin, x, unconnected_gradients="zero"), logits
+    return gradient_of(tape, margin, x), logits
 
 
 def margin_of(logits, labels, targeted):

@@ -41,7 +41,7 @@ def backward_through(wrapper, steepness):
     """
     layers = quantizers_of(wrapper)
 
-    def call(layer, inputs):
+    def call(layer, inputs, **_):
         x = tf.cast(inputs, layer.variable_dtype)
         y = tf.stop_gradient(type(layer).call(layer, inputs))
         if steepness is None:
@@ -57,6 +57,11 @@ def backward_through(wrapper, steepness):
             return wrapper.get_logits(x)
 
     return logits_fn
+
+
+def surrogate_key(steepness):
+    """Hashable, the same for the same `backward_through` of a model."""
+    return "surrogate", steepness
 
 
 def _soft(layer, x, steepness):
@@ -109,7 +114,7 @@ class OpenedModel:
         """What the network behind the quantizer sees of the images."""
         seen = []
 
-        def call(layer, inputs):
+        def call(layer, inputs, **_):
             seen.append(type(layer).call(layer, inputs))
             return seen[-1]
 
@@ -120,7 +125,7 @@ class OpenedModel:
     def behind(self, levels):
         """Logits of quantized images."""
         shape = [tf.shape(levels)[0], *self._wrapper.model.input_shape[1:]]
-        with replaced([self._layer], "call", lambda layer, inputs: levels):
+        with replaced([self._layer], "call", lambda layer, inputs, **_: levels):
             return self._wrapper.get_logits(tf.zeros(shape))
 
     def invert(self, levels, x, low, high):

@@ -1,14 +1,9 @@
 """Transfer: examples crafted on one model and judged on another."""
 
-import weakref
-
 import tensorflow as tf
 
 from keras_qsn.attacks.wrapped import WrappedAttack
 from keras_qsn.models import KerasModelWrapper
-
-# Compiled functions by model attacked, then by source; gone with either.
-_COMPILED = weakref.WeakKeyDictionary()
 
 
 class TransferAttack(WrappedAttack):
@@ -53,6 +48,7 @@ class TransferAttack(WrappedAttack):
         - Papernot et al., 2016: https://arxiv.org/abs/1605.07277
     """
 
+    threat = "transfer"
     _any_view = True
 
     def __init__(self, attack, source):
@@ -80,15 +76,13 @@ class TransferAttack(WrappedAttack):
         return super().from_config(config, source=source)
 
     def view(self, wrapper):
-        taken, given = (w.model.input_shape[1:] for w in (self.source, wrapper))
+        taken, given = self.source.input_shape, wrapper.input_shape
         if not tf.TensorShape(taken).is_compatible_with(given):
             raise ValueError(
                 "`source` must take the images of the model attacked, of shape "
                 f"{tuple(given)}. Received: a source for shape {tuple(taken)}"
             )
-        known, wanted = (
-            w.model.output_shape[-1] for w in (self.source, wrapper)
-        )
+        known, wanted = self.source.num_classes, wrapper.num_classes
         if known != wanted:
             raise ValueError(
                 "`source` must have the classes of the model attacked, "
@@ -96,9 +90,6 @@ class TransferAttack(WrappedAttack):
             )
         return self.attack.view(self.source)
 
-    def _functions(self, model):
-        by_source = _COMPILED.setdefault(model, weakref.WeakKeyDictionary())
-        return by_source.setdefault(self.source.model, {})
-
-    def _cache_key(self):
-        return type(self), self.source.from_logits, self.attack._cache_key()
+    def _attacked(self, wrapper, targeted, *arguments):
+        self.view(wrapper)
+        return self.attack._attacked(self.source, targeted, *arguments)

@@ -1,5 +1,7 @@
 """Attacks made of another attack and another view of the model."""
 
+import copy
+
 from keras_qsn.attacks.base import Attack
 
 
@@ -68,7 +70,24 @@ class WrappedAttack(Attack):
     def _perturb(self, *args):
         return self.attack._perturb(*args)
 
-    def _cache_key(self):
+    @property
+    def counts(self):
+        return self.attack.counts
+
+    @property
+    def threat(self):
+        return self.attack.threat
+
+    @property
+    def cache_key(self):
         own = self.get_config()
         del own["attack"]
-        return (type(self), self.attack._cache_key(), *own.items())
+        return type(self), self.attack.cache_key, repr(own)
+
+    def get_counts(self):
+        return self.attack.get_counts()
+
+    def with_counts(self, values):
+        wrapped = copy.copy(self)
+        wrapped.attack = self.attack.with_counts(values)
+        return wrapped

@@ -8,17 +8,13 @@ import dataclasses
 import typing
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from keras_qsn.certification.bounds import SUBNORMAL
 from keras_qsn.certification.bounds import Bounds
-from keras_qsn.certification.bounds import gamma
 from keras_qsn.certification.bounds import proves
+from keras_qsn.certification.bounds import rounding
 from keras_qsn.certification.bounds import underflow
-
-# Rounding steps on the way through a batch normalization, its inverse square
-# root (a few units off on some devices) included.
-_NORMALIZATION_TERMS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,32 +31,30 @@ class Affine:
         entries: Function of positions in the flattened input, and in the
             flattened output, that returns `W` between them, `(outputs,
             inputs)`; `None` for what only products tell.
+        mixes: Whether an output reads more than one number.
+        nonzero: Function of what is 1 where an input may be other than zero
+            and 0 elsewhere; returns at least how many of `terms` are other
+            than zero, in a shape that broadcasts. `None`: all may be.
+        shape: Shape of the output, without the batch, where it is not that
+            of its layer.
     """
 
     product: typing.Callable
     terms: int = 0
     bias: typing.Callable = None
     entries: typing.Callable = None
+    mixes: bool = True
+    nonzero: typing.Callable = None
+    shape: tuple = None
 
     def bounds(self, *inputs):
         """Interval of the output: one product for each of `W` and `|W|`."""
-        proving = self.terms and proves(inputs[0].center.dtype)
-        share = gamma(self.terms) if proving else 0.0
-        center = self.product(*(x.center for x in inputs))
-        radius = self.product(
-            *(
-                x.radius + share * x.magnitude if share else x.radius
-                for x in inputs
-            ),
-            absolute=True,
-        )
-        if self.bias is not None:
-            bias, size = self.bias(center.dtype)
-            center += bias
-            radius += share * size
-        if proving:
-            radius += underflow(self.terms)
-        return Bounds(center, radius)
+        center, radii = self._center(inputs), [x.radius for x in inputs]
+        if not (self.terms and proves(center.dtype)):
+            return Bounds(center, self.product(*radii, absolute=True))
+        lost, more = self._lost(inputs, center)
+        radii = [radius + part for radius, part in zip(radii, lost)]
+        return Bounds(center, self.product(*radii, absolute=True) + more)
 
     def backward(self, rows, shapes, *inputs):
         """Linear functions of the output as functions of the inputs.
@@ -85,10 +79,31 @@ class Affine:
 
     def error(self, *inputs):
         """What float32 may be off in the output, within these intervals."""
-        size = self.product(*(x.magnitude for x in inputs), absolute=True)
+        lost, more = self._lost(inputs, self._center(inputs))
+        return self.product(*lost, absolute=True) + more
+
+    def _center(self, inputs):
+        center = self.product(*(x.center for x in inputs))
         if self.bias is not None:
-            size += self.bias(size.dtype)[1]
-        return gamma(self.terms) * size + underflow(self.terms)
+            center += self.bias(center.dtype)[0]
+        return center
+
+    def _lost(self, inputs, center):
+        """What float32 loses: by each input, and besides."""
+        additions = self.terms
+        if self.nonzero is not None:
+            additions = self.nonzero(
+                *(tf.cast(x.magnitude > 0, center.dtype) for x in inputs)
+            )
+        of_size, of_radius, of_result = rounding(additions + 1)
+        lost = [
+            of_size * tf.abs(x.center) + of_radius * x.radius + SUBNORMAL
+            for x in inputs
+        ]
+        more = of_result * tf.abs(center) + underflow(self.terms)
+        if self.bias is not None:
+            more += of_size * self.bias(center.dtype)[1]
+        return lost, more
 
 
 def transpose(product, rows, shapes):
@@ -122,7 +137,7 @@ def rearrangement(layer, shape, terms=0):
     def product(x, absolute=False):
         return type(layer).call(layer, x)
 
-    return Affine(product, terms)
+    return Affine(product, terms, mixes=terms > 0)
 
 
 def addition(layer, *shapes):
@@ -133,6 +148,17 @@ def addition(layer, *shapes):
         return tf.add_n(inputs)
 
     return Affine(product, terms=len(shapes))
+
+
+def concatenation(layer, *shapes):
+    axis = layer.axis
+    if axis == 0:
+        raise ValueError("it joins images, its axis is 0")
+
+    def product(*inputs, absolute=False):
+        return tf.concat(inputs, axis)
+
+    return Affine(product, mixes=False)
 
 
 def average_pooling(layer, shape):
@@ -147,103 +173,32 @@ def global_average_pooling(layer, shape):
 
 def dense(layer, shape):
     def product(x, absolute=False):
-        return keras.ops.matmul(x, _weight(layer.kernel, x.dtype, absolute))
+        return keras.ops.matmul(x, weight_of(layer.kernel, x.dtype, absolute))
 
-    return Affine(product, shape[-1], _bias(layer.bias))
-
-
-def convolution(layer, shape):
-    def product(x, absolute=False):
-        kernel = _weight(layer.kernel, x.dtype, absolute)
-        return layer.convolution_op(x, kernel)
-
-    def entries(inputs, outputs):
-        return _entries(layer, shape, inputs, outputs)
-
-    # The kernel's channels are those of one group.
-    height, width, channels, _ = layer.kernel.shape
-    terms = height * width * channels
-    return Affine(product, terms, _bias(layer.bias), entries)
+    return Affine(
+        product, shape[-1], bias_of(layer.bias), nonzero=most_of_an_image
+    )
 
 
-def _entries(layer, shape, inputs, outputs):
-    """Weights of a convolution between entries, 0 where there is none."""
-    kernel = layer.kernel.numpy().astype("float64")
-    made = layer.compute_output_shape((1, *shape))[1:]
-    *reads, channel = np.unravel_index(inputs, shape)
-    *writes, filters = (i[:, None] for i in np.unravel_index(outputs, made))
-    group = filters // (made[-1] // layer.groups)
-    channel = channel - group * kernel.shape[2]
-    weighs = (channel >= 0) & (channel < kernel.shape[2])
-    taps = []
-    for axis, (read, write) in enumerate(zip(reads, writes)):
-        stride, dilation = layer.strides[axis], layer.dilation_rate[axis]
-        size = kernel.shape[axis]
-        first = write * stride
-        if layer.padding == "same":
-            last = (made[axis] - 1) * stride + (size - 1) * dilation + 1
-            first = first - max(last - shape[axis], 0) // 2
-        tap, between = np.divmod(read - first, dilation)
-        weighs &= (between == 0) & (tap >= 0) & (tap < size)
-        taps.append(tap)
-    index = (np.where(weighs, part, 0) for part in (*taps, channel))
-    return np.where(weighs, kernel[(*index, filters)], 0.0)
+def most_of_an_image(counted):
+    """Sums over the last axis, and the largest of an image."""
+    axes = list(range(1, len(counted.shape)))
+    return tf.reduce_max(
+        tf.reduce_sum(counted, -1, keepdims=True), axes, keepdims=True
+    )
 
 
-def depthwise_convolution(layer, shape):
-    def product(x, absolute=False):
-        return keras.ops.depthwise_conv(
-            x,
-            _weight(layer.kernel, x.dtype, absolute),
-            strides=layer.strides,
-            padding=layer.padding,
-            data_format="channels_last",
-            dilation_rate=layer.dilation_rate,
-        )
-
-    height, width = layer.kernel_size
-    return Affine(product, height * width, _bias(layer.bias))
-
-
-def batch_normalization(layer, shape):
-    """`s x + (beta - s mean)`, `s = gamma / sqrt(variance + epsilon)`."""
-    along = [1] * len(shape)
-    along[layer.axis % (len(shape) + 1) - 1] = -1
-
-    def stored(variable, dtype):
-        return tf.reshape(_weight(variable, dtype), along)
-
-    def scale(dtype):
-        variance = stored(layer.moving_variance, dtype)
-        # The layer adds its epsilon in float32.
-        factor = tf.math.rsqrt(variance + float(np.float32(layer.epsilon)))
-        return factor * stored(layer.gamma, dtype) if layer.scale else factor
-
-    def product(x, absolute=False):
-        factor = scale(x.dtype)
-        return x * (tf.abs(factor) if absolute else factor)
-
-    def bias(dtype):
-        shift = scale(dtype) * stored(layer.moving_mean, dtype)
-        beta = tf.zeros_like(shift)
-        if layer.center:
-            beta = stored(layer.beta, dtype)
-        return beta - shift, tf.abs(beta) + tf.abs(shift)
-
-    return Affine(product, _NORMALIZATION_TERMS, bias)
-
-
-def _bias(variable):
+def bias_of(variable):
     if variable is None:
         return None
 
     def bias(dtype):
-        value = _weight(variable, dtype)
+        value = weight_of(variable, dtype)
         return value, tf.abs(value)
 
     return bias
 
 
-def _weight(variable, dtype, absolute=False):
+def weight_of(variable, dtype, absolute=False):
     weight = tf.cast(tf.convert_to_tensor(variable), dtype)
     return tf.abs(weight) if absolute else weight

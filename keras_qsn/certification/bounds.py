@@ -1,15 +1,26 @@
 """Intervals that hold what a float32 network computes.
 
 The certificate is about the deployed network: every node's interval holds the
-float32 number that the model computes there, for every image of the ball. A
-float32 sum of `n` products, in any order and with or without fused
-multiply-adds, is off by at most
+float32 number that the model computes there, for every image of the ball.
 
-    gamma_n (|W| |x| + |b|),    gamma_n = n u / (1 - n u),    u = 2^-24
+Let `y = b + sum_i w_i x_i` have `n` additions, in any order, with or without
+fused multiply-adds. Each addition is off by at most `u = 2^-24` of its result,
+and that is the sum of some of the terms: in size at most `M = max(P, N)`, with
+`P` what is added above zero and `N` what is added below, so that
 
-(Higham, 2002, section 3.1), to which underflow adds less than `2^-100` per
-term. The bounds themselves are computed in float64, whose rounding unit is
-`2^-29` of float32's: a part in a thousand on top of `gamma_n` pays for it.
+    M = (|W| |x| + |b| + |y|) / 2.
+
+Products are off by `u` of `|W| |x|` in all, and what was lost before changes
+the results of additions by less than `2 gamma_n M`, `gamma_n = n u / (1 - n u)`
+(Higham, 2002, section 3.1). In all float32 loses at most
+
+    u (1 + 2 gamma_n) (n M + |W| |x|).
+
+Terms that are exactly zero (black pixels, neurons that are off) count for no
+addition. Of inputs in `c +- r` `M` is at most that of `c`, and `|W| r` more.
+Underflow adds less than `2^-100` per term. The bounds themselves are computed
+in float64, whose rounding unit is `2^-29` of float32's: a part in a thousand on
+top pays for it.
 
 Not covered: products in less than float32 (TF32, bfloat16) and algorithms
 that are no sums of products (Winograd, FFT).
@@ -25,6 +36,9 @@ import tensorflow as tf
 _UNIT = 2.0**-24
 _HEADROOM = 1 + 2.0**-10
 _UNDERFLOW = 2.0**-100
+
+# What an input may lose that is too small for float32's normal numbers.
+SUBNORMAL = 2.0**-120
 
 # Of what rounding in float64 may take from a sum over a whole layer.
 ROUNDING = 2.0**-32
@@ -77,16 +91,20 @@ def proves(dtype):
     return tf.as_dtype(dtype) == tf.float64
 
 
-def gamma(terms):
-    """What a float32 sum of so many products loses, as a share of them.
+def rounding(additions):
+    """What a float32 sum of products loses, as shares.
 
-    A few operations more than `terms` are allowed: for the bias, and for
-    inputs that underflow. Nothing is lost where there is nothing to add.
+    Args:
+        additions: Number of additions, or a tensor of them.
+
+    Returns:
+        The shares of `|W| |c| + |b|`, of `|W| r` and of `|W c + b|`, for
+        inputs in `c +- r`.
     """
-    if terms == 0:
-        return 0.0
-    lost = (terms + 4) * _UNIT
-    return lost / (1 - lost) * _HEADROOM
+    lost = additions * _UNIT
+    rate = _UNIT * (1 + 2 * lost / (1 - lost)) * _HEADROOM
+    half = rate * additions / 2
+    return half + rate, 2 * half + rate, half
 
 
 def underflow(terms):

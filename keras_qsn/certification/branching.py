@@ -2,7 +2,6 @@
 
 import heapq
 import itertools
-import time
 import typing
 
 import numpy as np
@@ -29,7 +28,7 @@ class Verdict(typing.NamedTuple):
     image: np.ndarray | None
 
 
-def branch(proofs, realize, low, high, label, step, deadline):
+def branch(proofs, realize, low, high, label, step, late):
     """Prove one image robust, or find the image that breaks it.
 
     The ball is a box of levels. A box whose margins CROWN cannot bound above
@@ -47,7 +46,7 @@ def branch(proofs, realize, low, high, label, step, deadline):
         high: Largest levels.
         label: The right class.
         step: Distance of two levels.
-        deadline: Of `time.perf_counter`.
+        late: Function that tells whether the time is up.
 
     Returns:
         A `Verdict`.
@@ -64,11 +63,11 @@ def branch(proofs, realize, low, high, label, step, deadline):
         return least, slopes.reshape(*least.shape, -1)[..., boxes.pixels]
 
     proved, stuck, bounded, at_once = np.inf, False, 0, _BOXES
-    while len(boxes) and time.perf_counter() < deadline:
+    while len(boxes) and not late():
         if bounded >= _SHARPEN_AFTER and not sharpened:
-            known = proofs.sharper_hidden(low[None], high[None], deadline)
+            known = proofs.sharper_hidden(low[None], high[None], late)
             sharpened = True
-            reduced = proofs.reduced(low, high, known)
+            reduced = proofs.reduced(low, high, known, late)
             if reduced is not None:
                 bound, at_once = reduced.lower_bound, _REDUCED_BOXES
         lows, highs, doubtful = boxes.pop(at_once)

@@ -15,8 +15,9 @@ class Certificate:
             `"broken"` (one that does not is in `counterexamples`),
             `"misclassified"` (the image itself gets a wrong class) or
             `"unknown"`; an array of strings, one for each image.
-        method: What decided it: `"interval"`, `"crown"`, `"branching"`, or
-            `"model"` for a misclassified image; `""` if nothing did.
+        method: What decided it: `"interval"`, `"crown"`, `"crown-full"`,
+            `"branching"`, or `"model"` for a misclassified image; `""` if
+            nothing did.
         margin: Lower bound, over the ball, of the right class's logit less
             the largest other one; `-inf` if there is none.
         undetermined: Number of values that the network behind the quantizer

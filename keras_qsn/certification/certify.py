@@ -1,20 +1,31 @@
 """Prove that no image of a ball changes the class."""
 
+import keras
+import numpy as np
+
+from keras_qsn.attacks.norms import ball
 from keras_qsn.certification.certificate import CertificationInterrupted
 from keras_qsn.certification.deployed import Deployed
-from keras_qsn.certification.interval import ball
 from keras_qsn.certification.proofs import Proofs
 from keras_qsn.certification.work import Work
-from keras_qsn.files import claim
 from keras_qsn.files import fingerprint
 from keras_qsn.inputs import as_arrays
 from keras_qsn.inputs import check_count
 from keras_qsn.inputs import check_images
 from keras_qsn.inputs import check_labels
+from keras_qsn.inputs import check_range
+from keras_qsn.inputs import in_words
+from keras_qsn.kept import claimed
+from keras_qsn.kept import versions
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.progress import ImageProgress
+from keras_qsn.tracing import layers_of
 
-METHODS = ("interval", "crown", "branching")
+METHODS = ("interval", "crown", "crown-full", "branching")
+
+# Up to which `Proofs.cost_of_full` bounds the hidden layers by CROWN unasked:
+# about a second for an image.
+_AFFORDABLE = 2**24
 
 # Seconds of work that a kill may cost.
 _KEEP_AFTER = 10.0
@@ -28,8 +39,7 @@ def certify(
     methods=None,
     time_limit=60.0,
     batch_size=128,
-    clip_min=0.0,
-    clip_max=1.0,
+    value_range=None,
     folder=None,
     callback=None,
     verbose="auto",
@@ -46,6 +56,8 @@ def certify(
 
     - `"interval"`: interval bounds, the last layer fused with the margins.
     - `"crown"`: backward linear bounds on the intervals of the hidden layers.
+    - `"crown-full"`: the hidden layers bounded like that too, layer by layer,
+      each neuron that may be on both sides of a bend by itself.
     - `"branching"` (hard quantizers): the box is cut at undetermined pixels
       until all parts are proved or an image that breaks the model is found.
 
@@ -56,19 +68,29 @@ def certify(
 
     Args:
         model: Built Keras model, or its `KerasModelWrapper`, of layers with a
-            sound rule: `QuantLayer` (first), `Conv2D`, `DepthwiseConv2D`,
-            `Dense`, `ReLU`, `LeakyReLU`, `Activation`, `BatchNormalization`,
-            `Add`, pooling, padding, reshaping, `Dropout`, models inside.
-        x: Images of shape `(images, ...)` in `[clip_min, clip_max]`, or a
+            sound rule: `QuantLayer` (first, or behind `Rescaling` or
+            `Normalization`), `Conv2D`, `DepthwiseConv2D`, `SeparableConv2D`,
+            `Dense`, `ReLU`, `LeakyReLU`, `PReLU`, `ELU`, `Activation` (these,
+            sigmoid, tanh), `BatchNormalization`, `Normalization`,
+            `Rescaling`, `Add`, `Concatenate`, pooling, padding, reshaping,
+            `Dropout`, models inside.
+        x: Images of shape `(images, ...)` in `value_range`, or a
             batched `tf.data.Dataset` of pairs.
         y: Labels, integers or one-hot. `None` for a dataset's own.
         eps: Float >= 0. Radius of the L-infinity ball. Defaults to `0.1`.
-        methods: Names out of `"interval"`, `"crown"`, `"branching"`. Defaults
-            to `None`: all that can be used on the model.
-        time_limit: Seconds of branching for one image. Defaults to `60.0`.
+        methods: Names out of `"interval"`, `"crown"`, `"crown-full"`,
+            `"branching"`. Defaults to `None`, by cost: intervals and CROWN;
+            behind a hard quantizer branching, which bounds hidden layers as
+            sharply where that pays; without one, `"crown-full"` if it takes
+            about a second for an image: if neurons behind the first
+            activation times values in the network are at most 2^24.
+        time_limit: Seconds of `"crown-full"`, and of branching, for one
+            image, without what it takes to build the functions for it, once.
+            Defaults to `60.0`.
         batch_size: Integer >= 1. Defaults to `128`.
-        clip_min: Smallest pixel value. Defaults to `0.0`.
-        clip_max: Largest pixel value. Defaults to `1.0`.
+        value_range: Smallest and largest pixel value, numbers or arrays that
+            broadcast to one image. Defaults to `None`: what a quantizer or a
+            `Rescaling` in the model says, else `(0, 1)`.
         folder: Optional folder that keeps what is finished; the same call
             goes on from there after an interrupt or a kill.
         callback: Function of the number of images finished.
@@ -79,7 +101,8 @@ def certify(
 
     Raises:
         ValueError: If an argument is out of range, a layer has no sound
-            rule (it is named), or `folder` holds other work.
+            rule or a weight that is not finite (they are named), or `folder`
+            holds other work.
         RuntimeError: If the model computes logits outside their bounds: the
             device does not compute in float32.
         CertificationInterrupted: On Ctrl-C; holds what was finished.
@@ -110,11 +133,13 @@ def certify(
     wrapper = KerasModelWrapper.of(model)
     batch_size = check_count("batch_size", batch_size)
     x, y = as_arrays(x, y)
-    x = check_images(x, clip_min, clip_max, wrapper.model)
-    if not 0 <= eps <= clip_max - clip_min:
+    low, high = check_range(value_range, wrapper, x.shape[1:])
+    x = check_images(x, low, high, wrapper)
+    widest = float(np.max(np.subtract(high, low)))
+    if not 0 <= eps <= widest:
         raise ValueError(
-            f"`eps` is in pixel units, from 0 to {clip_max - clip_min:g} for "
-            f"pixels in [{clip_min}, {clip_max}]. Received: eps={eps}"
+            f"`eps` is in pixel units, from 0 to {widest:g} for pixels in "
+            f"{in_words(low, high)}. Received: eps={eps}"
         )
     if not time_limit > 0:
         raise ValueError(
@@ -126,38 +151,46 @@ def certify(
             "`y` must hold the labels: a certificate is about the right "
             "class. Received: y=None"
         )
+    _check_weights(wrapper.model)
     proofs = Proofs(wrapper, x.shape[1:])
     hard = proofs.graph.hard
-    methods = _check_methods(methods, hard)
+    methods = _check_methods(methods, proofs)
     y = check_labels(y, len(x), proofs.graph.num_classes)
+    settings = None
     if folder is not None:
         settings = {
-            "weights": fingerprint(*wrapper.model.get_weights()),
+            "fingerprint": wrapper.fingerprint(x.shape[1:]),
             "data": fingerprint(x, y),
             "eps": float(eps),
             "methods": list(methods),
             "time_limit": float(time_limit),
             "batch_size": batch_size,
-            "range": [float(clip_min), float(clip_max)],
+            "range": [np.asarray(end).tolist() for end in (low, high)],
+            "versions": versions(),
         }
-        folder = claim(folder, settings)
     work = Work(
         proofs,
-        Deployed(wrapper, x.shape[1:], hard, clip_min, clip_max),
+        Deployed(wrapper, x.shape[1:], hard, low, high, proofs.clock),
         methods,
         time_limit,
         eps,
-        (x, *(end.numpy() for end in ball(x, eps, clip_min, clip_max))),
+        (x, *(end.numpy() for end in ball(x, eps, low, high))),
         y,
     )
     progress = ImageProgress(len(x), callback, verbose)
+    with claimed(folder, settings) as folder:
+        return _finish(work, len(x), batch_size, folder, progress)
+
+
+def _finish(work, count, batch_size, folder, progress):
+    """The certificate, what the folder has not kept yet worked out."""
     done = kept = _restored(work, folder)
     try:
-        while done < len(x):
-            batch = slice(done, min(done + batch_size, len(x)))
+        while done < count:
+            batch = slice(done, min(done + batch_size, count))
             work.bound(batch)
             for i in range(batch.start, batch.stop):
-                work.branch(i)
+                work.finish(i)
                 done = i + 1
                 progress(done)
                 if folder and work.seconds(kept, done) > _KEEP_AFTER:
@@ -184,10 +217,28 @@ def _file(folder, first):
     return folder / f"from-{first}.npz"
 
 
-def _check_methods(methods, hard):
-    usable = METHODS if hard else METHODS[:-1]
+def _check_weights(model):
+    for layer in layers_of(model):
+        if isinstance(layer, keras.Model):
+            continue
+        for weight in layer.weights:
+            values = np.asarray(weight)
+            count = int(np.size(values) - np.isfinite(values).sum())
+            if count:
+                raise ValueError(
+                    "The model's weights must be finite. Received: "
+                    f"{count} value(s) of '{weight.name}' in layer "
+                    f"'{layer.name}' ({type(layer).__name__}) that are "
+                    "infinite or not a number. Did the training diverge?"
+                )
+
+
+def _check_methods(methods, proofs):
+    hard = proofs.graph.hard
     if methods is None:
-        return usable
+        full = not hard and proofs.cost_of_full <= _AFFORDABLE
+        dear = [("crown-full", full), ("branching", hard)]
+        return ("interval", "crown", *(name for name, on in dear if on))
     methods = (methods,) if isinstance(methods, str) else tuple(methods)
     unknown = [name for name in methods if name not in METHODS]
     if unknown or not methods:

@@ -18,14 +18,17 @@ class Deployed:
         hard: Whether a hard quantizer is at its input.
         clip_min: Smallest pixel value.
         clip_max: Largest pixel value.
+        clock: `Clock` that stands while functions are built.
     """
 
-    def __init__(self, wrapper, shape, hard, clip_min, clip_max):
+    def __init__(self, wrapper, shape, hard, clip_min, clip_max, clock):
         spec = tf.TensorSpec([None, *shape], tf.float32)
 
         def compiled(function, count=1):
-            return tf.function(function, autograph=False).get_concrete_function(
-                *[spec] * count
+            return clock.built(
+                lambda: tf.function(
+                    function, autograph=False
+                ).get_concrete_function(*[spec] * count)
             )
 
         self.logits = compiled(wrapper.get_logits)
@@ -52,12 +55,13 @@ class Deployed:
             return None
         levels = tf.constant(levels, tf.float32)
         wrong = np.argmax(self._behind(levels), 1) != label
-        levels = levels[wrong][:_TRIED]
-        if not len(levels):
+        if not wrong.any():
             return None
+        # Of one number, so that nothing is compiled again for another.
+        levels = np.resize(levels[wrong], [_TRIED, *x.shape])
         images = self._invert(
-            levels,
-            *(tf.repeat(t[None], len(levels), 0) for t in (x, low, high)),
+            tf.constant(levels),
+            *(tf.repeat(t[None], _TRIED, 0) for t in (x, low, high)),
         )
         wrong = np.argmax(self.logits(images), 1) != label
         return images[wrong][0].numpy() if wrong.any() else None

@@ -4,6 +4,7 @@ import dataclasses
 import typing
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_qsn.certification.affine import Affine
@@ -20,8 +21,7 @@ class Node(typing.NamedTuple):
     """One rule of a graph.
 
     Attributes:
-        rule: `Affine`, `PiecewiseLinear` or `MaxPooling`; `None` for the
-            input.
+        rule: `Affine`, `Activation` or `MaxPooling`; `None` for the input.
         inputs: Positions of the nodes that it reads.
         shape: Shape of its output, without the batch.
     """
@@ -43,10 +43,20 @@ class Graph:
         nodes: Tuple of `Node`; the first is the input (behind the quantizer,
             where there is one), the last the logits.
         quantizer: The `QuantLayer` at the input, or `None`.
+        before: Tuple of layers that rescale the images in front of it.
     """
 
     nodes: tuple
     quantizer: QuantLayer | None
+    before: tuple = ()
+
+    def quantized(self, images):
+        """What the nodes are given of images, by the layers themselves."""
+        if self.quantizer is None:
+            return images
+        for layer in (*self.before, self.quantizer):
+            images = layer(images)
+        return images
 
     @property
     def num_classes(self):
@@ -70,6 +80,16 @@ class Graph:
                 }
             )
         )
+
+    @property
+    def improvable(self):
+        """Those of them that intervals from the input on may be loose for:
+        one sum of independent numbers is not."""
+        steps = [0]
+        for node in self.nodes[1:]:
+            before = max(steps[i] for i in node.inputs)
+            steps.append(before + (not node.affine or node.rule.mixes))
+        return tuple(p for p in self.pre_activations if steps[p] > 1)
 
 
 def trace(wrapper, shape):
@@ -97,7 +117,8 @@ class _Tracer:
 
     def __init__(self):
         self.nodes = []
-        self.quantizer = None
+        self.layers = []
+        self.quantizer, self.before = None, ()
         # Positions by the identity of a tensor, which is kept: no other tensor
         # may get the same.
         self.positions = {}
@@ -107,11 +128,18 @@ class _Tracer:
 
     def trace(self, wrapper, shape):
         layers = [q for q in wrapper.layers if not isinstance(q, keras.Model)]
+        # Found before its layers are replaced: it would be another then.
+        logits_model = wrapper.logits_model
+
+        def logits_of(image):
+            if logits_model is None:
+                return wrapper.get_logits(image)
+            return logits_model(image, training=False)
 
         def follow(image):
             self._know(image, self._add(None, (), image))
             with replaced(layers, "call", self._record):
-                logits = wrapper.get_logits(image)
+                logits = logits_of(image)
             self.last = self._position(logits, "The output of the model")
 
         # Traced, not run: a model that looks at its numbers to decide what to
@@ -123,7 +151,8 @@ class _Tracer:
         except ValueError as error:
             # In its own words, without what Keras adds.
             raise (self.error or error) from None
-        return Graph(tuple(self.nodes[: self.last + 1]), self.quantizer)
+        nodes = tuple(self.nodes[: self.last + 1])
+        return Graph(nodes, self.quantizer, self.before)
 
     def _record(self, layer, inputs, *args, **kwargs):
         """Stands in for a layer's `call`."""
@@ -138,6 +167,7 @@ class _Tracer:
             self.error = error
             raise
         output = type(layer).call(layer, inputs, *args, **kwargs)
+        self.layers += [layer] * bool(rules)
         for rule in rules:
             sources = (self._add(rule, sources, output),)
         self._know(output, *sources)
@@ -150,17 +180,30 @@ class _Tracer:
 
     def _open(self, layer, inputs):
         """Let the graph begin behind the quantizer."""
-        sources = (self._position(inputs, _name(layer)),)
-        if len(self.nodes) > 1 or self.quantizer is not None:
+        self._position(inputs, _name(layer))
+        allowed = all(type(q) in _RESCALING for q in self.layers)
+        if not allowed or self.quantizer is not None:
             raise refusal(
-                layer, "only the first layer, and no other, may quantize"
+                layer,
+                "only the first layer, and no other, may quantize; in front "
+                "of it images may be rescaled",
             )
+        for before in self.layers:
+            if np.any(np.less(getattr(before, "scale", 1.0), 0)):
+                raise refusal(
+                    before,
+                    "its scale is below zero, which turns the order of "
+                    "pixels in front of a quantizer",
+                )
         self.quantizer = layer
+        self.before = tuple(self.layers)
+        del self.nodes[1:]
         self.positions.clear()
-        return [], sources
+        return [], (0,)
 
     def _add(self, rule, sources, output):
-        self.nodes.append(Node(rule, sources, tuple(output.shape[1:])))
+        shape = getattr(rule, "shape", None) or tuple(output.shape[1:])
+        self.nodes.append(Node(rule, sources, shape))
         return len(self.nodes) - 1
 
     def _know(self, tensor, position):
@@ -181,6 +224,8 @@ class _Tracer:
 def _name(layer):
     return f"Layer '{layer.name}' ({type(layer).__name__})"
 
+
+_RESCALING = (keras.layers.Rescaling, keras.layers.Normalization)
 
 _QUANTIZERS = (
     QuantLayer,

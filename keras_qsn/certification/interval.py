@@ -1,4 +1,4 @@
-"""Interval bounds: the ball, and what every node makes of it.
+"""Interval bounds: what every node makes of a box of images.
 
 All of it is TensorFlow and differentiable, for proofs in float64 and for
 training in float32 alike.
@@ -8,65 +8,54 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn.certification.bounds import Bounds
+from keras_qsn.certification.rules import rules_of
 
 # What a soft quantizer in float32 may be off for each threshold, in levels.
 _SIGMOID = 2.0**-18
 
 
-def ball(x, eps, clip_min=0.0, clip_max=1.0):
-    """The smallest and the largest value of each pixel.
+def levels(graph, low, high):
+    """What the network behind the quantizer sees of a box's ends.
 
-    Rounded outward to the next float32, so that every float32 image whose
-    pixels differ from `x` by at most `eps`, rounding included, lies between.
+    The quantizer itself, as deployed, maps them: it does not decrease. What
+    rescales the images before it is rounded outward first, by as much as
+    float32 may be off: no way of computing it leaves the box.
 
     Args:
-        x: Float32 images.
-        eps: Float >= 0, or a float32 tensor: the radius. At 0 nothing is
-            rounded.
-        clip_min: Smallest pixel value.
-        clip_max: Largest pixel value.
+        graph: `Graph`.
+        low: Float32 images, the smallest values.
+        high: Float32 images, the largest values.
 
     Returns:
-        Two float32 tensors like `x`, in `[clip_min, clip_max]`.
+        The smallest and the largest levels, float32; what was given, where
+        there is no quantizer.
     """
-    radius = eps if tf.is_tensor(eps) else _rounded_up(eps)
-    moved = tf.greater(radius, 0)
-
-    def end(value, limit):
-        value = tf.where(moved, tf.math.nextafter(value, limit), value)
-        return tf.clip_by_value(value, clip_min, clip_max)
-
-    return (
-        end(x - radius, tf.constant(-np.inf, tf.float32)),
-        end(x + radius, tf.constant(np.inf, tf.float32)),
+    if not graph.before:
+        return graph.quantized(low), graph.quantized(high)
+    box = Bounds.between(*(tf.cast(end, tf.float64) for end in (low, high)))
+    for layer in graph.before:
+        (rule,) = rules_of(layer, graph.nodes[0].shape)
+        box = rule.bounds(box)
+    low, high = (
+        tf.math.nextafter(
+            tf.cast(end, tf.float32), tf.constant(limit, tf.float32)
+        )
+        for end, limit in zip(box.ends, (-np.inf, np.inf))
     )
-
-
-def _rounded_up(number):
-    """The smallest float32 that is not below."""
-    nearest = np.float32(number)
-    if nearest < number:
-        nearest = np.nextafter(nearest, np.float32(np.inf))
-    return nearest
+    return graph.quantizer(low), graph.quantizer(high)
 
 
 def input_bounds(graph, low, high, dtype=tf.float64):
-    """What the network behind the quantizer sees of images in a box.
-
-    The quantizer itself, as deployed, maps the ends: it does not decrease.
+    """`Bounds` of the graph's first node, for images in a box.
 
     Args:
         graph: `Graph`.
         low: Float32 images, the smallest values.
         high: Float32 images, the largest values.
         dtype: Of the bounds.
-
-    Returns:
-        `Bounds` of the graph's first node.
     """
-    if graph.quantizer is not None:
-        low, high = graph.quantizer(low), graph.quantizer(high)
-    return level_bounds(graph, tf.cast(low, dtype), tf.cast(high, dtype))
+    ends = levels(graph, low, high)
+    return level_bounds(graph, *(tf.cast(end, dtype) for end in ends))
 
 
 def level_bounds(graph, low, high):

@@ -8,7 +8,8 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification.affine import total
+from keras_qsn.certification.activation import Activation
+from keras_qsn.certification.affine import weight_of
 from keras_qsn.certification.bounds import ROUNDING
 from keras_qsn.certification.bounds import Bounds
 
@@ -17,27 +18,42 @@ _SLOPED = 2.0**-21
 
 
 @dataclasses.dataclass(frozen=True)
-class PiecewiseLinear:
-    """A non-decreasing activation of straight pieces.
+class PiecewiseLinear(Activation):
+    """An activation of straight pieces.
 
     Attributes:
         function: The activation, for tensors of any float dtype.
         knots: Where pieces meet, increasing.
         jump: The knot where the activation leaps, and the value just above;
             `None` if it is continuous.
-        slope: Largest slope of a piece.
+        steepest: Function of a dtype that returns the largest slope of a
+            piece, its sign left out.
+        falls: Whether the slope of a piece may be below zero.
         exact: Whether float32 computes it without rounding.
+        part: Function of entries of a flattened node and of its shape that
+            returns the activation of these; `None` if all have the same.
     """
 
     function: typing.Callable
     knots: tuple
     jump: tuple = None
-    slope: float = 1.0
+    steepest: typing.Callable = functools.partial(tf.cast, 1.0)
+    falls: bool = False
     exact: bool = True
+    part: typing.Callable = None
+
+    def at(self, entries, shape):
+        return self if self.part is None else self.part(entries, shape)
 
     def bounds(self, x):
-        low, high = (self.function(end) for end in x.ends)
-        found = Bounds.between(low, high)
+        values = [self.function(end) for end in x.ends]
+        if self.falls:
+            corners = [value for _, value in self._corners(x)]
+            values = [
+                functools.reduce(choose, corners)
+                for choose in (tf.minimum, tf.maximum)
+            ]
+        found = Bounds.between(*values)
         if self.exact:
             return found
         return Bounds(found.center, found.radius + self.error(x))
@@ -47,16 +63,6 @@ class PiecewiseLinear:
         low, high = x.ends
         inside = [(low < knot) & (knot < high) for knot in self.knots]
         return functools.reduce(tf.logical_or, inside)
-
-    def backward(self, rows, shapes, x):
-        """As `Affine.backward`."""
-        upward, downward = tf.nn.relu(rows), -tf.nn.relu(-rows)
-        (below, base), (above, roof) = (
-            [part[:, None] for part in line] for line in self.lines(x)
-        )
-        constant = total(upward * base + downward * roof)
-        constant -= total(tf.abs(rows) * self.error(x)[:, None])
-        return [upward * below + downward * above], constant
 
     def lines(self, x):
         """The line below and the line above the activation of least area.
@@ -125,12 +131,14 @@ class PiecewiseLinear:
         """Any slope keeps the lines sound: they are moved to one side."""
         (p, f), (q, g) = corner, other
         slope = tf.math.divide_no_nan(g - f, q - p)
-        return tf.clip_by_value(slope, 0.0, self.slope)
+        steepest = self.steepest(slope.dtype)
+        flattest = -steepest if self.falls else 0.0
+        return tf.clip_by_value(slope, flattest, steepest)
 
     def error(self, x):
         """What float32 may be off in the output, and float64 in the lines."""
         largest = max(map(abs, self.knots))
-        size = self.slope * (x.magnitude + largest)
+        size = self.steepest(x.magnitude.dtype) * (x.magnitude + largest)
         return (ROUNDING if self.exact else _SLOPED) * size
 
 
@@ -154,8 +162,35 @@ def relu(max_value=None, negative_slope=0.0, threshold=0.0):
         function,
         tuple(sorted(knots)),
         jump,
-        max(1.0, slope),
+        functools.partial(tf.cast, max(1.0, slope)),
         exact=slope == 0,
+    )
+
+
+def prelu(alpha):
+    """`x` above zero, `alpha x` below, whatever the sign of `alpha`.
+
+    Args:
+        alpha: Tensor or variable that broadcasts to the input.
+    """
+
+    def function(x):
+        return tf.where(x > 0, x, weight_of(alpha, x.dtype) * x)
+
+    def steepest(dtype):
+        return tf.maximum(weight_of(alpha, dtype, absolute=True), 1.0)
+
+    def part(entries, shape):
+        every = tf.broadcast_to(tf.convert_to_tensor(alpha), shape)
+        return prelu(tf.gather(tf.reshape(every, [-1]), entries))
+
+    return PiecewiseLinear(
+        function,
+        knots=(0.0,),
+        steepest=steepest,
+        falls=True,
+        exact=False,
+        part=part,
     )
 
 

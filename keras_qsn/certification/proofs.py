@@ -1,7 +1,6 @@
 """The compiled functions behind a certificate, for one model."""
 
 import functools
-import time
 
 import numpy as np
 import tensorflow as tf
@@ -11,12 +10,13 @@ from keras_qsn.certification import interval
 from keras_qsn.certification import zonotope
 from keras_qsn.certification.bounds import LARGEST
 from keras_qsn.certification.bounds import Bounds
+from keras_qsn.certification.clock import Clock
 from keras_qsn.certification.graph import trace
 from keras_qsn.certification.reduction import reduce
 from keras_qsn.convolution import fast_convolutions
 
-# Neurons of one image that are bounded at a time.
-_NEURONS = 64
+# Coefficients of one node that are held at a time, and neurons of one image.
+_HELD, _NEURONS = 2**22, 64
 
 # Neurons of one layer that are worth backward bounds, each as dear as a box.
 _MANY = 512
@@ -32,20 +32,19 @@ class Proofs:
         wrapper: The model's `KerasModelWrapper`.
         shape: Shape of one image.
 
+    Attributes:
+        graph: `Graph` of the model.
+        clock: `Clock` that stands while the functions are built.
+
     Raises:
         ValueError: If a layer has no sound rule.
     """
 
     def __init__(self, wrapper, shape):
         self.graph = trace(wrapper, shape)
+        self.clock = Clock()
         self._model = wrapper.model
         nodes = self.graph.nodes
-        # Layers with unknown bounds until a nonlinear one has come before.
-        first = min(
-            (i for i, node in enumerate(nodes[1:], 1) if not node.affine),
-            default=len(nodes),
-        )
-        self._improvable = [p for p in self.graph.pre_activations if p > first]
         box = [_spec(*shape)] * 2
         known = [
             Bounds(_spec(*nodes[p].shape), _spec(*nodes[p].shape))
@@ -65,14 +64,15 @@ class Proofs:
                 indices,
                 known,
             )
-            for p in self._improvable
+            for p in self.graph.improvable
         }
 
-    def levels(self, images):
-        """What the network behind the quantizer sees of images."""
-        if self.graph.quantizer is not None:
-            images = self.graph.quantizer(images)
-        return np.asarray(images, "float64")
+    def levels(self, low, high):
+        """What the network behind the quantizer sees of a box's ends."""
+        return [
+            np.asarray(end, "float64")
+            for end in interval.levels(self.graph, low, high)
+        ]
 
     def by_interval(self, low, high, labels):
         """Margins by intervals, `(boxes, classes)`, and the logits' ends."""
@@ -101,59 +101,82 @@ class Proofs:
         """Bounds of what the nonlinear layers read, by intervals."""
         return [Bounds(*pair) for pair in self._intervals(low, high)]
 
-    def sharper_hidden(self, low, high, deadline):
+    def sharper_hidden(self, low, high, late):
         """The same for one box, by linear bounds.
 
         Forward ones first; then, layer by layer, backward ones of the neurons
         that may lie on two pieces of their activation, in layers where these
-        are few enough. What is not done by the deadline is left out.
+        are few enough. What is not done in time is left out.
 
         Args:
             low: Smallest levels, of one box.
             high: Largest levels.
-            deadline: Of `time.perf_counter`.
+            late: Function that tells whether the time is up.
 
         Returns:
             A list of `Bounds`.
         """
         unknown = np.flatnonzero(low != high).astype("int32")
         known = [Bounds(*p) for p in self._forward(low, high, unknown)]
+        return self._sharpened(low, high, known, late, _MANY)
+
+    def full_hidden(self, low, high, late):
+        """The same by backward linear bounds alone, of all such neurons.
+
+        What full CROWN has of the hidden layers, and never wider than the
+        intervals.
+        """
+        return self._sharpened(low, high, self.hidden(low, high), late)
+
+    @property
+    def cost_of_full(self):
+        """Neurons that `full_hidden` bounds, times the values in the network:
+        proportional to the time of one image."""
+        sizes = [int(np.prod(node.shape)) for node in self.graph.nodes]
+        return sum(sizes[p] for p in self.graph.improvable) * sum(sizes)
+
+    def _sharpened(self, low, high, known, late, most=np.inf):
+        """Backward bounds in layers of at most so many open neurons."""
+        known = list(known)
+        largest = max(int(np.prod(node.shape)) for node in self.graph.nodes)
+        # A lower and an upper bound each.
+        at_once = int(np.clip(_HELD // (2 * largest), 1, _NEURONS))
         for place, position in enumerate(self.graph.pre_activations):
-            if position not in self._improvable:
+            if position not in self.graph.improvable:
                 continue
             undecided = self._undecided(position, known[place])
-            if len(undecided) > _MANY:
+            if len(undecided) > most:
                 continue
-            for start in range(0, len(undecided), _NEURONS):
-                if time.perf_counter() > deadline:
+            for start in range(0, len(undecided), at_once):
+                if late():
                     return known
-                chunk = undecided[start : start + _NEURONS]
+                chunk = undecided[start : start + at_once]
                 known[place] = Bounds(
                     *self._sharper[position](low, high, chunk, known)
                 )
         return known
 
-    def reduced(self, low, high, known):
+    def reduced(self, low, high, known, late):
         """`Reduced`, what is left of the network on one box, or `None`.
 
         Args:
             low: Smallest levels, of shape `(*image)`.
             high: Largest levels.
             known: What `sharper_hidden` returned for this box.
+            late: As there. Then there is none.
         """
-        return reduce(self.graph, low, high, known)
+        return reduce(self.graph, low, high, known, late)
 
     def _compiled(self, function, *signature):
         """The function, traced when it is first called."""
 
-        @functools.cache
         def traced():
             with fast_convolutions(self._model):
                 return tf.function(
                     function, autograph=False
                 ).get_concrete_function(*signature)
 
-        return lambda *arguments: traced()(*arguments)
+        return self.clock.built(traced)
 
     def _first(self, low, high):
         return interval.level_bounds(self.graph, low, high)
@@ -170,7 +193,12 @@ class Proofs:
     def _interval(self, low, high, labels):
         bounds = interval.propagate(self.graph, self._first(low, high))
         margins = crown.margins(self.graph, bounds, labels, relaxed=False)
-        return _trusted(margins, bounds), *bounds[-1].ends
+        floor, roof = bounds[-1].ends
+        return (
+            _trusted(margins, bounds),
+            _trusted(floor, bounds),
+            -_trusted(-roof, bounds),
+        )
 
     def _crown(self, low, high, labels):
         bounds = interval.propagate(self.graph, self._first(low, high))
@@ -225,11 +253,11 @@ def _spec(*shape):
     return tf.TensorSpec([None, *shape], tf.float64)
 
 
-def _trusted(margins, bounds):
-    """Minus infinity where float32 may overflow, or a weight is none."""
+def _trusted(least, bounds):
+    """Lower bounds, minus infinity where float32 may overflow."""
     fine = True
     for node in bounds:
         inside = node.magnitude < LARGEST
         axes = list(range(1, len(inside.shape)))
         fine &= tf.reduce_all(inside, axes)
-    return tf.where(fine[:, None], margins, -np.inf)
+    return tf.where(fine[:, None], least, -np.inf)

@@ -1,7 +1,7 @@
 """A network reduced to what can change on one box: a small, dense one.
 
 Its variables are the pixels that can change and the outputs of the neurons
-that lie on two pieces of their activation; all else is a linear function of
+whose activation is bent on the box; all else is a linear function of
 these, off by at most a radius. Boxes inside are bounded by it a dozen times
 faster than by the whole network.
 """
@@ -11,12 +11,12 @@ import typing
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn.certification.activation import Activation
 from keras_qsn.certification.bounds import Bounds
-from keras_qsn.certification.piecewise import PiecewiseLinear
 
 
 class Neurons(typing.NamedTuple):
-    """Neurons of one activation that lie on two of its pieces.
+    """Neurons of one activation that is bent on what they read.
 
     Attributes:
         rule: The activation.
@@ -26,7 +26,7 @@ class Neurons(typing.NamedTuple):
         known: `Bounds` of what they read, anywhere in the whole box.
     """
 
-    rule: PiecewiseLinear
+    rule: Activation
     constant: np.ndarray
     coefficients: np.ndarray
     radius: np.ndarray

@@ -13,11 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn.certification import interval
+from keras_qsn.certification.activation import Activation
 from keras_qsn.certification.affine import Affine
 from keras_qsn.certification.bounds import LARGEST
 from keras_qsn.certification.bounds import ROUNDING
 from keras_qsn.certification.bounds import Bounds
-from keras_qsn.certification.piecewise import PiecewiseLinear
 from keras_qsn.certification.reduced import Neurons
 from keras_qsn.certification.reduced import Reduced
 
@@ -63,7 +63,7 @@ class Linear(typing.NamedTuple):
         return found
 
 
-def reduce(graph, low, high, known):
+def reduce(graph, low, high, known, late):
     """The network on one box, or `None` where that is no smaller.
 
     Args:
@@ -71,11 +71,12 @@ def reduce(graph, low, high, known):
         low: Smallest levels, of shape `(*image)`.
         high: Largest levels.
         known: Bounds of what the nonlinear nodes read, on this box.
+        late: Function that tells whether the time is up.
 
     Returns:
         A `Reduced` whose pixels are those with `low != high`, in order; or
-        `None`: if a nonlinear rule reads more than one number at a time, or
-        too much can change.
+        `None`: if a nonlinear rule reads more than one number at a time, too
+        much can change, or the time is up.
     """
     bounds = interval.propagate(
         graph,
@@ -87,6 +88,8 @@ def reduce(graph, low, high, known):
     found, neurons = [_pixels(graph, low, high)], []
     count = len(found[0].fresh)
     for position, node in enumerate(graph.nodes[1:], 1):
+        if late():
+            return None
         sources = [bounds[i] for i in node.inputs]
         inputs = [found[i] for i in node.inputs]
         if node.affine:
@@ -96,8 +99,8 @@ def reduce(graph, low, high, known):
             made = step.applied(inputs, sources, wanted, count)
             if made is None:
                 return None
-        elif isinstance(node.rule, PiecewiseLinear):
-            made, bent = _activated(node.rule, *inputs, *sources, count)
+        elif isinstance(node.rule, Activation):
+            made, bent = _activated(node, *inputs, *sources, count)
             neurons.append(bent)
             count += len(bent.constant)
         else:
@@ -136,10 +139,10 @@ def _wanted(graph, bounds, position):
     readers = [n.rule for n in graph.nodes[1:] if position in n.inputs]
     wanted = np.zeros(graph.nodes[position].shape, bool)
     for rule in readers:
-        if not isinstance(rule, PiecewiseLinear):
+        if not isinstance(rule, Activation):
             return np.ones(wanted.size, bool)
         slope, _, _ = rule.band(bounds[position])
-        wanted |= slope.numpy()[0] > 0
+        wanted |= slope.numpy()[0] != 0
     return wanted.ravel() if readers else np.ones(wanted.size, bool)
 
 
@@ -205,8 +208,9 @@ class _Step(typing.NamedTuple):
         return found.reshape(len(found), -1)
 
 
-def _activated(rule, x, bounds, count):
+def _activated(node, x, bounds, count):
     """The `Linear` behind an activation, and the neurons it has made."""
+    rule = node.rule
 
     def flat(tensor):
         return np.array(tensor).ravel()
@@ -214,19 +218,20 @@ def _activated(rule, x, bounds, count):
     slope, base, roof = map(flat, rule.band(bounds))
     varies = np.zeros(len(slope), bool)
     varies[x.live] = varies[x.fresh] = True
-    bent = flat(rule.undecided(bounds)) & varies & (slope > 0)
+    bent = flat(rule.undecided(bounds)) & varies & (slope != 0)
     fresh = np.flatnonzero(bent)
     neurons = Neurons(
-        rule,
+        rule.at(fresh, node.shape),
         x.constant[fresh],
         x.at(fresh, count),
         x.radius[fresh] + ROUNDING * x.size[fresh],
         Bounds(*(tf.constant(flat(part)[fresh]) for part in bounds)),
     )
-    live = np.flatnonzero(~bent & varies & (slope > 0))
+    live = np.flatnonzero(~bent & varies & (slope != 0))
     constant = slope * x.constant + (base + roof) / 2
-    radius = slope * x.radius + (roof - base) / 2 + flat(rule.error(bounds))
-    size = slope * x.size + np.maximum(np.abs(base), np.abs(roof))
+    radius = np.abs(slope) * x.radius + (roof - base) / 2
+    radius += flat(rule.error(bounds))
+    size = np.abs(slope) * x.size + np.maximum(np.abs(base), np.abs(roof))
     constant[fresh] = radius[fresh] = 0.0
     size[fresh] = flat(rule.bounds(bounds).magnitude)[fresh]
     coefficients = slope[live, None] * x.at(live, count)

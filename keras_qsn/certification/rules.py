@@ -3,10 +3,14 @@
 import keras
 
 from keras_qsn.certification import affine
+from keras_qsn.certification import convolutional
 from keras_qsn.certification import piecewise
 from keras_qsn.certification import pooling
+from keras_qsn.certification import scaling
+from keras_qsn.certification import smooth
 from keras_qsn.convolution import FastConv2D
 from keras_qsn.tracing import LinearHead
+from keras_qsn.tracing import TwoLogits
 
 _LAYERS = keras.layers
 
@@ -42,7 +46,8 @@ def refusal(layer, reason):
     return ValueError(
         "A certificate needs a sound rule for every layer. Received: layer "
         f"'{layer.name}' ({type(layer).__name__}), which is refused: {reason}. "
-        f"Known layers: {known}, and QuantLayer at the input."
+        f"Known layers: {known}, and QuantLayer at the input or behind what "
+        "rescales it."
     )
 
 
@@ -89,36 +94,54 @@ def _linear_head(layer, shape):
     return [affine.dense(layer.dense, shape)]
 
 
-def _normalization(layer, shape):
+def _elu_layer(layer, shape):
+    return [smooth.elu(layer.alpha)]
+
+
+def _prelu_layer(layer, shape):
+    return [piecewise.prelu(layer.alpha)]
+
+
+def _batch_normalization(layer, shape):
     if layer.axis in (0, None) or not isinstance(layer.axis, int):
         raise ValueError(f"its axis is {layer.axis}")
-    return [affine.batch_normalization(layer, shape)]
+    return [scaling.batch_normalization(layer, shape)]
 
 
 _RULES = {
     _LAYERS.Activation: _nothing,
     _LAYERS.Add: _one(affine.addition),
     _LAYERS.AveragePooling2D: _one(affine.average_pooling),
-    _LAYERS.BatchNormalization: _normalization,
-    _LAYERS.Conv2D: _one(affine.convolution),
+    _LAYERS.BatchNormalization: _batch_normalization,
+    _LAYERS.Concatenate: _one(affine.concatenation),
+    _LAYERS.Conv2D: _one(convolutional.convolution),
     _LAYERS.Dense: _one(affine.dense),
-    _LAYERS.DepthwiseConv2D: _one(affine.depthwise_convolution),
+    _LAYERS.DepthwiseConv2D: _one(convolutional.depthwise_convolution),
     _LAYERS.Dropout: _nothing,
+    _LAYERS.ELU: _elu_layer,
     _LAYERS.Flatten: _one(affine.rearrangement),
     _LAYERS.GlobalAveragePooling2D: _one(affine.global_average_pooling),
     _LAYERS.GlobalMaxPooling2D: _one(pooling.global_max_pooling),
     _LAYERS.Identity: _nothing,
     _LAYERS.LeakyReLU: _leaky_relu_layer,
     _LAYERS.MaxPooling2D: _one(pooling.max_pooling),
+    _LAYERS.Normalization: _one(scaling.normalization),
+    _LAYERS.PReLU: _prelu_layer,
     _LAYERS.ReLU: _relu_layer,
+    _LAYERS.Rescaling: _one(scaling.rescaling),
     _LAYERS.Reshape: _one(affine.rearrangement),
+    _LAYERS.SeparableConv2D: convolutional.separable_convolution,
     _LAYERS.ZeroPadding2D: _one(affine.rearrangement),
-    FastConv2D: _one(affine.convolution),
+    FastConv2D: _one(convolutional.convolution),
     LinearHead: _linear_head,
+    TwoLogits: _one(affine.rearrangement),
 }
 
 _ACTIVATIONS = {
     keras.activations.relu: piecewise.relu,
     keras.activations.relu6: lambda: piecewise.relu(max_value=6.0),
     keras.activations.leaky_relu: lambda: piecewise.relu(negative_slope=0.2),
+    keras.activations.elu: smooth.elu,
+    keras.activations.sigmoid: smooth.sigmoid,
+    keras.activations.tanh: smooth.tanh,
 }

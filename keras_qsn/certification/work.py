@@ -7,7 +7,8 @@ import numpy as np
 
 from keras_qsn.certification.branching import branch
 from keras_qsn.certification.certificate import Certificate
-from keras_qsn.files import write_arrays
+from keras_qsn.kept import keep_arrays
+from keras_qsn.kept import kept_arrays
 
 # Images bounded by CROWN at a time, each as large as one for every class.
 _CROWN = 32
@@ -25,10 +26,11 @@ class Work:
         self._x, self._low, self._high = images
         self._y = y
         self._status = np.full(len(y), "unknown", "<U13")
-        self._method = np.full(len(y), "", "<U9")
+        self._method = np.full(len(y), "", "<U13")
         self._margin = np.full(len(y), -np.inf)
         self._undetermined = np.zeros(len(y), int)
         self._seconds = np.zeros(len(y))
+        self._bounded = np.ones(len(y), bool)
         self._counterexamples = {}
 
     def certificate(self, done):
@@ -44,7 +46,7 @@ class Work:
     def keep(self, first, stop, path):
         """Write what was found of some of the images to a file."""
         broken = [i for i in self._counterexamples if first <= i < stop]
-        write_arrays(
+        keep_arrays(
             path,
             **{
                 name: found[first:stop] for name, found in self._found().items()
@@ -55,12 +57,12 @@ class Work:
 
     def restore(self, first, path):
         """Take over what `keep` wrote; returns where the file ends."""
-        with np.load(path, allow_pickle=False) as file:
-            stop = first + len(file["status"])
-            for name, found in self._found().items():
-                found[first:stop] = file[name]
-            broken = file["broken"].tolist()
-            self._counterexamples.update(zip(broken, file["images"]))
+        kept = kept_arrays(path)
+        stop = first + len(kept["status"])
+        for name, found in self._found().items():
+            found[first:stop] = kept[name]
+        broken = kept["broken"].tolist()
+        self._counterexamples.update(zip(broken, kept["images"]))
         return stop
 
     def _found(self):
@@ -85,6 +87,7 @@ class Work:
         self._method[index[wrong]] = "model"
         margins, floor, roof = self._proofs.by_interval(low, high, y)
         _check_logits(logits, floor, roof)
+        self._bounded[batch] = np.isfinite(floor).all(1)
         if "interval" in self._methods:
             self._note("interval", index, margins)
         self._seconds[batch] = (time.perf_counter() - started) / len(y)
@@ -99,12 +102,29 @@ class Work:
             passed = time.perf_counter() - started
             self._seconds[index[some]] += passed / len(some)
 
-    def branch(self, i):
-        """The complete check of one image, if nothing decided it yet."""
-        if "branching" not in self._methods or self._status[i] != "unknown":
-            return
-        started = time.perf_counter()
-        low, high = (end[0] for end in self._levels(slice(i, i + 1)))
+    def finish(self, i):
+        """What is dear, for one image that nothing has decided yet."""
+        for method, prove in (
+            ("crown-full", self._bound_fully),
+            ("branching", self._branch),
+        ):
+            open_yet = self._status[i] == "unknown" and self._bounded[i]
+            if open_yet and method in self._methods:
+                started = time.perf_counter()
+                prove(i, *self._levels(slice(i, i + 1)))
+                self._seconds[i] += time.perf_counter() - started
+
+    def _bound_fully(self, i, low, high):
+        """CROWN on backward bounds of the hidden layers."""
+        late = self._proofs.clock.alarm(self._time_limit)
+        known = self._proofs.full_hidden(low, high, late)
+        classes = np.eye(self._proofs.graph.num_classes)
+        rows = classes[self._y[i]] - classes
+        margins, _ = self._proofs.of_nodes(low, high, rows, known)
+        self._note("crown-full", np.array([i]), margins)
+
+    def _branch(self, i, low, high):
+        """The complete check."""
         verdict = branch(
             self._proofs,
             functools.partial(
@@ -114,11 +134,11 @@ class Work:
                 low=self._low[i],
                 high=self._high[i],
             ),
-            low,
-            high,
+            low[0],
+            high[0],
             self._y[i],
             self._deployed.step,
-            started + self._time_limit,
+            self._proofs.clock.alarm(self._time_limit),
         )
         self._margin[i] = max(self._margin[i], verdict.margin)
         self._status[i] = verdict.status
@@ -126,12 +146,9 @@ class Work:
             self._method[i] = "branching"
         if verdict.image is not None:
             self._counterexamples[i] = verdict.image
-        self._seconds[i] += time.perf_counter() - started
 
     def _levels(self, batch):
-        return (
-            self._proofs.levels(end[batch]) for end in (self._low, self._high)
-        )
+        return self._proofs.levels(self._low[batch], self._high[batch])
 
     def _note(self, method, index, margins):
         """What a method proved of images, from their margins."""
@@ -147,7 +164,7 @@ class Work:
 def _check_logits(logits, floor, roof):
     """Refuse a proof that the model itself contradicts."""
     outside = ~((logits >= floor) & (logits <= roof))
-    # Weights that are not finite prove nothing, and contradict nothing.
+    # Where float32 may overflow nothing is proved, and nothing contradicted.
     outside &= np.isfinite(floor) & np.isfinite(roof)
     if outside.any():
         raise RuntimeError(

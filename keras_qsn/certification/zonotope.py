@@ -13,8 +13,8 @@ import typing
 
 import tensorflow as tf
 
+from keras_qsn.certification.activation import Activation
 from keras_qsn.certification.bounds import Bounds
-from keras_qsn.certification.piecewise import PiecewiseLinear
 
 
 class Zonotope(typing.NamedTuple):
@@ -59,7 +59,7 @@ def propagate(graph, first, unknown):
         interval = node.rule.bounds(*sources)
         if node.affine:
             found.append(_affine(node.rule, inputs, sources))
-        elif isinstance(node.rule, PiecewiseLinear):
+        elif isinstance(node.rule, Activation):
             found.append(_bent(node.rule, *inputs, *sources))
         else:
             # Forgets which pixels its input depends on.
@@ -85,5 +85,5 @@ def _bent(rule, x, bounds):
     return Zonotope(
         slope * x.center + (base + roof) / 2,
         slope * x.generators,
-        slope * x.radius + (roof - base) / 2 + rule.error(bounds),
+        tf.abs(slope) * x.radius + (roof - base) / 2 + rule.error(bounds),
     )

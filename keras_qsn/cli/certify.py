@@ -6,12 +6,14 @@ import pathlib
 import numpy as np
 from rich.table import Table
 
-from keras_qsn import datasets
 from keras_qsn import report
 from keras_qsn.certification import certify
 from keras_qsn.certification.certify import METHODS
-from keras_qsn.cli.inputs import add_model_and_data
+from keras_qsn.cli.inputs import add_inputs
+from keras_qsn.cli.inputs import load_images
 from keras_qsn.cli.inputs import load_model
+from keras_qsn.cli.numbers import above_zero
+from keras_qsn.cli.numbers import share
 from keras_qsn.cli.progress import bars
 from keras_qsn.cli.status import BELOW
 from keras_qsn.evaluation.outcome import interval
@@ -28,25 +30,22 @@ def add(commands):
         "input; 130 interrupted. The same command goes on where it was.",
     )
     command.set_defaults(command=_run)
-    add_model_and_data(command)
+    add_inputs(command, images=None)
     command.add_argument(
         "--eps",
-        type=float,
+        type=above_zero,
         default=0.3,
         help="L-infinity radius, in units of 0 to 1",
-    )
-    command.add_argument(
-        "--images", type=int, help="test images, from the first (default: all)"
     )
     command.add_argument(
         "--methods",
         nargs="+",
         choices=METHODS,
-        help="(default: all that the model allows)",
+        help="(default: interval, crown, and the others by cost)",
     )
     command.add_argument(
         "--time-limit",
-        type=float,
+        type=above_zero,
         default=60.0,
         help="seconds of branching for one image",
     )
@@ -55,46 +54,46 @@ def add(commands):
     )
     command.add_argument(
         "--at-least",
-        type=float,
+        type=share,
         metavar="SHARE",
         help="certified accuracy, from 0 to 1, below which to exit with 1",
     )
 
 
 def _run(options, console):
+    model = load_model(options.model)
+    images = load_images(options)
     path = pathlib.Path(options.model)
-    model = load_model(path)
-    data = datasets.load(options.data, options.data_dir)
-    x, y = (part[: options.images] for part in (data.x_test, data.y_test))
     out = pathlib.Path(options.out or f"results/certify-{path.stem}")
-    out.mkdir(parents=True, exist_ok=True)
     with bars(console) as progress:
         certificate = certify(
             model,
-            x,
-            y,
-            options.eps,
-            options.methods,
-            options.time_limit,
+            images.x,
+            images.y,
+            eps=options.eps,
+            methods=options.methods,
+            time_limit=options.time_limit,
+            batch_size=options.batch_size,
             folder=out / "finished",
-            callback=lambda done: progress("images", done, len(x)),
+            callback=lambda done: progress("images", done, len(images.y)),
         )
+    _print_certificate(certificate, images.words, console)
     report.write_json(
         out / "certificate.json",
         {
             "model": path.name,
-            "data": data.description,
+            "data": images.words,
+            "rows": images.rows,
             **certificate.to_json(),
         },
     )
-    _print_certificate(certificate, console)
     console.print(f"Written to {out}", markup=False)
     if (options.at_least or 0) > certificate.certified_accuracy:
         return BELOW
     return 0
 
 
-def _print_certificate(certificate, console):
+def _print_certificate(certificate, words, console):
     count = len(certificate)
     table = Table("status", "by", "images", "share", "median seconds")
     for column in table.columns[2:]:
@@ -117,6 +116,6 @@ def _print_certificate(certificate, console):
         f"{percent(low)} to {percent(high)}) at L-infinity eps "
         f"{certificate.eps:g}, at most "
         f"{percent(certificate.possible_accuracy)} possible, clean "
-        f"{percent(certificate.clean_accuracy)}; {count} images.",
+        f"{percent(certificate.clean_accuracy)}. Of {words}.",
         markup=False,
     )

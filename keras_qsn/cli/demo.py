@@ -6,6 +6,7 @@ from rich.table import Table
 
 from keras_qsn import datasets
 from keras_qsn import demo
+from keras_qsn.cli.numbers import whole
 from keras_qsn.cli.progress import bars
 
 
@@ -28,7 +29,7 @@ def add(commands):
         help="folder with mnist.npz or cifar10.npz (else KERAS_QSN_DATA, else "
         "Keras' own cache or download)",
     )
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=whole(0), default=0)
     command.add_argument(
         "--quick", action="store_true", help="few images, weak attacks"
     )
@@ -44,7 +45,18 @@ def _run(options, console):
     )
     settings = demo.settings_for(options.data, options.quick, options.seed)
     with bars(console) as progress:
-        results = demo.run(settings, out, options.data_dir, progress)
+        demo.run(
+            settings,
+            out,
+            options.data_dir,
+            progress,
+            lambda results: _print_results(results, console),
+        )
+    console.print(f"Written to {out}", markup=False)
+    return 0
+
+
+def _print_results(results, console):
     header, rows = demo.table(results)
     table = Table(*header, title="keras-qsn demo")
     for column in table.columns[1:]:
@@ -55,5 +67,3 @@ def _run(options, console):
     console.print(demo.caption(results), markup=False)
     for note in results["notes"]:
         console.print(f"! {note}", markup=False)
-    console.print(f"Written to {out}", markup=False)
-    return 0

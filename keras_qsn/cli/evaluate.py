@@ -1,15 +1,18 @@
 """`keras-qsn evaluate`: attack a saved model."""
 
 import argparse
+import dataclasses
 import pathlib
 
 from rich.markup import escape
 from rich.table import Table
 
-from keras_qsn import datasets
 from keras_qsn.attacks.quantizers import OpenedModel
-from keras_qsn.cli.inputs import add_model_and_data
+from keras_qsn.cli.inputs import add_inputs
+from keras_qsn.cli.inputs import load_images
 from keras_qsn.cli.inputs import load_model
+from keras_qsn.cli.numbers import above_zero
+from keras_qsn.cli.numbers import share
 from keras_qsn.cli.progress import bars
 from keras_qsn.cli.status import BELOW
 from keras_qsn.cli.status import UNTRUSTED
@@ -30,22 +33,21 @@ def add(commands):
         "a check failed, with --strict; 130 interrupted.",
     )
     command.set_defaults(command=_run)
-    add_model_and_data(command)
+    add_inputs(command, images=1000)
     command.add_argument("--plan", choices=plans.NAMES, default="standard")
     command.add_argument("--norm", choices=("inf", "2"), default="inf")
     command.add_argument(
-        "--eps", type=float, default=0.3, help="radius, in units of 0 to 1"
+        "--eps",
+        type=above_zero,
+        default=0.3,
+        help="radius, in units of 0 to 1",
     )
-    command.add_argument(
-        "--images", type=int, default=1000, help="test images, from the first"
-    )
-    command.add_argument("--seed", type=int, default=0)
     command.add_argument(
         "--out", help="results folder (default: results/evaluate-MODEL)"
     )
     command.add_argument(
         "--at-least",
-        type=float,
+        type=share,
         metavar="SHARE",
         help="robust accuracy, from 0 to 1, below which to exit with 1",
     )
@@ -55,31 +57,38 @@ def add(commands):
 
 
 def _run(options, console):
+    model = load_model(options.model)
+    images = load_images(options)
     path = pathlib.Path(options.model)
-    model = load_model(path)
-    data = datasets.load(options.data, options.data_dir)
     out = pathlib.Path(options.out or f"results/evaluate-{path.stem}")
-    count = options.images
-    train = (data.x_train, data.y_train) if len(data.x_train) else None
     with bars(console) as progress:
         evaluation = evaluate_robustness(
             model,
-            data.x_test[:count],
-            data.y_test[:count],
+            images.x,
+            images.y,
             eps=options.eps,
             norm=options.norm,
             plan=options.plan,
-            train_data=train,
+            train_data=images.train,
             seed=options.seed,
+            batch_size=options.batch_size,
             folder=out / "finished",
             progress=progress,
         )
-    wrapper = KerasModelWrapper.of(model)
+    evaluation = dataclasses.replace(
+        evaluation,
+        settings={
+            **evaluation.settings,
+            "data_name": images.words,
+            "data_rows": images.rows,
+        },
+    )
+    _print_evaluation(evaluation, console)
     quantize = None
     if plans.is_quantized(model):
+        wrapper = KerasModelWrapper.of(model)
         quantize = OpenedModel(wrapper, 0.0, 1.0).quantize
     paths = evaluation.write(out, quantize)
-    _print_evaluation(evaluation, console)
     console.print(f"Written to {paths[-1]}", markup=False)
     if options.strict and evaluation.failed:
         return UNTRUSTED
@@ -107,12 +116,11 @@ def _print_evaluation(evaluation, console):
                 f"{check.status}: {check.name}: {check.value}. {check.meaning}",
                 markup=False,
             )
-    count = len(evaluation.y)
-    low, high = interval(evaluation.robust_accuracy, count)
+    low, high = interval(evaluation.robust_accuracy, len(evaluation.y))
     console.print(
         f"Robust accuracy {percent(evaluation.robust_accuracy)} (95 %: "
         f"{percent(low)} to {percent(high)}), clean "
-        f"{percent(evaluation.clean_accuracy)}, {count} images; an upper "
-        "bound.",
+        f"{percent(evaluation.clean_accuracy)}: an upper bound. Of "
+        f"{evaluation.settings['data_name']}.",
         markup=False,
     )

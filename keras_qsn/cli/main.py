@@ -30,8 +30,15 @@ def main(arguments=None):
         return BAD_INPUT
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the list of all options."""
+
+    def error(self, message):
+        self.exit(BAD_INPUT, f"{self.prog}: {message}\n")
+
+
 def _parser():
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="keras-qsn",
         description="Trainable input quantization for Keras, and what it is "
         "worth.",

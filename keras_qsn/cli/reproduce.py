@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_qsn import paper
+from keras_qsn.cli.numbers import whole
 from keras_qsn.cli.progress import bars
 from keras_qsn.cli.status import FAILED
 from keras_qsn.paper.figures import FIGURES
@@ -38,7 +39,7 @@ def add(commands):
         "--data", nargs="+", metavar="DATA", help="mnist, cifar10 or both"
     )
     command.add_argument("--data-dir", help="folder with the data sets")
-    command.add_argument("--seeds", nargs="+", type=int, default=[0])
+    command.add_argument("--seeds", nargs="+", type=whole(0), default=[0])
     command.add_argument(
         "--no-run",
         action="store_true",
@@ -47,7 +48,7 @@ def add(commands):
     where = command.add_mutually_exclusive_group()
     where.add_argument(
         "--workers",
-        type=int,
+        type=whole(1),
         default=min(2, os.cpu_count() or 1),
         help="processes on this machine",
     )

@@ -61,7 +61,7 @@ def soft_and_hard(probe):
         return NOT_QUANTIZED
     layers = quantizers_of(probe.wrapper)
 
-    def other(layer, inputs):
+    def other(layer, inputs, **_):
         staircase = make_staircase(
             layer.num_levels,
             layer.steepness,

@@ -5,7 +5,9 @@ import keras
 from keras_qsn.attacks.base import Attack
 from keras_qsn.inputs import as_arrays
 from keras_qsn.inputs import check_count
-from keras_qsn.training import QuSecNet
+from keras_qsn.inputs import check_images
+from keras_qsn.inputs import check_labels
+from keras_qsn.wrapper import KerasModelWrapper
 
 
 class AttackAccuracy(keras.callbacks.Callback):
@@ -25,7 +27,8 @@ class AttackAccuracy(keras.callbacks.Callback):
 
     Raises:
         TypeError: If `attack` is not an attack.
-        ValueError: If there are no labels or a number is out of range.
+        ValueError: If there are no labels, a number is out of range, or, as
+            training begins, images or labels do not fit the model.
 
     Example:
 
@@ -38,7 +41,8 @@ class AttackAccuracy(keras.callbacks.Callback):
     1
 
     Limitations:
-        One attack: an upper bound. `evaluate_robustness` runs many.
+        One attack: an upper bound. `evaluate_robustness` runs many. It is no
+        metric of the model: callbacks that watch it need `mode="max"`.
 
     Reference:
         - Wong et al., 2020: https://arxiv.org/abs/2001.03994
@@ -69,16 +73,21 @@ class AttackAccuracy(keras.callbacks.Callback):
             )
         self.name = name
         self.every = check_count("every", every)
-        self.batch_size = batch_size
+        self.batch_size = check_count("batch_size", batch_size)
         self._last = None
+
+    def on_train_begin(self, logs=None):
+        # Images that do not fit are refused before an epoch of work.
+        if self.model.built:
+            wrapper = KerasModelWrapper.of(self.model)
+            attack = self.attack
+            check_images(self.x, attack.clip_min, attack.clip_max, wrapper)
+            check_labels(self.y, len(self.x), wrapper.num_classes)
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch % self.every == 0 or self._last is None:
-            model = self.model
-            if isinstance(model, QuSecNet):
-                model = model.model
             result = self.attack.run(
-                model,
+                self.model,
                 self.x,
                 self.y,
                 batch_size=self.batch_size,

@@ -1,7 +1,6 @@
 """`evaluate_robustness`: a model's accuracy in the worst case."""
 
 import dataclasses
-import platform
 import time
 import warnings
 
@@ -12,15 +11,16 @@ import tensorflow as tf
 from keras_qsn.attacks import norms
 from keras_qsn.evaluation import checks as checking
 from keras_qsn.evaluation import plans
+from keras_qsn.evaluation.key import key
 from keras_qsn.evaluation.outcome import Evaluation
 from keras_qsn.evaluation.outcome import Outcome
 from keras_qsn.evaluation.outcome import UntrustedEvaluation
 from keras_qsn.evaluation.sources import trained_sources
 from keras_qsn.evaluation.store import Store
-from keras_qsn.files import fingerprint
 from keras_qsn.inputs import as_arrays
 from keras_qsn.inputs import check_images
 from keras_qsn.inputs import check_labels
+from keras_qsn.kept import claimed
 from keras_qsn.models import KerasModelWrapper
 
 # Rounding of a norm in float32.
@@ -129,56 +129,50 @@ def evaluate_robustness(
         own = plans.given(plan, threat)
     if train_data is not None:
         train_data = _check_train_data(train_data, wrapper, threat)
-    settings = {
-        "model": wrapper.model.name,
-        "weights": fingerprint(*wrapper.model.get_weights()),
-        "data": fingerprint(x, y),
-        "images": len(x),
-        "norm": "inf" if norm == np.inf else norm,
-        "eps": float(eps),
-        "clip_min": float(clip_min),
-        "clip_max": float(clip_max),
-        "seed": int(seed),
-        "batch_size": int(batch_size),
-        "plan": plan if own is None else [plans.describe(s) for s in own],
-        "sources": {
-            name: fingerprint(*source.get_weights())
-            for name, source in (sources or {}).items()
-        },
-        "certified": None if certified is None else fingerprint(certified),
-        "train_data": None if train_data is None else fingerprint(*train_data),
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-        },
-    }
-    store = Store(folder, settings)
-    steps = own or _named_plan(
-        plan, wrapper, threat, sources, train_data, folder, tell
+    decisive = key(
+        wrapper,
+        x,
+        y,
+        threat,
+        batch_size,
+        own or plan,
+        sources,
+        train_data,
+        certified,
     )
-    settings = {
-        **settings,
-        "plan": plan if own is None else "own",
-        "attacks": [plans.describe(step) for step in steps],
-    }
-    prediction = predict(wrapper, x, batch_size)
-    robust = prediction == y
-    outcomes = []
-    for number, step in enumerate(steps):
-        outcome = store.load(number, step)
-        if outcome is None:
-            outcome = _attack(
-                wrapper, x, y, robust, step, threat, batch_size, tell
+    with claimed(folder, decisive) as folder:
+        store = Store(folder)
+        steps, missing = own, {}
+        if own is None:
+            steps, missing = _named_plan(
+                plan, wrapper, threat, sources, train_data, folder, tell
             )
-            store.save(number, outcome)
-        robust[outcome.broken] = False
-        outcomes.append(outcome)
-        tell.finished(step, robust.mean())
-    evaluation = Evaluation(settings, x, y, prediction, outcomes, [], {}, {})
-    evaluation = _checked(
-        evaluation, wrapper, threat, plan, certified, store, tell
-    )
+        settings = {
+            "model": wrapper.model.name,
+            **decisive,
+            "plan": plan if own is None else "own",
+            "attacks": [plans.describe(step) for step in steps],
+            "missing_sources": missing,
+        }
+        prediction = predict(wrapper, x, batch_size)
+        robust = prediction == y
+        outcomes = []
+        for number, step in enumerate(steps):
+            outcome = store.load(number, step)
+            if outcome is None:
+                outcome = _attack(
+                    wrapper, x, y, robust, step, threat, batch_size, tell
+                )
+                store.save(number, outcome)
+            robust[outcome.broken] = False
+            outcomes.append(outcome)
+            tell.finished(step, robust.mean())
+        evaluation = Evaluation(
+            settings, x, y, prediction, outcomes, [], {}, {}
+        )
+        evaluation = _checked(
+            evaluation, wrapper, threat, plan, certified, store, tell
+        )
     if strict and evaluation.failed:
         raise UntrustedEvaluation(evaluation)
     return evaluation
@@ -210,14 +204,15 @@ def _checked(evaluation, wrapper, threat, plan, certified, store, tell):
 
 
 def _named_plan(plan, wrapper, threat, sources, train_data, folder, tell):
-    """The steps of a named plan, its sources trained."""
-    sources = dict(sources or {})
+    """The steps of a named plan, and why sources of it could not be made."""
+    sources, missing = dict(sources or {}), {}
     if train_data is not None:
-        sources |= trained_sources(
+        trained, missing = trained_sources(
             wrapper, *train_data, plan, threat.seed, folder, tell
         )
+        sources |= trained
     quantized = plans.is_quantized(wrapper.model)
-    return plans.named(plan, threat, quantized, sources)
+    return plans.named(plan, threat, quantized, sources), missing
 
 
 def _check_train_data(train_data, wrapper, threat):

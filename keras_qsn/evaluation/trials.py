@@ -171,7 +171,7 @@ def self_test(probe):
     bare = quantizers_of(probe.wrapper) if probe.quantized else []
     t, count = probe.threat, min(len(probe.x), 24)
     x, y = probe.x[:count], probe.y[:count]
-    with replaced(bare, "call", lambda layer, inputs: inputs):
+    with replaced(bare, "call", lambda layer, inputs, **_: inputs):
         quantizer = QuantLayer(
             33, 500.0, hard=True, value_range=(t.clip_min, t.clip_max)
         )

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from keras_qsn import datasets
 from keras_qsn import report
 from keras_qsn.paper import grid
 from keras_qsn.paper import plots
@@ -81,7 +82,7 @@ fig9, fig10, fig11, ranges, readings. Received: only=['fig12']
     figures = _figures_by_data(only, scale, data)
     if run:
         for name in figures:
-            runner.load_data(name, data_dir)
+            datasets.load(name, data_dir)
     wanted = []
     for seed in seeds:
         for name, names in figures.items():

@@ -70,12 +70,12 @@ def curve(evaluation):
 
 
 def settings(evaluation):
-    """Header and rows of the settings and versions; attacks left out."""
+    """Header and rows of the settings and versions; long lists left out."""
     rows = []
     for name, value in evaluation.settings.items():
         if name == "versions":
             rows += [[key, str(version)] for key, version in value.items()]
-        elif name != "attacks":
+        elif name not in ("attacks", "data_rows"):
             rows.append([name.replace("_", " "), str(value)])
     return ["setting", "value"], rows
 

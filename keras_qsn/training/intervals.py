@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn.attacks import norms
 from keras_qsn.certification import crown
 from keras_qsn.certification import interval
 from keras_qsn.inputs import check_count
@@ -43,8 +44,8 @@ class IntervalTraining:
         warmup_epochs: Integer >= 0. Defaults to `1`.
         ramp_epochs: Integer >= 1. Defaults to `10`.
         regularizer: Float >= 0. Weight of `R`. Defaults to `0.5`.
-        clip_min: Smallest pixel value. Defaults to `0.0`.
-        clip_max: Largest pixel value. Defaults to `1.0`.
+        value_range: `(low, high)`, the smallest and the largest pixel value.
+            Defaults to `(0.0, 1.0)`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -79,13 +80,14 @@ class IntervalTraining:
         warmup_epochs=1,
         ramp_epochs=10,
         regularizer=0.5,
-        clip_min=0.0,
-        clip_max=1.0,
+        value_range=(0.0, 1.0),
     ):
-        if not 0 < eps <= clip_max - clip_min:
+        low, high = map(float, value_range)
+        if not 0 < eps <= high - low:
             raise ValueError(
-                "`eps` must lie in (0, clip_max - clip_min]. "
-                f"Received: eps={eps}"
+                f"`eps` must lie in (0, {high - low:g}], the width of "
+                f"`value_range`. Received: eps={eps}, "
+                f"value_range={value_range}"
             )
         if not 0 <= clean_share < 1:
             raise ValueError(
@@ -102,8 +104,7 @@ class IntervalTraining:
         self.warmup_epochs = check_count("warmup_epochs", warmup_epochs, 0)
         self.ramp_epochs = check_count("ramp_epochs", ramp_epochs)
         self.regularizer = float(regularizer)
-        self.clip_min = float(clip_min)
-        self.clip_max = float(clip_max)
+        self.value_range = low, high
 
     def growth(self, epoch):
         """How much of the box is trained on, from 0 to 1.
@@ -126,10 +127,9 @@ class IntervalTraining:
             x: Float32 images.
             growth: Scalar tensor from 0 to 1.
         """
-        ends = interval.ball(x, self.eps, self.clip_min, self.clip_max)
-        low, high, middle = ends[0], ends[1], x
-        if graph.quantizer is not None:
-            low, high, middle = (graph.quantizer(t) for t in (*ends, x))
+        ends = norms.ball(x, self.eps, *self.value_range)
+        low, high = interval.levels(graph, *ends)
+        middle = graph.quantized(x)
         low, high = (middle + growth * (end - middle) for end in (low, high))
         first = interval.level_bounds(graph, low, high)
         return interval.propagate(graph, first)
@@ -142,6 +142,14 @@ def worst_logits(graph, bounds, labels):
     cannot tell the class from it.
     """
     return -crown.margins(graph, bounds, labels, relaxed=False)
+
+
+def proved(worst, labels):
+    """Whether the worst logits leave no other class, image by image."""
+    others = tf.one_hot(
+        labels, worst.shape[-1], on_value=-np.inf, off_value=0.0
+    )
+    return tf.reduce_max(worst + others, 1) < 0
 
 
 def regularization(graph, bounds, tolerance=0.5):

@@ -1,26 +1,32 @@
 """`QuSecNet`: training, also adversarial and certified, inside `fit`."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_qsn.attacks.base import Attack
 from keras_qsn.certification.graph import trace
+from keras_qsn.classifier import with_float_input
 from keras_qsn.convolution import fast_convolutions
-from keras_qsn.inputs import check_images
-from keras_qsn.inputs import check_labels
-from keras_qsn.layers import QuantLayer
-from keras_qsn.models import KerasModelWrapper
-from keras_qsn.tracing import layers_of
+from keras_qsn.training.batches import BatchCheck
+from keras_qsn.training.batches import class_numbers
+from keras_qsn.training.batches import num_clean
+from keras_qsn.training.batches import numbered
+from keras_qsn.training.checked import CheckedModel
 from keras_qsn.training.intervals import IntervalTraining
+from keras_qsn.training.intervals import proved
 from keras_qsn.training.intervals import regularization
 from keras_qsn.training.intervals import worst_logits
+from keras_qsn.training.metrics import Share
+from keras_qsn.training.outputs import as_returned
+from keras_qsn.training.outputs import class_scores
+from keras_qsn.training.outputs import returns_logits
 from keras_qsn.training.schedules import GrowingBox
+from keras_qsn.wrapper import KerasModelWrapper
 
 _PRODUCT_DTYPES = ("float32", "bfloat16")
 
 
-class QuSecNet(keras.Model):
+class QuSecNet(CheckedModel):
     """Trains any Keras classifier, adversarially, for certificates, or both.
 
     A wrapper for training only: `compile`, `fit` and `evaluate` as for any
@@ -32,7 +38,17 @@ class QuSecNet(keras.Model):
     weights and the optimizer step are Keras' own on that batch (Kurakin et
     al., 2017). `evaluate` and validation report the compiled metrics on clean
     images and `adv_accuracy`, the accuracy under the full attack. During
-    `fit`, `adv_accuracy` is that of the adversarial part of each batch.
+    `fit`, `adv_accuracy` is that of the adversarial part of each batch. As of
+    Keras' `metrics`, sample weights do not count in it, and callbacks in mode
+    `"auto"` know that more is better.
+
+    Random starts follow from the attack's seed and an image's place: in
+    `evaluate` and validation its place in the data, so that the same data
+    give the same number, and training goes on as without; in training its
+    place among all images attacked so far. Replicas of a distribution
+    strategy share no start. Images and labels that do not fit (pixels outside
+    of the range, several classes for one image) stop the step that is given
+    them, whatever they come from.
 
     With a `certification` the loss on what the network is given is mixed with
     that on the worst case of interval bounds around the clean images (see
@@ -45,13 +61,15 @@ class QuSecNet(keras.Model):
 
         t <- t - threshold_learning_rate * d(threshold_loss)/dt    (Eq. 3)
 
+    of the same forward pass that the weights are trained on.
+
     Args:
         model: A built Keras classifier.
-        attack: Optional `keras_qsn.attacks.Attack`. Defaults to `None`: plain
-            training.
+        attack: Optional `keras_qsn.attacks.Attack` with a radius. Defaults to
+            `None`: plain training.
         clean_share: Float in `[0, 1)`. Share of each batch left clean,
-            rounded down. Defaults to `0.5`; `0` trains on adversarial
-            examples alone.
+            rounded down (0.29 of 100 are 29). Defaults to `0.5`; `0` trains
+            on adversarial examples alone.
         certification: Optional `IntervalTraining`. Defaults to `None`.
         threshold_loss: Optional Keras loss for the thresholds, such as
             `keras_qsn.losses.ProbabilityMeanSquaredError()`. Defaults to
@@ -67,10 +85,12 @@ class QuSecNet(keras.Model):
         **kwargs: Base `Model` arguments such as `name`.
 
     Raises:
-        TypeError: If `model` is not a Keras model or `attack` not an attack.
-        ValueError: If `clean_share` is outside `[0, 1)`, `product_dtype` is
-            unknown, thresholds are to be trained on their own and there are
-            none, or data given to `fit` or `evaluate` do not fit the model.
+        TypeError: If `model` is not a Keras model, or is a `QuSecNet`, or
+            `attack` is not an attack.
+        ValueError: If `attack` has no radius, `clean_share` is outside
+            `[0, 1)`, `product_dtype` is unknown, thresholds are to be trained
+            on their own and there are none, or data given to `fit` or
+            `evaluate` do not fit the model.
 
     Example:
 
@@ -92,7 +112,9 @@ class QuSecNet(keras.Model):
         Training on single-step examples can collapse: accuracy under FGSM
         rises while accuracy under PGD falls to zero (catastrophic
         overfitting, Wong et al., 2020). Validate with another attack than the
-        one trained on.
+        one trained on. `fit` on data of unknown length lets the box of a
+        `certification` wait for the end of its first epoch, also of a `fit`
+        that goes on from a backup.
 
     Reference:
         - Ali et al., 2018, Eqs. 2 to 8 and Fig. 5:
@@ -114,11 +136,25 @@ class QuSecNet(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self._wrapper = KerasModelWrapper(model)
+        if isinstance(model, QuSecNet):
+            raise TypeError(
+                "`model` must be the classifier itself. Received: a "
+                "`QuSecNet`, which trains one. Give `model.model`."
+            )
+        self._wrapper = KerasModelWrapper.of(model)
+        model = self._wrapper.model
         if attack is not None and not isinstance(attack, Attack):
             raise TypeError(
                 "`attack` must be a `keras_qsn.attacks.Attack`, such as "
                 f"`FastGradientMethod(eps=0.3)`. Received: attack={attack!r}"
+            )
+        if attack is not None and attack.eps is None:
+            raise ValueError(
+                "`attack` must have a radius, `eps`: without one it breaks "
+                "every image, however far it must go, and `adv_accuracy` is "
+                f"near 0 whatever the model. Received: attack={attack!r}. "
+                "Take an attack inside a ball, such as "
+                "`ProjectedGradientDescent(eps=0.3)`."
             )
         if not 0.0 <= clean_share < 1.0:
             raise ValueError(
@@ -131,13 +167,22 @@ class QuSecNet(keras.Model):
                 f"Received: product_dtype={product_dtype!r}"
             )
         self.model = model
+        # Examples lie between the bytes that a model of bytes would make of
+        # them. Not kept as a layer: its layers are the model's.
+        functional = getattr(model, "inputs", None)
+        taking_floats = with_float_input(model) if functional else model
+        self._forward = taking_floats.__call__
         self.attack = attack
         self._product_dtype = product_dtype
         self.clean_share = clean_share
         self._threshold_loss = keras.losses.get(threshold_loss)
         self._own_thresholds = []
         if threshold_loss is not None or threshold_learning_rate is not None:
-            self._own_thresholds = _trainable_thresholds(model)
+            self._own_thresholds = [
+                layer.thresholds
+                for layer in self._wrapper.quantizers
+                if layer.trainable
+            ]
             if not self._own_thresholds:
                 raise ValueError(
                     "`threshold_loss` and `threshold_learning_rate` need a "
@@ -159,13 +204,20 @@ class QuSecNet(keras.Model):
                 trainable=False,
                 name="eps",
             )
-            self.adv_accuracy = keras.metrics.Mean(name="adv_accuracy")
+            self.adv_accuracy = Share("adv_accuracy")
             self._crafted = self.add_weight(
                 shape=(),
                 initializer="zeros",
                 trainable=False,
                 dtype="int32",
+                aggregation="only_first_replica",
                 name="crafted",
+            )
+            # Of one evaluation only: no weight, it is not kept.
+            self._evaluated = tf.Variable(
+                0,
+                trainable=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
         self.certification = certification
         if certification is not None:
@@ -175,19 +227,22 @@ class QuSecNet(keras.Model):
                     "`IntervalTraining(eps=0.3)`. "
                     f"Received: certification={certification!r}"
                 )
-            self._graph = trace(self._wrapper, model.input_shape[1:])
+            self._graph = trace(self._wrapper, self._wrapper.input_shape)
             self.growth = self.add_weight(
                 shape=(), initializer="zeros", trainable=False, name="growth"
             )
-            self.cert_accuracy = keras.metrics.Mean(name="cert_accuracy")
-        self._num_clean = None
-        self._around = None
+            self.cert_accuracy = Share("cert_accuracy")
+        self._check = BatchCheck(self._wrapper, self._value_range())
+        # A matter of one column, and of bounds: else scores are scores.
+        self._returns_logits = (
+            self._wrapper.num_classes > 2 and certification is None
+        ) or returns_logits(self._wrapper)
         self.built = True
 
     def call(self, inputs, training=None):
         def outputs():
             with self._convolutions(training):
-                return self.model(inputs, training=training)
+                return self._forward(inputs, training=training)
 
         if not training or self.certification is None:
             return outputs()
@@ -213,26 +268,10 @@ class QuSecNet(keras.Model):
     def trainable_weights(self):
         return self.trainable_variables
 
-    def fit(self, x=None, y=None, *args, **kwargs):
-        """As `keras.Model.fit`, after a check of the images and labels."""
-        self._check(x, y)
-        if kwargs.get("validation_data") is not None:
-            validation = kwargs["validation_data"]
-            if isinstance(validation, tuple):
-                self._check(*validation[:2])
-            else:
-                self._check(validation, None)
-        if self.certification is not None:
-            kwargs["callbacks"] = [
-                *(kwargs.get("callbacks") or ()),
-                GrowingBox(),
-            ]
-        return super().fit(x, y, *args, **kwargs)
-
-    def evaluate(self, x=None, y=None, *args, **kwargs):
-        """As `keras.Model.evaluate`, with `adv_accuracy` under the attack."""
-        self._check(x, y)
-        return super().evaluate(x, y, *args, **kwargs)
+    def reset_metrics(self):
+        super().reset_metrics()
+        if self.attack is not None:
+            self._evaluated.assign(0)
 
     def save(self, filepath, *args, **kwargs):
         """Save the model inside; it loads without this wrapper."""
@@ -242,45 +281,73 @@ class QuSecNet(keras.Model):
         """Export the model inside."""
         self.model.export(filepath, *args, **kwargs)
 
-    def train_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        self._around = x
-        if self.attack is not None:
-            x = self._mix(x, y)
-        gradients = self._threshold_gradients(x, y, sample_weight)
-        logs = super().train_step(
-            keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
-        )
-        if gradients:
-            self._threshold_optimizer.apply(gradients, self._own_thresholds)
-        return logs
+    def _own_callbacks(self):
+        return [] if self.certification is None else [GrowingBox()]
 
-    def test_step(self, data):
-        self._num_clean = self._around = None
-        super().test_step(data)
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    def _train(self, x, y, sample_weight):
+        labels = class_numbers(y, self._wrapper.num_classes)
+        given = x
         if self.attack is not None:
-            x_adv = self._craft(x, y, self.attack.eps, training=False)
-            self._update_adv_accuracy(
-                y, self(x_adv, training=False), sample_weight
+            clean = num_clean(tf.shape(x)[0], self.clean_share)
+            rest = x[clean:], labels[clean:]
+            x_adv = self._craft(*rest, self.eps, self._crafted, training=True)
+            given = tf.concat([x[:clean], x_adv], 0)
+        thresholds = [variable.value for variable in self._own_thresholds]
+        with tf.GradientTape(persistent=bool(thresholds)) as tape:
+            y_pred = self(given, training=True)
+            loss = self._objective(x, given, y, y_pred, sample_weight, labels)
+            cost = loss
+            if thresholds and self._threshold_loss is not None:
+                cost = self._threshold_loss(y, y_pred, sample_weight)
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            tracker = next(m for m in self.metrics if m.name == "loss")
+            tracker.update_state(
+                loss * replicas if replicas > 1 else loss, tf.shape(x)[0]
             )
+            scaled = self.optimizer.scale_loss(loss)
+        weights = self.trainable_weights
+        gradients = tape.gradient(scaled, weights)
+        # Of the same pass: a second one would move statistics and draws.
+        own = thresholds and tape.gradient(cost, thresholds)
+        del tape
+        if weights or not own:
+            self.optimizer.apply_gradients(zip(gradients, weights))
+        if own:
+            self._threshold_optimizer.apply(own, self._own_thresholds)
+        if self.attack is not None:
+            scores = class_scores(y_pred, self._returns_logits)
+            self._count_adversarial(labels[clean:], scores[clean:])
+        return self.compute_metrics(given, y, y_pred, sample_weight)
+
+    def _test(self, x, y, sample_weight):
+        data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+        # The compiled metrics, by the step of Keras.
+        keras.Model.test_step(self, data)
+        labels = class_numbers(y, self._wrapper.num_classes)
+        if self.attack is not None:
+            x_adv = self._craft(
+                x, labels, self.attack.eps, self._evaluated, training=False
+            )
+            with self._convolutions(training=False):
+                logits = self._wrapper.get_logits(x_adv)
+            self._count_adversarial(labels, logits)
         if self.certification is not None:
-            worst, _ = self._worst_logits(x, y, 1.0, training=False)
-            self._update_cert_accuracy(y, worst, sample_weight)
+            worst, _ = self._worst_logits(x, labels, 1.0, training=False)
+            self.cert_accuracy.update_state(proved(worst, labels))
         return self.get_metrics_result()
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        given = super().compute_loss(x, y, y_pred, sample_weight, training)
-        if self.certification is None or self._around is None:
-            return given
+    def _objective(self, x, given, y, y_pred, sample_weight, labels):
+        """The loss: compiled, or mixed with that on the worst of the boxes."""
+        loss = self.compute_loss(given, y, y_pred, sample_weight, True)
+        if self.certification is None:
+            return loss
         growth = tf.convert_to_tensor(self.growth)
-        worst, bounds = self._worst_logits(self._around, y, growth, training)
-        self._update_cert_accuracy(y, worst, sample_weight)
-        lost = super().compute_loss(x, y, worst, sample_weight, training)
+        worst, bounds = self._worst_logits(x, labels, growth, training=True)
+        self.cert_accuracy.update_state(proved(worst, labels))
+        returned = as_returned(worst, y_pred.shape[1], self._returns_logits)
+        lost = self.compute_loss(given, y, returned, sample_weight, True)
         share = self._share_of_clean()
-        loss = share * given + (1 - share) * lost
+        loss = share * loss + (1 - share) * lost
         weight = self.certification.regularizer
         if weight:
             loss += tf.cond(
@@ -292,38 +359,29 @@ class QuSecNet(keras.Model):
             )
         return loss
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        if self._num_clean is not None:
-            rows = slice(self._num_clean, None)
-            self._update_adv_accuracy(
-                y[rows],
-                y_pred[rows],
-                None if sample_weight is None else sample_weight[rows],
-            )
-        return super().compute_metrics(x, y, y_pred, sample_weight)
-
-    def _mix(self, x, y):
-        """The batch with its last images replaced by adversarial ones."""
-        share = tf.cast(tf.shape(x)[0], tf.float32) * self.clean_share
-        self._num_clean = tf.cast(tf.floor(share), tf.int32)
-        clean, rest = x[: self._num_clean], x[self._num_clean :]
-        x_adv = self._craft(rest, y[self._num_clean :], self.eps, training=True)
-        return tf.concat([clean, x_adv], 0)
-
-    def _craft(self, x, y, eps, training):
-        count = tf.shape(x)[0]
-        first = tf.convert_to_tensor(self._crafted)
-        self._crafted.assign(first + count)
-        index = first + tf.range(count)
-        seeds = tf.stack([tf.fill([count], self.attack.seed), index], 1)
+    def _craft(self, x, labels, eps, counter, training):
+        """Adversarial examples, from starts by place in the data."""
+        index, seen = numbered(tf.convert_to_tensor(counter), tf.shape(x)[0])
+        counter.assign(seen)
+        seeds = tf.stack([tf.fill(tf.shape(index), self.attack.seed), index], 1)
         with self._convolutions(training):
             return self.attack.craft(
                 self.attack.view(self._wrapper),
-                tf.cast(x, tf.float32),
-                _class_numbers(y, self.model.output_shape[-1]),
+                x,
+                labels,
                 tf.convert_to_tensor(eps, tf.float32),
                 seeds,
             )
+
+    def _count_adversarial(self, labels, scores):
+        predicted = tf.argmax(scores, -1, output_type=tf.int32)
+        self.adv_accuracy.update_state(tf.equal(labels, predicted))
+
+    def _worst_logits(self, x, labels, growth, training):
+        """The worst that intervals allow, and the bounds of all nodes."""
+        with self._convolutions(training):
+            bounds = self.certification.bounds(self._graph, x, growth)
+            return worst_logits(self._graph, bounds, labels), bounds
 
     def _convolutions(self, training):
         rounded = training and self._product_dtype != "float32"
@@ -336,81 +394,9 @@ class QuSecNet(keras.Model):
         growth = tf.convert_to_tensor(self.growth)
         return 1 - (1 - self.certification.clean_share) * growth
 
-    def _worst_logits(self, x, y, growth, training):
-        """The worst that intervals allow, and the bounds of all nodes."""
-        x = tf.cast(x, tf.float32)
-        with self._convolutions(training):
-            bounds = self.certification.bounds(self._graph, x, growth)
-            labels = _class_numbers(y, self._graph.num_classes)
-            return worst_logits(self._graph, bounds, labels), bounds
-
-    def _update_cert_accuracy(self, y, worst, sample_weight):
-        others = tf.one_hot(
-            _class_numbers(y, worst.shape[-1]),
-            worst.shape[-1],
-            on_value=-np.inf,
-            off_value=0.0,
-        )
-        proved = tf.reduce_max(worst + others, 1) < 0
-        self.cert_accuracy.update_state(
-            tf.cast(proved, tf.float32), sample_weight
-        )
-
-    def _update_adv_accuracy(self, y, y_pred, sample_weight):
-        labels = _class_numbers(y, y_pred.shape[-1])
-        predicted = tf.argmax(y_pred, -1, output_type=tf.int32)
-        self.adv_accuracy.update_state(
-            tf.cast(tf.equal(labels, predicted), tf.float32), sample_weight
-        )
-
-    def _threshold_gradients(self, x, y, sample_weight):
-        if not self._own_thresholds:
-            return []
-        with tf.GradientTape() as tape:
-            y_pred = self(x, training=True)
-            if self._threshold_loss is None:
-                cost = self.compute_loss(x, y, y_pred, sample_weight)
-            else:
-                cost = self._threshold_loss(y, y_pred, sample_weight)
-        return tape.gradient(cost, [t.value for t in self._own_thresholds])
-
-    def _check(self, x, y):
-        """Refuse data that do not fit, before any training."""
-        if isinstance(x, tf.data.Dataset):
-            batch = next(iter(x), None)
-            if batch is None:
-                raise ValueError(
-                    "`x` must hold at least one batch. Received: an empty "
-                    "tf.data.Dataset."
-                )
-            x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        if not (isinstance(x, np.ndarray) or tf.is_tensor(x)):
-            return
-        low, high = self._pixel_range()
-        images = check_images(x, low, high, self.model)
-        if y is not None:
-            check_labels(y, len(images), self.model.output_shape[-1])
-
-    def _pixel_range(self):
+    def _value_range(self):
         if self.attack is not None:
             return self.attack.clip_min, self.attack.clip_max
-        quantizers = _quantizers(self.model)
-        if quantizers:
-            return quantizers[0].value_range
-        return -np.inf, np.inf
-
-
-def _quantizers(model):
-    return [q for q in layers_of(model) if isinstance(q, QuantLayer)]
-
-
-def _trainable_thresholds(model):
-    return [layer.thresholds for layer in _quantizers(model) if layer.trainable]
-
-
-def _class_numbers(y, num_classes):
-    """Integer classes from integer or one-hot labels."""
-    y = tf.convert_to_tensor(y)
-    if len(y.shape) == 2 and y.shape[-1] == num_classes:
-        return tf.argmax(y, -1, output_type=tf.int32)
-    return tf.cast(tf.reshape(y, [-1]), tf.int32)
+        if self.certification is not None:
+            return self.certification.value_range
+        return self._wrapper.value_range

@@ -49,17 +49,43 @@ class EpsScheduler(keras.callbacks.Callback):
 
 
 class GrowingBox(keras.callbacks.Callback):
-    """Sets how much of the box counts, batch by batch; `fit` adds it."""
+    """Sets how much of the box counts, batch by batch; `fit` adds it.
+
+    Where nobody knows how many batches an epoch has, the first one of a `fit`
+    keeps the growth it starts with, and tells the others. An epoch longer
+    than that waits for the next one: the box never shrinks, and never runs
+    ahead of its epochs.
+    """
+
+    def on_train_begin(self, logs=None):
+        self._steps = (self.params or {}).get("steps")
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
 
     def on_train_batch_begin(self, batch, logs=None):
-        steps = self.params.get("steps") or 1
+        share = min(batch / self._steps, 1) if self._steps else 0
         training = self.model.certification
-        growth = training.growth(self._epoch + batch / steps)
-        self.model.growth.assign(growth)
+        self.model.growth.assign(training.growth(self._epoch + share))
+        self._begun = batch
 
     def on_epoch_end(self, epoch, logs=None):
+        # The last batch begun is the one at which the data were found to end.
+        self._steps = self._steps or self._begun
         if logs is not None:
             logs["box"] = float(self.model.growth.numpy())
+
+
+def with_callbacks(own, callbacks, model):
+    """What `fit` takes as `callbacks`, with others in front.
+
+    Args:
+        own: List of Keras callbacks.
+        callbacks: A callback, a list of them, a `CallbackList` or `None`.
+        model: Keras model being trained.
+    """
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return keras.callbacks.CallbackList(
+            [*own, callbacks], model=model, **(callbacks.params or {})
+        )
+    return [*own, *keras.tree.flatten(callbacks or [])]

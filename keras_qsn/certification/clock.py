@@ -1,0 +1,44 @@
+"""A clock that stands still while functions are built."""
+
+import contextlib
+import time
+
+
+class Clock:
+    """Seconds of work: of search, not of what has to be built for it once."""
+
+    def __init__(self):
+        self._stood = 0.0
+
+    def now(self):
+        return time.perf_counter() - self._stood
+
+    def alarm(self, seconds):
+        """A function that tells whether so many seconds have passed by now."""
+        end = self.now() + seconds
+        return lambda: self.now() >= end
+
+    def built(self, make):
+        """The function that `make` makes: made at its first call.
+
+        That call takes no time, since what it costs more than others
+        (tracing, compiling) cannot be told from it.
+        """
+        made = []
+
+        def call(*arguments):
+            if made:
+                return made[0](*arguments)
+            with self._standing():
+                made.append(make())
+                return made[0](*arguments)
+
+        return call
+
+    @contextlib.contextmanager
+    def _standing(self):
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stood += time.perf_counter() - started

@@ -1,0 +1,89 @@
+"""A Keras model whose steps check the batches that they are given."""
+
+import contextlib
+import inspect
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_qsn.training.schedules import with_callbacks
+
+
+class CheckedModel(keras.Model):
+    """Base class: `fit` and `evaluate` refuse data that are not for a model.
+
+    A subclass sets `_check`, a `BatchCheck`, and supplies `_train` and
+    `_test`: the steps, on images, labels and sample weights.
+    """
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """As `keras.Model.fit`; refuses images and labels that do not fit.
+
+        Arrays are checked before training, other data batch by batch.
+        """
+        bound = inspect.signature(super().fit).bind(x, y, *args, **kwargs)
+        given = bound.arguments
+        self._check_whole(x, y)
+        validation = given.get("validation_data")
+        if isinstance(validation, (tuple, list)):
+            self._check_whole(*validation[:2])
+        else:
+            self._check_whole(validation, None)
+        own = self._own_callbacks()
+        if own:
+            callbacks = given.get("callbacks")
+            given["callbacks"] = with_callbacks(own, callbacks, self)
+        with self._check.readable():
+            return super().fit(*bound.args, **bound.kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """As `keras.Model.evaluate`; refuses data that do not fit."""
+        self._check_whole(x, y)
+        with self._check.readable():
+            return super().evaluate(x, y, *args, **kwargs)
+
+    def make_train_function(self, force=False):
+        with self._checks_outside_xla():
+            return super().make_train_function(force)
+
+    def make_test_function(self, force=False):
+        with self._checks_outside_xla():
+            return super().make_test_function(force)
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        return self._compiled(self._train, self._check(x, y), y, sample_weight)
+
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        return self._compiled(self._test, self._check(x, y), y, sample_weight)
+
+    def _own_callbacks(self):
+        """Callbacks that come before the user's in `fit`."""
+        return []
+
+    @contextlib.contextmanager
+    def _checks_outside_xla(self):
+        """XLA drops checks: in here, Keras makes functions without it."""
+        wanted, self.jit_compile = self.jit_compile, False
+        try:
+            yield
+        finally:
+            self.jit_compile = wanted
+
+    def _compiled(self, step, *args):
+        """A step behind its checks, by XLA where the user has asked for it."""
+        if self.jit_compile:
+            step = tf.function(step, jit_compile=True, autograph=False)
+        return step(*args)
+
+    def _check_whole(self, x, y):
+        """Refuse arrays that do not fit, before any training."""
+        if isinstance(x, tf.data.Dataset) and x.cardinality() == 0:
+            raise ValueError(
+                "`x` must hold at least one batch. Received: an empty "
+                "tf.data.Dataset."
+            )
+        if isinstance(x, np.ndarray) or tf.is_tensor(x):
+            self._check.arrays(x, y)

@@ -1,0 +1,51 @@
+"""What a model returns, and the class scores in it.
+
+The compiled loss sees what the model returns: logits or probabilities, of one
+column for two classes or of one each. Attacks, bounds and accuracies speak of
+one logit for each class.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+
+def returns_logits(wrapper):
+    """Whether what the model returns are its logits.
+
+    Asked of the numbers, as any layer may make probabilities of them.
+
+    Args:
+        wrapper: `KerasModelWrapper` of the model.
+    """
+    shape = [size or 32 for size in wrapper._built_shape()]
+    images = np.random.default_rng(0).random((2, *shape), "float32")
+    returned = np.asarray(wrapper.model(images, training=False))
+    logits = wrapper.logits(images)[:, -returned.shape[1] :]
+    return np.allclose(returned, logits, rtol=1e-3, atol=1e-5)
+
+
+def class_scores(returned, are_logits):
+    """One number for each class, the largest for the one that is meant.
+
+    Args:
+        returned: Tensor of shape `(images, columns)`.
+        are_logits: Whether they are logits.
+    """
+    if returned.shape[1] > 1:
+        return returned
+    even = tf.fill(tf.shape(returned), 0.0 if are_logits else 0.5)
+    return tf.concat([even, tf.cast(returned, tf.float32)], 1)
+
+
+def as_returned(logits, columns, are_logits):
+    """What a model would return that has these logits.
+
+    Args:
+        logits: Tensor of shape `(images, classes)`.
+        columns: How many it returns, `1` or the number of classes.
+        are_logits: Whether it returns logits.
+    """
+    if columns > 1:
+        return logits if are_logits else tf.nn.softmax(logits)
+    logit = logits[:, 1:] - logits[:, :1]
+    return logit if are_logits else tf.nn.sigmoid(logit)

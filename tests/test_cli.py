@@ -1,0 +1,172 @@
+"""What the commands take, refuse, and say of the images they drew."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from conftest import small_cnn
+from example_evaluation import example
+from keras_qsn import cli
+from keras_qsn.cli import certify as certify_command
+from keras_qsn.cli import evaluate as evaluate_command
+from keras_qsn.datasets import stratified_subset
+from keras_qsn.evaluation import Evaluation
+from keras_qsn.layers import ConstantQuantization
+
+COMMANDS = ("evaluate", "certify")
+every_command = pytest.mark.parametrize("command", COMMANDS)
+
+
+@pytest.fixture
+def labels(digits, tmp_path, monkeypatch):
+    """A user's own test images, class by class; their labels."""
+    monkeypatch.chdir(tmp_path)
+    order = np.argsort(digits.y_test, kind="stable")[::5]
+    x, y = digits.x_test[order], digits.y_test[order]
+    np.savez("own.npz", x_test=x, y_test=y)
+    small_cnn(ConstantQuantization(2, hard=True)).save("model.keras")
+    return y
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What an evaluation was asked for; nothing is attacked."""
+    given = {}
+
+    def answered(model, x, y, **arguments):
+        given.update(arguments)
+        unbroken = example(x, [], [], [], data_name=None)
+        return dataclasses.replace(
+            unbroken, y=y, prediction=y, curve={}, trace={}
+        )
+
+    monkeypatch.setattr(evaluate_command, "evaluate_robustness", answered)
+    return given
+
+
+def call(command, *options):
+    intervals = {"evaluate": [], "certify": ["--methods", "interval"]}[command]
+    data = ["--data", "own.npz", "--eps", "0.1"]
+    return cli.main([command, "model.keras", *data, *intervals, *options])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--images", "-5"],
+        ["--images", "0"],
+        ["--images", "ten"],
+        ["--batch-size", "0"],
+        ["--at-least", "2"],
+        ["--at-least", "nan"],
+        ["--eps", "-1"],
+        ["--eps", "nan"],
+        ["--eps", "inf"],
+        ["--seed", "x"],
+        ["--seed", "-1"],
+    ],
+)
+@every_command
+def test_numbers_without_sense_are_refused(command, wrong, capsys):
+    """In one line, before the model is looked for."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "no.keras", "--data", "digits", *wrong])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"keras-qsn {command}: argument {wrong[0]}: must be")
+    assert line.endswith(f"Received: {wrong[1]}")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["certify", "m.keras", "--data", "digits", "--time-limit", "0"],
+        ["demo", "--seed", "x"],
+        ["reproduce", "--workers", "0"],
+        ["reproduce", "--seeds", "0", "-1"],
+    ],
+)
+def test_of_other_commands(wrong, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(wrong)
+    assert stopped.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@every_command
+def test_images_are_drawn_of_every_class(
+    command, labels, asked, capsys, tmp_path
+):
+    assert call(command, "--images", "20", "--seed", "3", "--out", "out") == 0
+    words = (
+        "own.npz: 20 of 200 test images, drawn by seed 3, the same share of "
+        "each class"
+    )
+    assert words in " ".join(capsys.readouterr().out.split())
+    if command == "certify":
+        found = json.loads((tmp_path / "out/certificate.json").read_text())
+        said, rows = found["data"], found["rows"]
+    else:
+        found = json.loads((tmp_path / "out/robustness.json").read_text())
+        said = found["settings"]["data_name"]
+        rows = found["settings"]["data_rows"]
+        of_images = [image["label"] for image in found["images"]]
+        assert of_images == labels[rows].tolist()
+        for name in ("robustness.md", "report.html"):
+            text = (tmp_path / "out" / name).read_text()
+            assert words in text.replace("\\", "")
+            assert str(rows) not in text
+    assert said == words
+    assert len(found["images"]) == 20
+    assert (np.bincount(labels[rows]) == 2).all()
+    wanted, _ = stratified_subset(np.arange(200), labels, 20, 3)
+    assert rows == wanted.tolist()
+
+
+@every_command
+def test_more_images_than_there_are(command, labels, asked, capsys):
+    assert call(command, "--images", "201") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "own.npz: all 200 test images" in shown
+
+
+@every_command
+def test_a_full_disk_does_not_hide_the_table(
+    command, labels, asked, monkeypatch, capsys
+):
+    def full(*args):
+        raise OSError(28, "No space left on device", "out/report")
+
+    monkeypatch.setattr(Evaluation, "write", full)
+    monkeypatch.setattr(certify_command.report, "write_json", full)
+    assert call(command, "--images", "20") == 2
+    printed, error = capsys.readouterr()
+    assert "accuracy" in printed and "20 of 200" in printed
+    assert "No space left on device: 'out/report'" in error
+
+
+@every_command
+def test_the_batch_size_is_passed_on(
+    command, labels, asked, monkeypatch, capsys
+):
+    def refused(model, x, y, **given):
+        raise ValueError(f"in batches of {given['batch_size']}")
+
+    monkeypatch.setattr(evaluate_command, "evaluate_robustness", refused)
+    monkeypatch.setattr(certify_command, "certify", refused)
+    assert call(command, "--batch-size", "3") == 2
+    assert "in batches of 3" in capsys.readouterr().err
+
+
+class TestModelFile:
+    def test_damage(self, tmp_path, capsys):
+        rng, path = np.random.default_rng(0), tmp_path / "model.keras"
+        small_cnn().save(path)
+        whole = path.read_bytes()
+        for place in rng.integers(len(whole), size=20):
+            path.write_bytes(whole[:place])
+            assert cli.main(["certify", str(path), "--data", "digits"]) == 2
+            error = " ".join(capsys.readouterr().err.split())
+            assert "cannot be loaded" in error

@@ -19,7 +19,6 @@ from keras_qsn import report
 from keras_qsn.attacks import FastGradientMethod
 from keras_qsn.attacks import ProjectedGradientDescent
 from keras_qsn.attacks.quantizers import as_seen
-from keras_qsn.evaluation.robustness import predict
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import TrainableQuantization
 from keras_qsn.models import KerasModelWrapper
@@ -283,7 +282,7 @@ def _measure(name, network, x, y, black_box, settings, progress):
         return result
 
     def correct(images):
-        return predict(wrapper, images, BATCH_SIZE) == y
+        return wrapper.predict(images, BATCH_SIZE) == y
 
     wrapper = KerasModelWrapper.of(network)
     eps = settings.eps
@@ -378,7 +377,7 @@ def _image_figure(networks, x, y, settings):
     for name, network in networks.items():
         attacked = _pgd(settings, settings.eps).run(network, x, y)
         x_adv, prediction = attacked.x_adv, attacked.prediction
-        clean = predict(KerasModelWrapper.of(network), x, BATCH_SIZE)
+        clean = KerasModelWrapper.of(network).predict(x, BATCH_SIZE)
         seen, seen_adv = as_seen(network, x), as_seen(network, x_adv)
         rows[name] = []
         for i in range(len(x)):

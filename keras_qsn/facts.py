@@ -107,7 +107,8 @@ def _cut(tape, x, y):
         if not _passes(op):
             scope = op.name.rpartition("/")[0].rpartition("/")[2]
             return f"{op.type} in '{scope}'" if scope else op.type
-        waiting += [tensor.op for tensor in op.inputs]
+        # Shapes and indices carry no gradient, and need none.
+        waiting += [t.op for t in op.inputs if t.dtype.is_floating]
     return "the input"
 
 

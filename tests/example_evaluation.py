@@ -40,10 +40,20 @@ STEPS = [
 BREAKS = [14, 11, 3, 0, 17, 2]
 
 CHECKS = [
-    Check(1, "eps 0", "pass", "100.0 % left", "Nothing may change."),
-    Check(2, "ladder", "fail", "FGSM 84 %, PGD 88 %", "More steps, fewer."),
-    Check(3, "gradient", "warn", "31 % faint", "Believe queries only."),
-    Check(4, "sandwich", "none", "no certificates", "Give `certified`."),
+    Check(1, "eps-zero", "eps 0", "pass", "100.0 % left", "Nothing may."),
+    Check(
+        2,
+        "ladder",
+        "ladder",
+        "fail",
+        "FGSM 84 %, PGD 88 %",
+        "More steps, fewer.",
+        "PGD(nb_iter=20)",
+    ),
+    Check(
+        7, "gradient-health", "gradient", "warn", "31 % faint", "Believe less."
+    ),
+    Check(18, "sandwich", "sandwich", "none", "no certificates", "Give them."),
 ]
 
 
@@ -94,8 +104,7 @@ def example(
         "images": len(x),
         "norm": "inf",
         "eps": 0.3,
-        "clip_min": 0.0,
-        "clip_max": 1.0,
+        "value_range": [0.0, 1.0],
         "seed": 7,
         "batch_size": 128,
         "plan": "standard",

@@ -538,7 +538,7 @@ class TestBadInput:
         ("change", "error", "message"),
         [
             (lambda x: 255 * x, ValueError, r"must lie in \[0.0, 1.0\].*255"),
-            (lambda x: x - 0.5, ValueError, "pixels from -0.5 to 0.5"),
+            (lambda x: x - 0.5, ValueError, "pixels from -0.5 to 0.4"),
             (lambda x: x * np.nan, ValueError, "784 NaN or infinite"),
             (lambda x: x / 0, ValueError, "NaN or infinite"),
             (lambda x: (255 * x).astype("uint8"), TypeError, "dtype=uint8"),

@@ -203,14 +203,17 @@ def test_targeted_dlr_is_the_formula(targeted):
             assert value == pytest.approx(wanted, rel=1e-4)
 
 
+def windows_of(nb_iter):
+    return [int(auto_pgd._window(i, nb_iter)) for i in range(nb_iter + 1)]
+
+
 def test_checkpoints_are_those_of_the_paper():
-    windows = auto_pgd._windows(100)
+    windows = windows_of(100)
     points = [i for i, window in enumerate(windows) if window]
     assert points == [22, 41, 57, 70, 80, 87, 93, 99]
     assert [w for w in windows if w] == np.diff([0, *points]).tolist()
     for nb_iter in range(1, 30):
-        windows = auto_pgd._windows(nb_iter)
-        assert len(windows) == nb_iter + 1
+        windows = windows_of(nb_iter)
         assert sum(windows) == np.flatnonzero(windows)[-1]
 
 
@@ -302,17 +305,28 @@ def test_bad_parameters(arguments, message):
         AutoProjectedGradientDescent(**arguments)
 
 
-def test_too_few_classes_for_dlr(images):
-    x, y = images[0], images[1] % 2
-    with pytest.raises(ValueError, match="fewer than 3 .* model of 2 classes"):
-        make(loss="dlr").generate(small_cnn(num_classes=2), x, y)
-    model = small_cnn(num_classes=3)
-    make(loss="dlr", nb_iter=1).generate(model, x, y)
-    few = "fewer than 4 .* model of 3 classes. Use loss='ce'."
-    with pytest.raises(ValueError, match=few):
-        make(loss="dlr").generate(model, x, y_target=y)
-    with pytest.raises(ValueError, match=few):
-        make(loss="targeted-dlr").generate(model, x, y)
+@pytest.mark.parametrize("loss", ["dlr", "targeted-dlr"])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_dlr_of_few_classes(loss, targeted, images):
+    """Of 3 classes `z_3` closes the scale; of 2 the margin is left."""
+    rng = np.random.default_rng(0)
+    for classes in (2, 3):
+        logits = rng.normal(size=(9, classes)).astype("float32")
+        labels = tf.constant(rng.integers(classes, size=9), tf.int32)
+        attack = make(loss=loss, nb_iter=3)
+        others = attack._others(lambda x: x, logits, labels, targeted)
+        found = attack._loss(logits, labels, targeted, others[:, 0])
+        own = logits[np.arange(9), labels]
+        other = tf.where(tf.one_hot(labels, classes) > 0, -np.inf, logits)
+        gap = np.max(other, 1) - own
+        spread = np.ptp(logits, axis=1) if classes == 3 else 1.0
+        wanted = (-gap if targeted else gap) / spread
+        np.testing.assert_allclose(found, wanted, rtol=1e-4)
+        x, y = images[0][:9], images[1][:9] % classes
+        kwargs = {"y_target": y} if targeted else {"y": y}
+        model = small_cnn(num_classes=classes)
+        result = attack.run(model, x, **kwargs)
+        assert (result.success == ((result.prediction == y) == targeted)).all()
 
 
 def test_all_targets_of_a_model_with_fewer(images):

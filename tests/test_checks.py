@@ -1,5 +1,7 @@
 """The checks of masked gradients: each can pass, and each can fail."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -8,17 +10,20 @@ import tensorflow as tf
 from conftest import linear_model
 from keras_qsn import attacks
 from keras_qsn import defenses
+from keras_qsn import report
 from keras_qsn.evaluation import active
 from keras_qsn.evaluation import audits
 from keras_qsn.evaluation import checks
 from keras_qsn.evaluation import evaluate_robustness
+from keras_qsn.evaluation import masking
 from keras_qsn.evaluation import slopes
 from keras_qsn.evaluation import trials
+from keras_qsn.evaluation.facts import ModelFacts
 from keras_qsn.evaluation.outcome import Evaluation
 from keras_qsn.evaluation.outcome import Outcome
 from keras_qsn.evaluation.outcome import Step
-from keras_qsn.evaluation.plans import ThreatModel
 from keras_qsn.evaluation.probe import Probe
+from keras_qsn.evaluation.threat import ThreatModel
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import KerasModelWrapper
@@ -32,7 +37,17 @@ def images(digits):
     return digits.x_test[::40], digits.y_test[::40]
 
 
-def probe_of(model, x, y, broken=(), eps=EPS, budget=BUDGET, from_logits=None):
+def probe_of(
+    model,
+    x,
+    y,
+    broken=(),
+    eps=EPS,
+    budget=BUDGET,
+    from_logits=None,
+    certified=None,
+    mode="all",
+):
     """A probe after attacks that broke `broken`: `{threat: {number: x}}`."""
     wrapper = KerasModelWrapper(model, from_logits)
     prediction = np.asarray(wrapper(x)).argmax(-1)
@@ -41,7 +56,7 @@ def probe_of(model, x, y, broken=(), eps=EPS, budget=BUDGET, from_logits=None):
         numbers = np.array(sorted(found), int)
         outcomes.append(
             Outcome(
-                Step(threat, threat, attacks.FastGradientMethod(eps)),
+                Step(threat, threat, attacks.ProjectedGradientDescent(eps)),
                 np.arange(len(x)),
                 numbers,
                 np.array([found[n] for n in numbers], "float32").reshape(
@@ -52,7 +67,9 @@ def probe_of(model, x, y, broken=(), eps=EPS, budget=BUDGET, from_logits=None):
             )
         )
     evaluation = Evaluation({}, x, y, prediction, outcomes, [], {}, {})
-    return Probe(wrapper, evaluation, ThreatModel(eps, np.inf), budget)
+    threat = ThreatModel(eps, np.inf)
+    facts = ModelFacts.of(wrapper, x.shape[1:], threat)
+    return Probe(wrapper, evaluation, threat, facts, budget, certified, mode)
 
 
 def behind(model, *layers):
@@ -90,9 +107,9 @@ def rounded(model):
 def statuses(model, x, y, **kwargs):
     probe = probe_of(model, x, y, **kwargs)
     return {
-        function.__name__: function(probe)[0]
-        for _, function in checks._CHECKS
-        if function not in (audits.sandwich, trials.active_test)
+        kind.key.replace("-", "_"): kind.function(probe)[0]
+        for kind in checks._CHECKS
+        if kind.function not in (audits.sandwich, trials.active_test)
     }
 
 
@@ -153,9 +170,11 @@ def test_attacks_cut_short_are_found_out(trained, images):
     probe = probe_of(trained["none"], x, y, eps=0.05, budget=few)
     assert slopes.loss_curve(probe)[0] == "warn"
     assert len(probe.trace["PGD"]) == 3
-    left = iter([0.9, 0.8, 0.7])
-    probe.survives = lambda attack: np.full(16, next(left))
-    assert trials.restarts(probe)[0] == "warn"
+    few_more = iter([np.arange(16) > 2, np.arange(13) > 1, np.arange(11) > 1])
+    probe.survives = lambda attack, rows: next(few_more)
+    status, value, _ = trials.restarts(probe)
+    assert status == "warn"
+    assert value == "1: 81.2 % left, 2: 68.8 % left, 4: 56.2 % left"
 
 
 def test_saturated_logits_and_probabilities_are_found_out(trained, images):
@@ -195,16 +214,19 @@ def test_broken_certificates_are_found_out(trained, images):
     x, y = images
     model = trained["none"]
     found = examples(model, x, y, eps=0.1)
-    probe = probe_of(model, x, y, broken={"white-box": found})
     certified = np.ones(len(x), bool)
-    assert audits.sandwich(probe, certified)[0] == "fail"
+    probe = probe_of(
+        model, x, y, broken={"white-box": found}, certified=certified
+    )
+    assert audits.sandwich(probe)[0] == "fail"
     certified[list(found)] = False
     certified &= probe.evaluation.correct
-    assert audits.sandwich(probe, certified)[0] == "pass"
-    assert audits.sandwich(probe, None)[0] == "none"
+    assert audits.sandwich(probe)[0] == "pass"
     # What a check breaks counts too.
-    probe.found[int(np.flatnonzero(certified)[0])] = x[0]
-    assert audits.sandwich(probe, certified)[0] == "fail"
+    probe.found["queries"][int(np.flatnonzero(certified)[0])] = x[0]
+    assert audits.sandwich(probe)[0] == "fail"
+    probe.certified = None
+    assert audits.sandwich(probe)[0] == "none"
 
 
 @pytest.mark.parametrize(
@@ -225,6 +247,125 @@ def test_what_only_others_break_is_named(check, threat, few, trained, images):
     assert value.startswith("2 images") and value.endswith("(2, 5)")
     status, value, _ = check(probe_of(model, x, y, {**first, threat: {}}))
     assert status == "pass" and value.startswith("0 images")
+
+
+def test_who_wins_does_not_depend_on_the_order(trained, images):
+    """An image that queries broke first is tried by the white box, too."""
+    x, y = images
+    model = trained["none"]
+    found = dict([*examples(model, x, y).items()][:3])
+    probe = probe_of(model, x, y, {"queries": found})
+    assert audits.queries(probe)[:2] == (
+        "pass",
+        "0 images broken by queries alone",
+    )
+    assert probe.used == [
+        "ProjectedGradientDescent(nb_iter=20, nb_restarts=1)",
+        "queries",
+    ]
+    # Light checks attack nothing, and say what they do not know.
+    probe = probe_of(model, x, y, {"queries": found}, mode="light")
+    assert audits.queries(probe)[:2] == (
+        "pass",
+        "0 images broken by queries alone; 3 more that white-box attacks did "
+        "not see",
+    )
+
+
+def test_what_is_broken_is_filed_under_who_broke_it(trained, images):
+    x, y = images
+    probe = probe_of(trained["none"], x, y)
+    broken = examples(trained["none"], x, y)
+    numbers = np.array([*broken][:3])
+    x_adv = np.stack([broken[n] for n in numbers])
+    probe.keep("queries", numbers, x_adv, np.array([True, True, False]))
+    probe.keep("white-box", numbers, x_adv, np.array([True, False, False]))
+    white_box, queries = probe.outcomes()
+    assert white_box.step.name == "checks: white-box"
+    assert white_box.broken.tolist() == [numbers[0]]
+    # What white-box attackers break too is no find of queries.
+    assert queries.step.threat == "queries"
+    assert queries.broken.tolist() == [numbers[1]]
+    assert queries.tried.tolist() == numbers[1:].tolist()
+
+
+def test_a_plain_network_under_fgsm_alone_is_not_called_masked(trained, images):
+    x, y = images
+    model = trained["none"]
+    plan = [attacks.FastGradientMethod(0.1)]
+    found = evaluate_robustness(model, x, y, eps=0.1, plan=plan, verbose=0)
+    names = [outcome.step.name for outcome in found.outcomes]
+    assert names == [repr(plan[0]), "checks: white-box"]
+    assert set(masking.unmasked(found).values()) == {None}
+
+
+def test_light_checks_attack_next_to_nothing(trained, images, monkeypatch):
+    x, y = images
+    for kind in (attacks.ProjectedGradientDescent, attacks.CubeAttack):
+        monkeypatch.setattr(kind, "_perturb", None)
+    found = evaluate_robustness(
+        trained["hard"],
+        x,
+        y,
+        plan=[attacks.FastGradientMethod()],
+        checks="light",
+        verbose=0,
+    )
+    keys = {check.key for check in found.checks}
+    assert keys == {kind.key for kind in checks._CHECKS if kind.light}
+    assert "curve_images" not in found.settings and not found.curve
+    none = evaluate_robustness(
+        trained["hard"],
+        x,
+        y,
+        plan=[attacks.FastGradientMethod()],
+        checks=None,
+        verbose=0,
+    )
+    assert none.checks == [] and none.settings["checks"] is None
+    assert "## Checks\n\nNone was run." in report.to_markdown(none)
+
+
+def test_evaluations_can_be_compared(trained, images):
+    one = probe_of(trained["none"], *images).evaluation
+    two = probe_of(trained["none"], *images, {"queries": {}}).evaluation
+    assert one == one and one != two
+    assert two.outcomes[0] == two.outcomes[0]
+    assert two.outcomes[0] != dataclasses.replace(two.outcomes[0])
+
+
+def test_tables_of_features_with_ranges_of_their_own():
+    """Scaled to [0, 1], the same evaluation."""
+    keras.utils.set_random_seed(0)
+    low, width = np.array([0.0, -5.0, 100.0]), np.array([1.0, 10.0, 50.0])
+    line = keras.layers.Dense(3)
+    unit = keras.Sequential([keras.Input((3,)), line])
+    raw = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Normalization(
+                mean=low.tolist(), variance=(width**2).tolist()
+            ),
+            line,
+        ]
+    )
+    x = np.random.default_rng(0).uniform(size=(30, 3)).astype("float32")
+    y = KerasModelWrapper(unit).predict(x)
+    scale = (low.astype("float32"), (low + width).astype("float32"))
+    found = evaluate_robustness(
+        raw,
+        (low + width * x).astype("float32"),
+        y,
+        eps=0.5,
+        plan="quick",
+        value_range=scale,
+        verbose=0,
+    )
+    assert found.settings["value_range"] == [end.tolist() for end in scale]
+    assert (found.x_adv >= scale[0]).all() and (found.x_adv <= scale[1]).all()
+    assert found.robust_accuracy < 1
+    status = {check.key: check.status for check in found.checks}
+    assert status["unbounded"] == "pass" and status["eight-bit"] == "none"
 
 
 def test_a_weak_cube_attack_is_found_out(trained, images, monkeypatch):
@@ -295,8 +436,11 @@ def test_soft_and_hard_levels(trained, images):
 
 
 def test_examples_between_grey_levels():
-    model = linear_model([1.0], -100.2 / 255)
-    x, y = np.array([[100 / 255]] * 4, "float32"), np.zeros(4, int)
+    line = linear_model([1.0], -100.2 / 255)
+    model = keras.Sequential(
+        [keras.Input((1, 1, 1)), keras.layers.Flatten(), line]
+    )
+    x, y = np.full((4, 1, 1, 1), 100 / 255, "float32"), np.zeros(4, int)
     found = {n: x[n] + 0.3 / 255 for n in range(4)}
     status, value, _ = audits.eight_bit(
         probe_of(model, x, y, {"white-box": found}, eps=0.01)
@@ -313,31 +457,37 @@ def test_all_of_them_and_what_they_break(trained, images):
     """Numbered in order; what they break counts in the worst case."""
     x, y = images
     probe = probe_of(trained["hard"], x, y)
-    done, outcome, curve, trace = checks.check(
-        probe.evaluation, probe.wrapper, probe.threat, BUDGET
-    )
-    assert [check.number for check in done] == list(range(1, 22))
+    done = checks.check(probe)
+    assert [check.number for check in done] == list(range(1, 25))
+    assert len({check.key for check in done}) == len(done)
     assert all(check.value and check.meaning for check in done)
+    used = {check.key: check.attack for check in done}
+    assert used["eps-zero"] == "FastGradientMethod"
+    assert "CubeAttack(nb_iter=20" in used["eps-sweep"]
+    assert used["logit-scale"] == ""
     # Nothing was attacked before: all that the checks break is new.
-    assert len(outcome.broken) > 1
-    wrong = np.asarray(trained["hard"](outcome.x_adv)).argmax(-1)
-    assert (wrong != y[outcome.broken]).all()
+    outcomes, curve, trace = probe.outcomes(), probe.curve, probe.trace
+    assert sum(len(outcome.broken) for outcome in outcomes) > 1
+    for outcome in outcomes:
+        wrong = np.asarray(trained["hard"](outcome.x_adv)).argmax(-1)
+        assert (wrong != y[outcome.broken]).all()
     eps, left = zip(*curve["strongest"])
     assert (
         list(eps) == sorted(eps) and left[0] == probe.evaluation.clean_accuracy
     )
-    assert len(trace["PGD"]) == 2 * BUDGET.nb_iter + 1
+    assert len(trace["PGD"]) in (BUDGET.nb_iter + 1, 2 * BUDGET.nb_iter + 1)
 
 
 def test_a_model_that_is_always_wrong(trained, images):
     x, y = images
     wrong = (np.asarray(trained["none"](x)).argmax(-1) + 1) % 10
     probe = probe_of(trained["none"], x, wrong)
-    done, outcome, _, _ = checks.check(
-        probe.evaluation, probe.wrapper, probe.threat, BUDGET
-    )
-    assert {check.status for check in done} == {"none"}
-    assert len(outcome.broken) == 0
+    done = {check.key: check.status for check in checks.check(probe)}
+    assert done.pop("above-chance") == "fail"
+    assert done.pop("class-balance") == "pass"
+    assert done.pop("gradient-reaches") == "pass"
+    assert set(done.values()) == {"none"}
+    assert probe.outcomes() == []
 
 
 def test_quantizers_that_cannot_be_opened(trained, images):

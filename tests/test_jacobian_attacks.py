@@ -165,8 +165,44 @@ class TestDeepFool:
         assert 0 < np.median(distance) < 0.15
 
     def test_more_candidates_than_classes(self):
-        with pytest.raises(ValueError, match="the model has 2 classes"):
-            DeepFool().run(linear_model(self.w), self.x)
+        model = linear_model(self.w, bias=-0.2)
+        many, two = (
+            DeepFool(nb_candidate=n).run(model, self.x) for n in (10, 2)
+        )
+        assert many.success.all()
+        np.testing.assert_array_equal(many.x_adv, two.x_adv)
+
+    @pytest.mark.parametrize("norm", [2, np.inf])
+    def test_many_classes_as_by_hand(self, norm):
+        """A thousand classes, the ten likeliest looked at, step by step."""
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [keras.Input((20,)), keras.layers.Dense(30, "tanh")]
+            + [keras.layers.Dense(1000)]
+        )
+        x = np.random.default_rng(0).uniform(0.3, 0.7, (6, 20))
+        x = x.astype("float32")
+        attack = DeepFool(norm, max_iter=10, clip_min=-9, clip_max=9)
+        result = attack.run(model, x)
+        assert result.success.all()
+        for image, x_adv in zip(x, result.x_adv):
+            wanted = by_hand(model, image, norm)
+            np.testing.assert_allclose(x_adv - image, wanted, atol=2e-4)
+
+    @pytest.mark.parametrize("scale", [1e-9, 1e-3, 1e3])
+    def test_the_scale_of_the_logits_does_not_matter(
+        self, scale, trained, images
+    ):
+        """An untrained network's are small: no push may be a leap."""
+        model = keras.Sequential(
+            [keras.Input((28, 28, 1)), trained["none"]]
+            + [keras.layers.Rescaling(scale)]
+        )
+        plain, scaled = (
+            DeepFool(np.inf).run(m, *images) for m in (trained["none"], model)
+        )
+        sizes = (np.abs(r.x_adv - images[0]).max() for r in (plain, scaled))
+        np.testing.assert_allclose(*sizes, rtol=0.02)
 
     def test_targeted(self):
         attack = DeepFool(nb_candidate=2)
@@ -189,6 +225,32 @@ class TestDeepFool:
     def test_bad_parameters(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             DeepFool(**arguments)
+
+
+def by_hand(model, image, norm):
+    """The paper's loop in NumPy, with the last step's overshoot."""
+
+    def jacobian(x):
+        with tf.GradientTape() as tape:
+            x = tf.constant(x[None], tf.float32)
+            tape.watch(x)
+            logits = model(x)
+        return logits[0].numpy(), tape.jacobian(logits, x)[0, :, 0].numpy()
+
+    moved = np.zeros_like(image)
+    logits, _ = jacobian(image)
+    label, *others = logits.argsort()[::-1][:10]
+    for _ in range(10):
+        logits, slopes = jacobian(image + 1.02 * moved)
+        if logits.argmax() != label:
+            break
+        gaps = logits[others] - logits[label]
+        w = slopes[others] - slopes[label]
+        length = np.linalg.norm(w, 1 if norm == np.inf else 2, axis=1)
+        k = (np.abs(gaps) / length).argmin()
+        step = np.sign(w[k]) if norm == np.inf else w[k] / length[k]
+        moved += np.abs(gaps[k]) / length[k] * step
+    return 1.02 * moved
 
 
 def brute_force(model, x, label, targeted, theta, gamma):

@@ -44,6 +44,12 @@ def test_at_radius_0_the_image_alone_is_inside(norm):
     assert not norms.inside(x, other, 0.0, norm).any()
 
 
+@pytest.mark.parametrize("norm", [np.inf, 2, 1])
+def test_of_no_image_none_is_outside(norm):
+    none = images(0, 1)[:0]
+    assert norms.inside(none, none, 0.1, norm).shape == (0,)
+
+
 @pytest.mark.parametrize("norm", [2, 1])
 def test_lengths_allow_rounding_and_no_more(norm):
     x, rng = images(0, 1), np.random.default_rng(1)

@@ -18,6 +18,8 @@ from example_evaluation import digits
 from example_evaluation import example
 from keras_qsn import attacks
 from keras_qsn import report
+from keras_qsn.evaluation.masking import masking
+from keras_qsn.evaluation.masking import unmasked
 from keras_qsn.evaluation.outcome import Check
 from keras_qsn.evaluation.outcome import Step
 from keras_qsn.evaluation.outcome import interval
@@ -135,7 +137,7 @@ class TestJson:
     def test_is_plain_and_has_no_nan(self, evaluation):
         strange = dataclasses.replace(
             evaluation,
-            settings={**evaluation.settings, "clip_max": np.float32(1)},
+            settings={**evaluation.settings, "eps": np.float32(0.5)},
             curve={"a": [(np.float32(0.5), np.float64(0.25))]},
             trace={"a": np.array([1.0, np.nan, np.inf], "float32")},
         )
@@ -143,7 +145,7 @@ class TestJson:
         assert json.loads(json.dumps(data, allow_nan=False)) == data
         assert data["trace"] == {"a": [1.0, None, None]}
         assert data["curve"]["a"][0]["eps"] == 0.5
-        assert data["schema_version"] == 1
+        assert data["schema_version"] == 2
 
     def test_a_curve_of_unknown_images_has_no_interval(self):
         data = report.to_json(example(curve_images=None))
@@ -173,13 +175,17 @@ class TestSummary:
         assert words in summary.verdict(evaluation)[1]
 
     @pytest.mark.parametrize(
-        "number, adaptive, status",
-        [(7, True, "warn"), (7, False, "fail"), (4, True, "fail")],
+        "key, adaptive, status",
+        [
+            ("gradient-health", True, "warn"),
+            ("gradient-health", False, "fail"),
+            ("unbounded", True, "fail"),
+        ],
     )
     def test_a_masked_gradient_does_not_condemn_adaptive_attacks(
-        self, number, adaptive, status
+        self, key, adaptive, status
     ):
-        failed = dataclasses.replace(CHECKS[1], number=number)
+        failed = dataclasses.replace(CHECKS[1], key=key)
         steps = [s for s in STEPS if adaptive or s.threat != "adaptive"]
         evaluation = example(
             checks=[CHECKS[0], failed], steps=steps, breaks=[0] * len(steps)
@@ -192,25 +198,42 @@ class TestSummary:
 
     def test_counts_what_white_box_attacks_missed(self, evaluation):
         found = {"adaptive": 17, "transfer": 0, "queries": 2}
-        assert summary.unmasked(evaluation) == found
-        assert "adaptive 17, transfer 0, queries 2" in summary.masking(
-            evaluation
-        )
-        assert "sign of a masked gradient" in summary.masking(evaluation)
+        assert unmasked(evaluation) == found
+        assert "adaptive 17, transfer 0, queries 2" in masking(evaluation)
+        assert "sign of a masked gradient" in masking(evaluation)
 
     def test_what_white_box_attacks_never_saw_is_no_sign(self):
         transfer_first = example(
             steps=[STEPS[3], STEPS[0]], breaks=[20, 5], wrong=0
         )
         nothing = {"adaptive": None, "transfer": None, "queries": None}
-        assert summary.unmasked(transfer_first) == nothing
-        assert "nothing here can show" in summary.masking(transfer_first)
+        assert unmasked(transfer_first) == nothing
+        assert "nothing here can show" in masking(transfer_first)
+
+    def test_what_one_step_missed_is_no_sign(self):
+        """Ten steps, too, break what one missed."""
+        one = example(steps=[STEPS[0], STEPS[5]], breaks=[5, 15])
+        assert unmasked(one)["queries"] is None
+        assert "nothing here can show" in masking(one)
+
+    def test_one_image_is_no_sign(self):
+        one = example(steps=[STEPS[1], STEPS[5]], breaks=[5, 1])
+        assert "too few to tell" in masking(one)
+
+    def test_what_checks_break_after_their_own_gradient_attacks_is_a_sign(
+        self,
+    ):
+        steps = [STEPS[0]] + [
+            Step(f"checks: {threat}", threat, None)
+            for threat in ("white-box", "queries")
+        ]
+        assert "queries 9" in masking(example(steps=steps, breaks=[5, 20, 9]))
+        found = unmasked(example(steps=steps[:2], breaks=[5, 20]))
+        assert set(found.values()) == {None}
 
     def test_attacks_that_find_nothing_more_are_no_sign(self):
-        evaluation = example(steps=[STEPS[0], STEPS[5]], breaks=[5, 0])
-        assert "which is no sign of a masked gradient" in summary.masking(
-            evaluation
-        )
+        evaluation = example(steps=[STEPS[1], STEPS[5]], breaks=[5, 0])
+        assert "which is no sign of a masked gradient" in masking(evaluation)
 
     def test_names_what_the_number_is_of(self, evaluation):
         facts = dict(summary.facts(evaluation))
@@ -286,7 +309,7 @@ class TestPage:
     def test_escapes_names_of_attacks_and_words_of_checks(self):
         name = '"><img src=x onerror=alert(1)>'
         step = Step(name, "white-box", STEPS[0].attack)
-        checks = [Check(1, name, "fail", name, name)]
+        checks = [Check(1, name, name, "fail", name, name, name)]
         evaluation = example(steps=[step], breaks=[3], checks=checks)
         evaluation = dataclasses.replace(
             evaluation, curve={name: [(0, 1), (1, 0)]}
@@ -294,8 +317,9 @@ class TestPage:
         found = Page(html_page(evaluation, pictures(evaluation)))
         assert "x" not in found.attributes("src")
         assert found.attributes("onerror") == []
-        # The attack, three cells of the check, and two points of the curve.
-        assert found.text("table").count(name) == 6
+        # The attack, four cells of the check, and two points of the curve.
+        assert found.text("table").count(name) == 7
+        assert f"check-{name}" in found.attributes("id")
 
     def test_each_image_has_words(self, page):
         images = [attrs for tag, attrs in page.tags if tag == "img"]

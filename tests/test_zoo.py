@@ -93,9 +93,7 @@ ZOO = {
         loss="binary_crossentropy",
         from_logits=False,
     ),
-    "two logits": Member(
-        lambda: sequential(*convolutions(2)), (12, 12, 3), 2
-    ),
+    "two logits": Member(lambda: sequential(*convolutions(2)), (12, 12, 3), 2),
     "3 classes": Member(lambda: sequential(*convolutions(3)), (12, 12, 3), 3),
     "100 classes": Member(
         lambda: sequential(*convolutions(100)), (12, 12, 3), 100
@@ -137,9 +135,7 @@ ZOO = {
     ),
     "channels first": Member(channels_first, (3, 12, 12), 4),
     "nested": Member(nested, (12, 12, 3), 4, from_logits=False),
-    "hidden softmax": Member(
-        hidden_softmax, (12, 12, 3), 4, from_logits=False
-    ),
+    "hidden softmax": Member(hidden_softmax, (12, 12, 3), 4, from_logits=False),
 }
 # The families of `keras.applications`, at a size that tests can afford.
 FAMILIES = {

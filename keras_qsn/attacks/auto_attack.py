@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_qsn.attacks.auto_pgd import AutoProjectedGradientDescent
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.fab import FastAdaptiveBoundary
+from keras_qsn.attacks.functions import compiled_logits
 from keras_qsn.attacks.objectives import margin_of
 from keras_qsn.attacks.objectives import per_image
 from keras_qsn.attacks.square import SquareAttack
@@ -13,8 +14,6 @@ from keras_qsn.inputs import check_count
 
 # Classes that APGD-T and FAB-T look at, where the model has so many others.
 _NUM_TARGETS = 9
-# The targeted DLR loss needs the fourth logit.
-_LEAST_CLASSES = 4
 # Between the seeds of the parts, so that they do not share starts.
 _SEED_STRIDE = 1_000_033
 
@@ -33,6 +32,9 @@ class AutoAttack(Attack):
     `"plus"` runs APGD with the cross-entropy and with DLR, and FAB against
     all classes, from 5 starts each, then Square, APGD-T and FAB-T.
 
+    Of fewer than 4 classes, DLR is what `AutoProjectedGradientDescent` makes
+    of it.
+
     An image is done as soon as one part fools the model, and keeps that
     example; any other keeps the one that comes nearest to fooling it.
 
@@ -49,8 +51,7 @@ class AutoAttack(Attack):
         seed: Integer. Decides each image's starts, whatever the batch size.
 
     Raises:
-        ValueError: If a parameter is out of range, the model has fewer than
-            4 classes, or there is a `y_target`.
+        ValueError: If a parameter is out of range, or there is a `y_target`.
 
     Example:
 
@@ -93,7 +94,7 @@ class AutoAttack(Attack):
         self.version = version
         self.nb_iter = check_count("nb_iter", nb_iter)
         self.nb_queries = check_count("nb_queries", nb_queries)
-        self.attacks = self._parts(_NUM_TARGETS)
+        self.attacks = self._parts()
 
     def get_config(self):
         return {
@@ -103,7 +104,7 @@ class AutoAttack(Attack):
             "nb_queries": self.nb_queries,
         }
 
-    def _parts(self, nb_targets):
+    def _parts(self):
         base = super().get_config()
 
         def apgd(loss, nb_restarts=1):
@@ -112,7 +113,7 @@ class AutoAttack(Attack):
                 loss=loss,
                 nb_iter=self.nb_iter,
                 nb_restarts=nb_restarts,
-                nb_targets=nb_targets,
+                nb_targets=_NUM_TARGETS,
             )
 
         def fab(nb_targets, nb_restarts=1):
@@ -125,7 +126,7 @@ class AutoAttack(Attack):
             )
 
         square = SquareAttack(**base, nb_queries=self.nb_queries)
-        targeted = [apgd("targeted-dlr"), fab(nb_targets)]
+        targeted = [apgd("targeted-dlr"), fab(_NUM_TARGETS)]
         if self.version == "standard":
             return [apgd("ce"), *targeted, square]
         return [apgd("ce", 5), apgd("dlr", 5), fab(None, 5), square, *targeted]
@@ -136,17 +137,27 @@ class AutoAttack(Attack):
                 "`AutoAttack` is untargeted: give it `y`, or no labels, "
                 "instead of `y_target`."
             )
-        logits = logits_fn(x)
-        classes = logits.shape[-1]
-        if classes < _LEAST_CLASSES:
-            raise ValueError(
-                f"`AutoAttack` needs a model of at least {_LEAST_CLASSES} "
-                "classes, for its targeted DLR loss. "
-                f"Received: a model of {classes} classes"
-            )
+
+        return self._in_turn(
+            lambda attack, *images: attack.craft(logits_fn, *images),
+            logits_fn,
+            *(x, labels, eps, seeds),
+        )
+
+    def _attacked(self, wrapper, targeted, *arguments):
+        # The parts are attacks with compiled functions of their own.
+        if targeted:
+            return super()._attacked(wrapper, targeted, *arguments)
+        return self._in_turn(
+            lambda attack, *images: attack._attacked(wrapper, False, *images),
+            compiled_logits(wrapper, arguments[0].shape[1:]),
+            *arguments,
+        )
+
+    def _in_turn(self, craft, logits_fn, x, labels, eps, seeds):
+        """Each part on the images not yet fooled."""
 
         def improved(attack, offset, best, margin):
-            # Only the images not yet fooled.
             rows = tf.where(margin <= 0)
 
             def run():
@@ -154,10 +165,8 @@ class AutoAttack(Attack):
                     tf.gather_nd(t, rows)
                     for t in (x, labels, seeds, best, margin)
                 )
-                new = attack.craft(
-                    logits_fn, image, label, eps, seed + [offset, 0]
-                )
-                new_margin = margin_of(logits_fn(new), label, targeted)
+                new = craft(attack, image, label, eps, seed + [offset, 0])
+                new_margin = margin_of(logits_fn(new), label, False)
                 better = new_margin > old_margin
                 new = tf.where(per_image(better, x), new, old)
                 new_margin = tf.where(better, new_margin, old_margin)
@@ -168,8 +177,7 @@ class AutoAttack(Attack):
 
             return tf.cond(tf.size(rows) > 0, run, lambda: (best, margin))
 
-        best, margin = x, margin_of(logits, labels, targeted)
-        parts = self._parts(min(_NUM_TARGETS, classes - 1))
-        for i, attack in enumerate(parts):
+        best, margin = x, margin_of(logits_fn(x), labels, False)
+        for i, attack in enumerate(self.attacks):
             best, margin = improved(attack, i * _SEED_STRIDE, best, margin)
         return best

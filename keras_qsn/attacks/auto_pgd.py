@@ -13,6 +13,9 @@ from keras_qsn.attacks.objectives import per_image
 from keras_qsn.inputs import check_count
 
 _MOMENTUM = 0.75
+# In hundredths of the steps: the first after 22, gaps 3 less each, at least 6.
+# In floating point, ceil(0.57 * 100) is not safe.
+_CHECKPOINTS = np.array([22, 41, 57, 70, 80, 87, 93, 99], "int32")
 # Of the authors: keeps DLR finite where the leading logits are equal.
 _TINY = 1e-12
 # What is carried from step to step; an entry for each image, but for `step`.
@@ -45,6 +48,10 @@ class AutoProjectedGradientDescent(Attack):
     counts, and an image once fooled is left alone. With `y_target` that class
     is the only `t`, to be reached, and `y` the likeliest other one.
 
+    A model of 3 classes has no `z_4`, and `z_3` stands for the mean. Of 2
+    classes nothing is left that would not make the ratio 1 or -1: the loss is
+    the margin, not divided.
+
     An image's first adversarial point is kept, or its point of highest loss.
 
     Args:
@@ -63,8 +70,7 @@ class AutoProjectedGradientDescent(Attack):
             `9`.
 
     Raises:
-        ValueError: If a parameter is out of range, or the model has too few
-            classes for DLR: 3, or 4 where the loss has `z_4`.
+        ValueError: If a parameter is out of range.
 
     Example:
 
@@ -80,6 +86,8 @@ class AutoProjectedGradientDescent(Attack):
     Reference:
         - Croce & Hein, 2020: https://arxiv.org/abs/2003.01690
     """
+
+    counts = ("nb_iter", "nb_restarts")
 
     def __init__(
         self,
@@ -122,7 +130,6 @@ class AutoProjectedGradientDescent(Attack):
         }
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
-        windows = tf.constant(_windows(self.nb_iter), tf.float32)
         zeros = tf.zeros_like(labels, tf.float32)
         others = self._others(logits_fn, x, labels, targeted)
 
@@ -151,7 +158,7 @@ class AutoProjectedGradientDescent(Attack):
             best_loss = tf.where(better, loss, s.best_loss)
             best_gradient = _where(better, gradient, s.best_gradient)
 
-            window = windows[s.step]
+            window = tf.cast(_window(s.step, self.nb_iter), tf.float32)
             check = window > 0
             rises = s.rises + tf.cast(loss > s.loss, tf.float32)
             stalled = ~s.halved & tf.equal(best_loss, s.checked_loss)
@@ -239,35 +246,24 @@ class AutoProjectedGradientDescent(Attack):
             return sign * loss(labels, logits)
         fixed = self.loss == "targeted-dlr"
         needed, classes = 4 if fixed or targeted else 3, logits.shape[-1]
-        if classes < needed:
-            raise ValueError(
-                f"`loss` cannot be {self.loss!r} for a model of fewer than "
-                f"{needed} classes if targeted={targeted}. "
-                f"Received: a model of {classes} classes. Use loss='ce'."
-            )
-        top = tf.math.top_k(logits, needed).values
-        last = tf.reduce_mean(top[:, 2:], 1)
+        top = tf.math.top_k(logits, min(needed, classes)).values
+        spread = 1.0
+        if classes > 2:
+            spread = top[:, 0] - tf.reduce_mean(top[:, 2:], 1) + _TINY
         own = tf.gather(logits, labels, batch_dims=1)
         if fixed:
             other = tf.gather(logits, others, batch_dims=1)
         else:
             label = tf.one_hot(labels, classes, True, False, dtype=tf.bool)
             other = tf.reduce_max(tf.where(label, -np.inf, logits), -1)
-        return sign * (other - own) / (top[:, 0] - last + _TINY)
+        return sign * (other - own) / spread
 
 
-def _windows(nb_iter):
-    """For each point, the steps since the last checkpoint; 0 if it is none."""
-    # In hundredths: ceil(0.57 * 100) is not safe in floating point.
-    windows, last, p, gap = [0] * (nb_iter + 1), 0, 22, 22
-    while p <= 100:
-        point = -(-p * nb_iter // 100)
-        # Two checkpoints of a short run may fall together.
-        windows[point] = windows[point] or point - last
-        last = point
-        gap = max(gap - 3, 6)
-        p += gap
-    return windows
+def _window(step, nb_iter):
+    """The steps since the last checkpoint; 0 where a step is none."""
+    points = -(-_CHECKPOINTS * nb_iter // 100)
+    before = tf.reduce_max(tf.where(points < step, points, 0))
+    return tf.where(tf.reduce_any(tf.equal(points, step)), step - before, 0)
 
 
 def _where(condition, a, b):

@@ -75,6 +75,7 @@ class CarliniWagnerL2(Attack):
     """
 
     follows = "margin"
+    counts = ("binary_search_steps", "max_iterations")
 
     def __init__(
         self,
@@ -124,9 +125,9 @@ class CarliniWagnerL2(Attack):
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         def search(step, const, lower, upper, nearest, best):
-            if self.binary_search_steps >= 10:
-                last = tf.equal(step, self.binary_search_steps - 1)
-                const = tf.where(last, upper, const)
+            last = tf.equal(step, self.binary_search_steps - 1)
+            last &= self.binary_search_steps >= 10
+            const = tf.where(last, upper, const)
             found, nearest, best = self._minimize(
                 logits_fn, x, labels, targeted, const, nearest, best
             )
@@ -159,7 +160,7 @@ class CarliniWagnerL2(Attack):
             date.
         """
         scale = self.clip_max - self.clip_min
-        check_every = max(self.max_iterations // 10, _PATIENCE)
+        check_every = tf.maximum(self.max_iterations // 10, _PATIENCE)
 
         def step(i, w, m, v, resting, lowest, looked, found, nearest, best):
             with tf.GradientTape(watch_accessed_variables=False) as tape:

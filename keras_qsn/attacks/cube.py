@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.objectives import cross_entropy
+from keras_qsn.attacks.objectives import gain_gradient
 from keras_qsn.attacks.objectives import margin_gradient
 from keras_qsn.attacks.objectives import margin_of
 from keras_qsn.attacks.objectives import per_image
@@ -142,16 +142,14 @@ class CubeAttack(Attack):
             # tells little of the others.
             inside = tf.equal(k, 0)
             levels = tf.where(inside, latent, box.round(latent))
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(levels)
-                logits = box.opened.behind(levels)
-                margin = margin_of(logits, labels, targeted)
-                loss = tf.where(
-                    tf.equal(i % 2, 0),
-                    cross_entropy(logits, labels, targeted),
-                    margin,
-                )
-            gradient = tape.gradient(loss, levels, unconnected_gradients="zero")
+            gradient, logits = gain_gradient(
+                box.opened.behind,
+                levels,
+                labels,
+                tf.not_equal(i % 2, 0),
+                targeted,
+            )
+            margin = margin_of(logits, labels, targeted)
             # Shares of a pixel's width, from all of it to none.
             size = 1 - tf.cast(k, tf.float32) / tf.cast(
                 self.nb_iter, tf.float32

@@ -7,10 +7,12 @@ from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.objectives import fooled
 from keras_qsn.attacks.objectives import likeliest_others
+from keras_qsn.attacks.objectives import logits_and_pullback
 from keras_qsn.attacks.objectives import per_image
 from keras_qsn.inputs import check_count
 
-# Cleverhans' push across a boundary, in logits: a tie is no success.
+# Cleverhans' push across a boundary, in logits: a tie is no success. Where all
+# logits of the image are below 1, of the largest: it must not be a leap.
 _MARGIN = 1e-5
 
 
@@ -28,13 +30,13 @@ class DeepFool(Attack):
         overshoot: Float >= 0. Defaults to `0.02`.
         max_iter: Integer >= 1. Largest number of steps. Defaults to `50`.
         nb_candidate: Integer >= 2. The classes looked at: `y` and the
-            likeliest others of the clean image. Defaults to `10`.
+            likeliest others of the clean image; all, of a model with fewer.
+            Defaults to `10`.
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
 
     Raises:
-        ValueError: If a parameter is out of range, the model has fewer than
-            `nb_candidate` classes, or there is a `y_target`.
+        ValueError: If a parameter is out of range, or there is a `y_target`.
 
     Example:
 
@@ -54,6 +56,7 @@ class DeepFool(Attack):
     """
 
     follows = "margin"
+    counts = ("max_iter",)
 
     def __init__(
         self,
@@ -89,14 +92,10 @@ class DeepFool(Attack):
                 "of `y_target`."
             )
         logits = logits_fn(x)
-        num_classes = logits.shape[-1]
-        if self.nb_candidate > num_classes:
-            raise ValueError(
-                f"`nb_candidate` must be at most {num_classes}: the model has "
-                f"{num_classes} classes. "
-                f"Received: nb_candidate={self.nb_candidate}"
-            )
-        candidates = likeliest_others(logits, labels, self.nb_candidate - 1)
+        others = min(self.nb_candidate, logits.shape[-1]) - 1
+        candidates = likeliest_others(logits, labels, others)
+        largest = tf.reduce_max(tf.abs(tf.cast(logits, tf.float32)), 1)
+        pushes = _MARGIN * tf.minimum(largest, 1.0)
 
         def overshot(start, point):
             point = start + (1 + self.overshoot) * (point - start)
@@ -105,11 +104,12 @@ class DeepFool(Attack):
         def step(i, points, active):
             # Only the images still at work go through the model.
             rows = tf.where(active)
-            start, point, label, others = (
-                tf.gather_nd(t, rows) for t in (x, points, labels, candidates)
+            start, point, label, others, push = (
+                tf.gather_nd(t, rows)
+                for t in (x, points, labels, candidates, pushes)
             )
             logits, distance, w = self._nearest(
-                logits_fn, overshot(start, point), label, others
+                logits_fn, overshot(start, point), label, others, push
             )
             on = tf.math.is_finite(distance) & ~fooled(logits, label, False)
             moved = point + per_image(distance, x) * norms.steepest(
@@ -133,24 +133,29 @@ class DeepFool(Attack):
         )[1]
         return overshot(x, points)
 
-    def _nearest(self, logits_fn, x, labels, candidates):
+    def _nearest(self, logits_fn, x, labels, candidates, push):
         """Logits; distance to the nearest boundary, and its `w_k`."""
-        with tf.GradientTape(
-            persistent=True, watch_accessed_variables=False
-        ) as tape:
-            tape.watch(x)
-            logits = tf.cast(logits_fn(x), tf.float32)
-            own = tf.gather(logits, labels, batch_dims=1)
-            gaps = [
-                tf.gather(logits, k, batch_dims=1) - own
-                for k in tf.unstack(candidates, self.nb_candidate - 1, 1)
-            ]
-        nearest, direction = tf.fill(tf.shape(labels), np.inf), tf.zeros_like(x)
-        for gap in gaps:
-            w = tape.gradient(gap, x, unconnected_gradients="zero")
+        logits, pull_back = logits_and_pullback(logits_fn, x)
+        own = tf.one_hot(labels, tf.shape(logits)[1])
+
+        def look(k, nearest, direction):
+            other = candidates[:, k]
+            w = pull_back(tf.one_hot(other, tf.shape(logits)[1]) - own)
+            gap = tf.gather(logits, other, batch_dims=1)
+            gap -= tf.gather(logits, labels, batch_dims=1)
             length = norms.size(w, 1 if self.norm == np.inf else 2)
-            distance = (tf.abs(gap) + _MARGIN) / length
+            distance = (tf.abs(gap) + push) / length
             nearer = distance < nearest
-            nearest = tf.where(nearer, distance, nearest)
-            direction = tf.where(per_image(nearer, x), w, direction)
+            return (
+                k + 1,
+                tf.where(nearer, distance, nearest),
+                tf.where(per_image(nearer, x), w, direction),
+            )
+
+        _, nearest, direction = tf.while_loop(
+            lambda k, *_: k < candidates.shape[1],
+            look,
+            (0, tf.fill(tf.shape(labels), np.inf), tf.zeros_like(x)),
+            parallel_iterations=1,
+        )
         return logits, nearest, direction

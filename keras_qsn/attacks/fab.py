@@ -8,6 +8,7 @@ from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.objectives import fooled
 from keras_qsn.attacks.objectives import likeliest_others
+from keras_qsn.attacks.objectives import logits_and_pullback
 from keras_qsn.attacks.objectives import margin_of
 from keras_qsn.attacks.objectives import per_image
 from keras_qsn.inputs import check_count
@@ -50,9 +51,10 @@ class FastAdaptiveBoundary(Attack):
         nb_restarts: Integer >= 1. Runs, for each class if there are
             `nb_targets`. Defaults to `1`.
         nb_targets: Integer >= 1: FAB-T, a run against each of so many
-            classes, the likeliest of the clean image, with one gradient a
-            step. Defaults to `None`: FAB, with the gradients of all classes
-            in each step. Any wrong class counts with either.
+            classes, the likeliest of the clean image (all others, of a model
+            with fewer), with one gradient a step. Defaults to `None`: FAB,
+            with the gradients of all classes in each step. Any wrong class
+            counts with either.
         alpha_max: Float from 0 to 1, the largest pull towards the image.
             Defaults to `0.1`.
         eta: Float >= 1, how far to step across. Defaults to `1.05`.
@@ -65,8 +67,7 @@ class FastAdaptiveBoundary(Attack):
             example matters. Defaults to `False`.
 
     Raises:
-        ValueError: If a parameter is out of range, or the model has no
-            `nb_targets` other classes.
+        ValueError: If a parameter is out of range.
 
     Example:
 
@@ -89,6 +90,7 @@ class FastAdaptiveBoundary(Attack):
 
     norms = (np.inf, 2, 1)
     follows = "margin"
+    counts = ("nb_iter", "nb_restarts")
 
     def __init__(
         self,
@@ -204,7 +206,10 @@ class FastAdaptiveBoundary(Attack):
             parallel_iterations=1,
         )[-1]
         return _toward_image(
-            lambda x: margin_of(logits_fn(x), labels, targeted), x, best
+            lambda x: margin_of(logits_fn(x), labels, targeted),
+            x,
+            margin_of(logits, labels, targeted),
+            best,
         )
 
     def _goals(self, logits, labels, targeted):
@@ -212,12 +217,7 @@ class FastAdaptiveBoundary(Attack):
         if targeted:
             return labels[:, None]
         others = logits.shape[-1] - 1
-        count = others if self.nb_targets is None else self.nb_targets
-        if count > others:
-            raise ValueError(
-                f"`nb_targets` must be at most {others}: the model has "
-                f"{others + 1} classes. Received: nb_targets={count}"
-            )
+        count = min(self.nb_targets or others, others)
         return likeliest_others(logits, labels, count)
 
     def _move(self, logits_fn, image, point, labels, goals, targeted):
@@ -242,49 +242,51 @@ class FastAdaptiveBoundary(Attack):
         Both divided by the largest slope, so that the squares of a small
         gradient, which a quantizer leaves, do not vanish.
         """
-        with tf.GradientTape(
-            persistent=True, watch_accessed_variables=False
-        ) as tape:
-            tape.watch(x)
-            logits = tf.cast(logits_fn(x), tf.float32)
-            rival = labels
-            if targeted:
-                rival = likeliest_others(logits, labels, 1)[:, 0]
-            own = tf.gather(logits, rival, batch_dims=1)
-            gaps = [
-                tf.gather(logits, k, batch_dims=1) - own
-                for k in tf.unstack(goals, axis=1)
-            ]
+        logits, pull_back = logits_and_pullback(logits_fn, x)
+        rival = labels
+        if targeted:
+            rival = likeliest_others(logits, labels, 1)[:, 0]
+        own = tf.one_hot(rival, tf.shape(logits)[1])
         push = _PUSH * tf.reduce_max(tf.abs(logits), 1)
-        nearest = tf.fill(tf.shape(labels), np.inf)
-        value, direction = tf.zeros_like(nearest), tf.zeros_like(x)
-        for gap in gaps:
-            w = tape.gradient(gap, x)
+
+        def look(k, nearest, value, direction):
+            goal = goals[:, k]
+            w = pull_back(tf.one_hot(goal, tf.shape(logits)[1]) - own)
+            gap = tf.gather(logits, goal, batch_dims=1)
+            gap -= tf.gather(logits, rival, batch_dims=1)
             largest = norms.size(w, np.inf)
             w = tf.math.divide_no_nan(w, per_image(largest, x))
             # Without a gradient, the boundary is infinitely far.
             gap = (gap - push) / largest
             distance = tf.abs(gap) / norms.size(w, _DUAL[self.norm])
             nearer = distance < nearest
-            nearest = tf.where(nearer, distance, nearest)
-            value = tf.where(nearer, gap, value)
-            direction = tf.where(per_image(nearer, x), w, direction)
-        return value, direction
+            return (
+                k + 1,
+                tf.where(nearer, distance, nearest),
+                tf.where(nearer, gap, value),
+                tf.where(per_image(nearer, x), w, direction),
+            )
+
+        nearest = tf.fill(tf.shape(labels), np.inf)
+        return tf.while_loop(
+            lambda k, *_: k < goals.shape[1],
+            look,
+            (0, nearest, tf.zeros_like(nearest), tf.zeros_like(x)),
+            parallel_iterations=1,
+        )[2:]
 
     def _clip(self, x):
         return tf.clip_by_value(x, self.clip_min, self.clip_max)
 
 
-def _toward_image(margin_fn, image, best):
+def _toward_image(margin_fn, image, low, best):
     """Adversarial points `best`, moved to the boundary before `image`.
 
     By secants: to where the margin would be 0, were it linear between the
-    last two points on either side.
+    last two points on either side. `low` is the margin of `image`.
     """
-    # In a batch of another size, rounding may take what margin `best` had.
-    high = tf.maximum(margin_fn(best), 0.0)
-    inside, low = image, margin_fn(image)
-    for _ in range(_FINAL_STEPS):
+
+    def step(k, inside, low, best, high):
         share = _FINAL_SHARE * tf.math.divide_no_nan(high, high - low)
         point = best + per_image(share, image) * (inside - best)
         margin = margin_fn(point)
@@ -292,4 +294,13 @@ def _toward_image(margin_fn, image, best):
         low, high = tf.where(hit, low, margin), tf.where(hit, margin, high)
         hit = per_image(hit, image)
         inside, best = tf.where(hit, inside, point), tf.where(hit, point, best)
-    return best
+        return k + 1, inside, low, best, high
+
+    # The first point is `best` itself: in a batch of another size, rounding
+    # may have taken what margin it had, and then it stays.
+    return tf.while_loop(
+        lambda k, *_: k <= _FINAL_STEPS,
+        step,
+        (0, image, low, best, tf.zeros_like(low)),
+        parallel_iterations=1,
+    )[3]

@@ -6,9 +6,7 @@ for each view of it, and what attacks and checks do with it calls that.
 
 import tensorflow as tf
 
-from keras_qsn.attacks.objectives import cross_entropy
-from keras_qsn.attacks.objectives import gradient_of
-from keras_qsn.attacks.objectives import margin_of
+from keras_qsn.attacks.objectives import gain_gradient
 from keras_qsn.convolution import fast_convolutions
 
 
@@ -49,15 +47,7 @@ def compiled_gradient(wrapper, shape, key="logits", view=None):
     logits_fn = compiled_logits(wrapper, shape, key, view)
 
     def run(x, labels, of_margin):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            logits = tf.cast(logits_fn(x), tf.float32)
-            gain = tf.where(
-                of_margin,
-                margin_of(logits, labels, False),
-                cross_entropy(logits, labels, False),
-            )
-        return gradient_of(tape, gain, x), logits
+        return gain_gradient(logits_fn, x, labels, of_margin, False)
 
     return _compiled(
         wrapper,

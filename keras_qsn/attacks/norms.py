@@ -94,17 +94,18 @@ def inside(x, x_adv, eps, norm, low=-np.inf, high=np.inf):
         Booleans, a NumPy array of shape `(batch,)`.
     """
     x, x_adv = (np.asarray(t, "float32").astype("float64") for t in (x, x_adv))
-    fits = ((x_adv >= np.float32(low)) & (x_adv <= np.float32(high))).reshape(
-        len(x), -1
-    )
+    # A number, not -1, which fits nothing where there are no images.
+    flat = len(x), int(np.prod(x.shape[1:]))
+    fits = (x_adv >= np.float32(low)) & (x_adv <= np.float32(high))
+    fits = fits.reshape(flat)
     if norm == np.inf:
         bottom, top = (
             np.asarray(end) for end in ball(x.astype("float32"), eps, low, high)
         )
-        fits &= ((x_adv >= bottom) & (x_adv <= top)).reshape(len(x), -1)
+        fits &= ((x_adv >= bottom) & (x_adv <= top)).reshape(flat)
         return fits.all(1)
     distance, stored = (
-        np.linalg.norm(t.reshape(len(x), -1), norm, axis=1)
+        np.linalg.norm(t.reshape(flat), norm, axis=1)
         for t in (x_adv - x, np.abs(x) + np.abs(x_adv))
     )
     slack = eps * _SUMS + _STORED * stored

@@ -13,10 +13,10 @@ def cross_entropy(logits, labels, targeted):
     return -loss if targeted else loss
 
 
-def gradient_of(tape, loss, x):
+def gradient_of(tape, loss, x, weights=None):
     """The tape's gradient; zero where an operation on the way has none."""
     try:
-        return tape.gradient(loss, x, unconnected_gradients="zero")
+        return tape.gradient(loss, x, weights, unconnected_gradients="zero")
     except (LookupError, TypeError, ValueError):
         # No gradient is registered, or one that is not given a gradient.
         return tf.zeros_like(x)
@@ -24,20 +24,55 @@ def gradient_of(tape, loss, x):
 
 def loss_gradient(logits_fn, x, labels, targeted):
     """Gradient of the cross-entropy, uphill for the attacker, and logits."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(x)
-        logits = tf.cast(logits_fn(x), tf.float32)
-        loss = cross_entropy(logits, labels, targeted)
-    return gradient_of(tape, loss, x), logits
+    return gain_gradient(logits_fn, x, labels, False, targeted)
 
 
 def margin_gradient(logits_fn, x, labels, targeted):
     """Gradient of the attacker's lead, and logits."""
+    return gain_gradient(logits_fn, x, labels, True, targeted)
+
+
+def gain_gradient(logits_fn, x, labels, of_margin, targeted):
+    """Gradient of the attacker's lead, or of the cross-entropy, and logits.
+
+    Args:
+        logits_fn: Function from images to logits. One that has a
+            `gain_gradient(x, labels, of_margin)` of its own, compiled, is
+            asked for that.
+        x: Float tensor of images.
+        labels: Integer tensor of shape `(batch,)`.
+        of_margin: Whether of the lead; a boolean or a boolean tensor.
+        targeted: Whether `labels` are to be reached.
+    """
+    if hasattr(logits_fn, "gain_gradient") and not targeted:
+        return logits_fn.gain_gradient(x, labels, of_margin)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
-        logits = logits_fn(x)
-        margin = margin_of(logits, labels, targeted)
-    return gradient_of(tape, margin, x), logits
+        logits = tf.cast(logits_fn(x), tf.float32)
+        if isinstance(of_margin, bool):
+            gain = margin_of if of_margin else cross_entropy
+            gain = gain(logits, labels, targeted)
+        else:
+            gain = tf.where(
+                of_margin,
+                margin_of(logits, labels, targeted),
+                cross_entropy(logits, labels, targeted),
+            )
+    return gradient_of(tape, gain, x), logits
+
+
+def logits_and_pullback(logits_fn, x):
+    """Logits, and a function from their weights to the weighted gradient.
+
+    In a loop, the function adds one backward pass to the graph, not one for
+    each class.
+    """
+    with tf.GradientTape(
+        persistent=True, watch_accessed_variables=False
+    ) as tape:
+        tape.watch(x)
+        logits = tf.cast(logits_fn(x), tf.float32)
+    return logits, lambda weights: gradient_of(tape, logits, x, weights)
 
 
 def margin_of(logits, labels, targeted):

@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.objectives import fooled
 from keras_qsn.attacks.objectives import likeliest_others
+from keras_qsn.attacks.objectives import logits_and_pullback
 
 # Of a change of theta: what a pixel must have room for.
 _LEAST_MOVE = 0.1
@@ -129,19 +130,14 @@ class SaliencyMapMethod(Attack):
 
 def _saliency(logits_fn, x, goals):
     """Logits; gradients of the goal's and of all other logits, by pixel."""
-    with tf.GradientTape(
-        persistent=True, watch_accessed_variables=False
-    ) as tape:
-        tape.watch(x)
-        logits = tf.cast(logits_fn(x), tf.float32)
-        goal = tf.gather(logits, goals, batch_dims=1)
-        others = tf.reduce_sum(logits, 1) - goal
-    shape = [-1, int(np.prod(x.shape[1:]))]
-    a, b = (
-        tf.reshape(tape.gradient(z, x, unconnected_gradients="zero"), shape)
-        for z in (goal, others)
+    logits, pull_back = logits_and_pullback(logits_fn, x)
+    goal = tf.one_hot(goals, tf.shape(logits)[1])
+    a, b = tf.unstack(
+        tf.map_fn(pull_back, tf.stack([goal, 1 - goal]), parallel_iterations=1),
+        2,
     )
-    return logits, a, b
+    shape = [-1, int(np.prod(x.shape[1:]))]
+    return logits, tf.reshape(a, shape), tf.reshape(b, shape)
 
 
 def _best_pair(up, down):

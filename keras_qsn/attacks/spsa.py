@@ -71,6 +71,7 @@ class SPSA(Attack):
     """
 
     norms = (np.inf,)
+    counts = ("nb_iter",)
 
     def __init__(
         self,

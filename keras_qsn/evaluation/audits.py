@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.quantizers import quantizers_of
+from keras_qsn.evaluation import preflight
+from keras_qsn.evaluation.masking import missed_by_white_box
 from keras_qsn.evaluation.wording import HALF_POINT
 from keras_qsn.evaluation.wording import NOT_QUANTIZED
 from keras_qsn.evaluation.wording import listed
@@ -17,10 +19,10 @@ from keras_qsn.tracing import replaced
 
 
 def queries(probe):
-    won, share = _wins(probe, "queries")
+    won, share, found = _wins(probe, "queries")
     return (
         "pass" if share <= 0.002 else "warn",
-        f"{len(won)} images broken by queries alone{listed(won)}",
+        f"{len(won)} images broken by queries alone{found}",
         "Queries need no gradient: what only they break, gradients hid. The "
         "worst case counts it; take more queries to see whether there is "
         "more.",
@@ -28,12 +30,12 @@ def queries(probe):
 
 
 def surrogates(probe):
-    if not probe.quantized:
+    if not probe.facts.quantized:
         return NOT_QUANTIZED
-    won, share = _wins(probe, "adaptive")
+    won, share, found = _wins(probe, "adaptive")
     return (
         "pass" if share <= HALF_POINT else "warn",
-        f"{len(won)} images broken by adaptive attacks alone{listed(won)}",
+        f"{len(won)} images broken by adaptive attacks alone{found}",
         "The quantizer masks its gradient: accuracy under plain gradient "
         "attacks overstates. The worst case counts it.",
     )
@@ -46,18 +48,18 @@ def transfer(probe):
             "not run",
             "No other model to transfer from: give `sources` or `train_data`.",
         )
-    won, share = _wins(probe, "transfer")
+    won, share, found = _wins(probe, "transfer")
     return (
         "pass" if share <= HALF_POINT else "warn",
         f"{len(won)} images broken by transfer that white-box attacks "
-        f"missed{listed(won)}",
+        f"missed{found}",
         "Black-box beats white-box: gradients are masked, and accuracy under "
         "white-box attacks overstates. The worst case counts it.",
     )
 
 
 def soft_and_hard(probe):
-    if not probe.quantized:
+    if not probe.facts.quantized:
         return NOT_QUANTIZED
     layers = quantizers_of(probe.wrapper)
 
@@ -72,10 +74,16 @@ def soft_and_hard(probe):
         y = staircase(x, tf.convert_to_tensor(layer.thresholds))
         return tf.cast(y, layer.compute_dtype)
 
-    x_adv = probe.evaluation.x_adv[probe.numbers]
-    with replaced(layers, "call", other):
-        clean = (probe.predict(probe.x) == probe.y).mean()
-        under = (probe.predict(x_adv) == probe.y).mean()
+    def view(x):
+        with replaced(layers, "call", other):
+            return probe.wrapper.get_logits(x)
+
+    def right(x):
+        logits = probe.forward("soft for hard", view, x)
+        return (logits.argmax(-1) == probe.y).mean()
+
+    clean = right(probe.x)
+    under = right(probe.evaluation.x_adv[probe.numbers])
     name = "soft" if layers[0].hard else "hard"
     return (
         "pass" if clean >= 0.99 else "warn",
@@ -101,14 +109,14 @@ def logit_scale(probe):
 
 
 def determinism(probe):
+    status, value, meaning = preflight.randomness(probe.facts)
     runs = [probe.logits(probe.x) for _ in range(3)]
     size = max(float(np.abs(runs[0]).max()), 1e-12)
     worst = max(float(np.abs(run - runs[0]).max()) / size for run in runs)
     return (
-        "pass" if worst <= 1e-6 else "fail",
-        f"logits differ by {worst:.2g} of their size",
-        "A model that answers at random must be attacked in expectation, "
-        "which these attacks do not do.",
+        status if worst <= 1e-6 else "fail",
+        f"logits differ by {worst:.2g} of their size; {value}",
+        meaning,
     )
 
 
@@ -116,14 +124,8 @@ def silent_success(probe):
     e, t = probe.evaluation, probe.threat
     broken = np.flatnonzero(e.correct & ~e.robust)
     x_adv, x = e.x_adv[broken], e.x[broken]
-    size = norms.size(tf.constant(x_adv - x), t.norm).numpy()
-    bad = (
-        (probe.predict(x_adv) == e.y[broken])
-        | (size > t.eps * (1 + 1e-6))
-        | ((x_adv < t.clip_min) | (x_adv > t.clip_max)).any(
-            tuple(range(1, x.ndim))
-        )
-    )
+    inside = norms.inside(x, x_adv, t.eps, t.norm, t.clip_min, t.clip_max)
+    bad = (probe.predict(x_adv) == e.y[broken]) | ~inside
     return (
         "fail" if bad.any() else "pass",
         f"{int(bad.sum())} of {len(broken)} adversarial images are not what "
@@ -133,16 +135,17 @@ def silent_success(probe):
     )
 
 
-def sandwich(probe, certified):
-    if certified is None:
+def sandwich(probe):
+    if probe.certified is None:
         return (
             "none",
             "no certificates",
             "Give `certified` to hold proofs against attacks.",
         )
     broken = ~probe.evaluation.robust
-    broken[list(probe.found)] = True
-    both = np.flatnonzero(np.asarray(certified) & broken)
+    for found in probe.found.values():
+        broken[list(found)] = True
+    both = np.flatnonzero(probe.certified & broken)
     return (
         "fail" if len(both) else "pass",
         f"{len(both)} certified images broken{listed(both)}",
@@ -152,6 +155,8 @@ def sandwich(probe, certified):
 
 
 def eight_bit(probe):
+    if not probe.facts.is_image:
+        return ("none", "not applicable", "Only images are stored in 8 bits.")
     e, t = probe.evaluation, probe.threat
     broken = np.flatnonzero(e.correct & ~e.robust)
     unit = (e.x_adv[broken] - t.clip_min) / (t.clip_max - t.clip_min)
@@ -170,14 +175,32 @@ def eight_bit(probe):
 
 
 def _wins(probe, threat):
-    """Images broken by this kind of attacker, after others had failed."""
-    before = {"transfer": ["white-box"]}.get(threat)
-    outcomes = probe.evaluation.outcomes
-    ran = {o.step.threat for o in outcomes}
-    if before and not ran & set(before):
-        return np.zeros(0, int), 0.0
-    won = np.concatenate(
-        [np.zeros(0, int)]
-        + [o.broken for o in outcomes if o.step.threat == threat]
+    """Images that this kind of attacker broke and the white box does not.
+
+    Whatever the order of the plan: images that white-box attacks of many
+    steps did not see, since they were broken before, are tried now, as many
+    as the checks may.
+
+    Returns:
+        Their numbers, their share of all images, and both in words.
+    """
+    outcomes = [o for o in probe.evaluation.outcomes if o.step.threat == threat]
+    broken = np.concatenate(
+        [np.zeros(0, "int64"), *(o.broken for o in outcomes)]
     )
-    return won, len(won) / len(probe.evaluation.y)
+    missed = missed_by_white_box(
+        probe.evaluation.outcomes, len(probe.evaluation.y)
+    )
+    unseen = broken[~missed[broken]]
+    again = unseen[: probe.budget.images if probe.mode == "all" else 0]
+    won = broken[missed[broken]]
+    if len(again):
+        left = ~probe.fools(probe.descent(probe.budget.nb_iter), again)
+        won = np.concatenate([won, again[left]])
+    words = listed(won)
+    unknown = len(unseen) - len(again)
+    if unknown:
+        words += f"; {unknown} more that white-box attacks did not see"
+    for outcome in outcomes:
+        probe.note(outcome.step.name)
+    return won, len(won) / len(probe.evaluation.y), words

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_qsn.attacks.base import Attack
+from keras_qsn.attacks.ranges import plain
 from keras_qsn.evaluation import plans
 from keras_qsn.files import fingerprint
 from keras_qsn.kept import versions
@@ -11,7 +12,16 @@ from keras_qsn.models import KerasModelWrapper
 
 
 def key(
-    wrapper, x, y, threat, batch_size, plan, sources, train_data, certified
+    wrapper,
+    x,
+    y,
+    threat,
+    batch_size,
+    plan,
+    checks,
+    sources,
+    train_data,
+    certified,
 ):
     """What decides the result of an evaluation, as plain values.
 
@@ -24,6 +34,7 @@ def key(
         threat: The `ThreatModel`.
         batch_size: Images attacked at once.
         plan: Name of a plan, or list of `Step`.
+        checks: `"all"`, `"light"` or `None`.
         sources: `{name: model}` to transfer from, or `None`.
         train_data: Images and classes to train such models on, or `None`.
         certified: Booleans, one for each image, or `None`.
@@ -35,13 +46,13 @@ def key(
         "images": len(x),
         "norm": "inf" if threat.norm == np.inf else threat.norm,
         "eps": float(threat.eps),
-        "clip_min": np.asarray(threat.clip_min, float).tolist(),
-        "clip_max": np.asarray(threat.clip_max, float).tolist(),
+        "value_range": [plain(threat.clip_min), plain(threat.clip_max)],
         "seed": int(threat.seed),
         "batch_size": int(batch_size),
         "plan": plan
         if isinstance(plan, str)
         else [_describe(step, shape) for step in plan],
+        "checks": checks,
         "sources": {
             name: KerasModelWrapper.of(source).fingerprint(shape)
             for name, source in (sources or {}).items()

@@ -41,7 +41,8 @@ class Step:
             )
 
 
-@dataclasses.dataclass(frozen=True)
+# Arrays have no truth to compare by: two outcomes are equal if they are one.
+@dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:
     """What one attack of the plan did.
 
@@ -69,21 +70,25 @@ class Check:
 
     Attributes:
         number: Its number in the documentation.
+        key: The same for this check in all versions, such as `"eps-sweep"`.
         name: A short name.
         status: `"pass"`, `"warn"`, `"fail"` or `"none"`, where it makes no
             sense here.
         value: What was measured, as text.
         meaning: One sentence: what it means and what to do.
+        attack: What it attacked with, as text; empty where it did not.
     """
 
     number: int
+    key: str
     name: str
     status: str
     value: str
     meaning: str
+    attack: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
     """The result of `evaluate_robustness`.
 

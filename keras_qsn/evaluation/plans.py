@@ -1,17 +1,43 @@
-"""Which attacks an evaluation runs: the named plans, and the user's own."""
+"""Which attacks an evaluation runs: the named plans, and the user's own.
 
-import dataclasses
-import inspect
+A named plan is a function of what is known of the model and of the norm, so
+that none of its attacks fails on a model, and none that cannot work is run.
+"""
+
+import typing
 
 import numpy as np
 
 from keras_qsn import attacks
 from keras_qsn.evaluation.outcome import Step
-from keras_qsn.layers import QuantLayer
-from keras_qsn.tracing import layers_of
+from keras_qsn.wrapper import KerasModelWrapper
 
 NAMES = ("quick", "standard", "full")
 
+
+class _Queries(typing.NamedTuple):
+    """Effort of the attacks that see answers only.
+
+    `square` queries and `restarts` of Square, `spsa` steps and samples where
+    there is no image for it, `steps` of HopSkipJump on `images` images.
+    """
+
+    square: int
+    restarts: int
+    spsa: tuple
+    steps: int
+    images: int | None
+
+
+_QUERIES = {
+    "quick": _Queries(200, 1, (10, 20), 0, None),
+    "standard": _Queries(1000, 1, (20, 50), 10, 50),
+    "full": _Queries(5000, 5, (50, 100), 40, 100),
+}
+# Of two classes there is no third logit to divide by: DLR is the margin.
+_DLR = {True: "APGD-DLR", False: "APGD-margin"}
+_NB_ITER = {"quick": 20, "standard": 40, "full": 100}
+_CUBE_RESTARTS = {"quick": 3, "standard": 10, "full": 50}
 # Steepness of the soft surrogates: from one that sees the whole range of
 # pixels to one that sees a tenth of it.
 _STEEPNESS = {
@@ -21,60 +47,25 @@ _STEEPNESS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class ThreatModel:
-    """What an attacker may change.
-
-    Args:
-        eps: Radius of the ball, in pixel units.
-        norm: `np.inf` or `2`.
-        clip_min: Smallest pixel value.
-        clip_max: Largest pixel value.
-        seed: Of the attacks.
-    """
-
-    eps: float
-    norm: float
-    clip_min: float = 0.0
-    clip_max: float = 1.0
-    seed: int = 0
-
-    def attack(self, kind, **kwargs):
-        """An attack of this class within the threat model."""
-        own = {
-            "eps": self.eps,
-            "norm": self.norm,
-            "clip_min": self.clip_min,
-            "clip_max": self.clip_max,
-            "seed": self.seed,
-        }
-        accepted = inspect.signature(kind).parameters
-        own = {k: v for k, v in own.items() if k in accepted}
-        return kind(**{**own, **kwargs})
-
-    def at(self, eps):
-        """The same with another radius."""
-        return dataclasses.replace(self, eps=eps)
-
-
-def named(plan, threat, quantized, sources):
+def named(plan, threat, facts, sources):
     """The steps of a named plan.
 
     Args:
         plan: One of `NAMES`.
         threat: The `ThreatModel`.
-        quantized: Whether the model has quantization layers.
+        facts: The `ModelFacts`.
         sources: `{name: model}`, models to transfer examples from.
 
     Returns:
         A list of `Step`: cheap attacks first, since each one spares those
         after it the images it breaks.
     """
-    make = {"quick": _quick, "standard": _standard, "full": _full}[plan]
-    white_box, queries = make(threat)
-    adaptive = _adaptive(plan, threat) if quantized else []
-    transfer = _transfer(plan, threat, sources)
-    return [*white_box, *transfer, *adaptive, *queries]
+    return [
+        *_white_box(plan, threat, facts),
+        *_transfer(plan, threat, sources),
+        *(_adaptive(plan, threat, facts) if facts.quantized else []),
+        *_queries(plan, threat, facts),
+    ]
 
 
 def check_name(plan):
@@ -95,7 +86,7 @@ def given(plan, threat):
     steps = []
     for item in plan:
         if isinstance(item, attacks.Attack):
-            item = Step(repr(item), _threat_of(item), item)
+            item = _step(repr(item), item)
         if not isinstance(item, Step):
             raise TypeError(
                 "A plan must hold attacks or `Step`s. "
@@ -109,12 +100,13 @@ def given(plan, threat):
             f"Received: {names}"
         )
     for step in steps:
-        found = (step.attack.clip_min, step.attack.clip_max)
-        if found != (threat.clip_min, threat.clip_max):
+        if not threat.has_range(step.attack):
             raise ValueError(
                 "All attacks must have the range of the images, "
-                f"[{threat.clip_min}, {threat.clip_max}]. "
-                f"Received: {step.name} with {list(found)}"
+                f"[{threat.clip_min}, {threat.clip_max}]. Received: "
+                f"{step.name} with [{step.attack.clip_min}, "
+                f"{step.attack.clip_max}]. Give it as `clip_min` and "
+                "`clip_max`, or as `value_range` of the evaluation."
             )
     return steps
 
@@ -132,154 +124,81 @@ def describe(step):
 
 def is_quantized(model):
     """Whether the model has a quantization layer."""
-    return any(isinstance(layer, QuantLayer) for layer in layers_of(model))
+    return bool(KerasModelWrapper.of(model).quantizers)
 
 
-def _quick(threat):
-    pgd, apgd = (
-        attacks.ProjectedGradientDescent,
-        attacks.AutoProjectedGradientDescent,
-    )
+def _white_box(plan, threat, facts):
+    fgsm = _step("FGSM", threat.attack(attacks.FastGradientMethod))
+    if facts.gradient_cut:
+        # Blind, as all that follow a gradient are: one shows it.
+        return [fgsm]
+    steps = {"quick": _quick, "standard": _standard, "full": _full}[plan]
+    return [fgsm, *steps(threat, facts)]
+
+
+def _quick(threat, facts):
     return [
-        _step("FGSM", "white-box", threat, attacks.FastGradientMethod),
-        _step("PGD-20", "white-box", threat, pgd, nb_iter=20, early_stop=True),
-        _step("APGD-DLR-20", "white-box", threat, apgd, loss="dlr", nb_iter=20),
-    ], [
-        _step(
-            "Square-200",
-            "queries",
-            threat,
-            attacks.SquareAttack,
-            nb_queries=200,
+        _pgd("PGD-20", threat, 20),
+        _apgd(_DLR[facts.num_classes > 2] + "-20", threat, "dlr", 20),
+    ]
+
+
+def _standard(threat, facts):
+    return [
+        _pgd("PGD-100", threat, 100, 2),
+        _apgd("APGD-CE", threat, "ce"),
+        _apgd(_DLR[facts.num_classes > 2], threat, "dlr"),
+        _fab(threat, 20, 3),
+    ]
+
+
+def _full(threat, facts):
+    pgd = _pgd("PGD-100", threat, 100, 10)
+    if facts.is_image:
+        return [pgd, _step("AutoAttack", threat.attack(attacks.AutoAttack))]
+    # Its parts but for the squares; other queries are there in any case.
+    return [
+        pgd,
+        _apgd("APGD-CE", threat, "ce"),
+        _apgd("APGD-T", threat, "targeted-dlr"),
+        _fab(threat, 100, 9),
+    ]
+
+
+def _adaptive(plan, threat, facts):
+    nb_iter = _NB_ITER[plan]
+    steps = []
+    if facts.opened and threat.norm == np.inf:
+        cube = threat.attack(
+            attacks.CubeAttack,
+            nb_iter=nb_iter,
+            nb_restarts=_CUBE_RESTARTS[plan],
         )
-    ]
-
-
-def _standard(threat):
-    pgd, apgd = (
-        attacks.ProjectedGradientDescent,
-        attacks.AutoProjectedGradientDescent,
-    )
-    return [
-        _step("FGSM", "white-box", threat, attacks.FastGradientMethod),
-        _step(
-            "PGD-100",
-            "white-box",
-            threat,
-            pgd,
-            nb_iter=100,
-            nb_restarts=2,
-            early_stop=True,
-        ),
-        _step("APGD-CE", "white-box", threat, apgd, nb_iter=100),
-        _step("APGD-DLR", "white-box", threat, apgd, loss="dlr", nb_iter=100),
-        _step(
-            "FAB-T",
-            "white-box",
-            threat,
-            attacks.FastAdaptiveBoundary,
-            nb_iter=20,
-            nb_targets=3,
-            early_stop=True,
-        ),
-    ], [
-        _step(
-            "Square-1000",
-            "queries",
-            threat,
-            attacks.SquareAttack,
-            nb_queries=1000,
-        ),
-        _hop_skip_jump(threat, 10, 50),
-    ]
-
-
-def _full(threat):
-    pgd = attacks.ProjectedGradientDescent
-    return [
-        _step("FGSM", "white-box", threat, attacks.FastGradientMethod),
-        _step(
-            "PGD-100",
-            "white-box",
-            threat,
-            pgd,
-            nb_iter=100,
-            nb_restarts=10,
-            early_stop=True,
-        ),
-        _step("AutoAttack", "white-box", threat, attacks.AutoAttack),
-    ], [
-        _step(
-            "Square-5000",
-            "queries",
-            threat,
-            attacks.SquareAttack,
-            nb_queries=5000,
-            nb_restarts=5,
-        ),
-        _hop_skip_jump(threat, 40, 100),
-    ]
-
-
-def _hop_skip_jump(threat, nb_iter, images):
-    return Step(
-        f"HopSkipJump-{nb_iter}",
-        "queries",
-        threat.attack(
-            attacks.HopSkipJumpAttack,
-            num_iterations=nb_iter,
-            max_num_evals=1000,
-        ),
-        max_images=images,
-    )
-
-
-def _adaptive(plan, threat):
-    nb_iter = {"quick": 20, "standard": 40, "full": 100}[plan]
-    restarts = {"quick": 3, "standard": 10, "full": 50}[plan]
+        steps.append(_step("cube", cube))
+    elif facts.opened:
+        flips = threat.attack(attacks.LevelFlipAttack)
+        steps.append(_step("level flips", flips))
+    if facts.gradient_cut:
+        # A surrogate mends the quantizer's gradient, and no other.
+        return steps
     descent = threat.attack(
         attacks.ProjectedGradientDescent, nb_iter=nb_iter, early_stop=True
     )
-    steps = []
-    if threat.norm == np.inf:
-        steps.append(
-            _step(
-                "cube",
-                "adaptive",
-                threat,
-                attacks.CubeAttack,
-                nb_iter=nb_iter,
-                nb_restarts=restarts,
-            )
-        )
-    else:
-        steps.append(
-            _step("level flips", "adaptive", threat, attacks.LevelFlipAttack)
-        )
-    steps.append(Step("BPDA", "adaptive", attacks.BPDA(descent)))
-    for steepness in _STEEPNESS[plan]:
-        steps.append(
-            Step(
-                f"soft surrogate, z={steepness:g}",
-                "adaptive",
-                attacks.BPDA(descent, steepness),
-            )
-        )
-    steps.append(
-        _step(
-            "annealed surrogate",
-            "adaptive",
-            threat,
-            attacks.AnnealedBPDA,
-            nb_iter=nb_iter,
-            early_stop=True,
-        )
+    annealed = threat.attack(
+        attacks.AnnealedBPDA, nb_iter=nb_iter, early_stop=True
     )
-    return steps
+    return [
+        *steps,
+        _step("BPDA", attacks.BPDA(descent)),
+        *(
+            _step(f"soft surrogate, z={z:g}", attacks.BPDA(descent, z))
+            for z in _STEEPNESS[plan]
+        ),
+        _step("annealed surrogate", annealed),
+    ]
 
 
 def _transfer(plan, threat, sources):
-    nb_iter = {"quick": 20, "standard": 40, "full": 100}[plan]
     kinds = {"PGD": attacks.ProjectedGradientDescent}
     if plan != "quick":
         kinds = {
@@ -287,30 +206,80 @@ def _transfer(plan, threat, sources):
             **kinds,
             "MIM": attacks.MomentumIterativeMethod,
         }
-    return [
-        Step(
-            f"{name} from {source}",
-            "transfer",
-            attacks.TransferAttack(
-                threat.attack(
-                    kind, **({} if name == "FGSM" else {"nb_iter": nb_iter})
-                ),
-                model,
-            ),
+    steps = []
+    for source, model in (sources or {}).items():
+        for name, kind in kinds.items():
+            count = {} if name == "FGSM" else {"nb_iter": _NB_ITER[plan]}
+            attack = threat.attack(kind, **count)
+            transfer = attacks.TransferAttack(attack, model)
+            steps.append(_step(f"{name} from {source}", transfer))
+    return steps
+
+
+def _queries(plan, threat, facts):
+    if facts.gradient_cut:
+        # All that is left to attack with: one plan's effort more.
+        plan = NAMES[min(NAMES.index(plan) + 1, len(NAMES) - 1)]
+    effort = _QUERIES[plan]
+    steps, jumps, images = [], effort.steps, effort.images
+    if facts.is_image:
+        square = threat.attack(
+            attacks.SquareAttack,
+            nb_queries=effort.square,
+            nb_restarts=effort.restarts,
         )
-        for source, model in (sources or {}).items()
-        for name, kind in kinds.items()
-    ]
+        steps.append(_step(f"Square-{effort.square}", square))
+    elif threat.norm == np.inf:
+        steps.append(_spsa(threat, facts, *effort.spsa))
+    else:
+        jumps = max(jumps, 2)
+    if jumps:
+        jump = threat.attack(
+            attacks.HopSkipJumpAttack, num_iterations=jumps, max_num_evals=1000
+        )
+        steps.append(_step(f"HopSkipJump-{jumps}", jump, images))
+    return steps
 
 
-def _step(name, knows, threat, kind, **kwargs):
-    return Step(name, knows, threat.attack(kind, **kwargs))
+def _spsa(threat, facts, nb_iter, samples):
+    # Far enough to cross a threshold, where one hides the slope.
+    flat = facts.quantized or facts.gradient_cut
+    spsa = threat.attack(
+        attacks.SPSA,
+        nb_iter=nb_iter,
+        spsa_samples=samples,
+        learning_rate=2.5 * threat.eps / nb_iter,
+        delta=threat.eps if flat else threat.eps / 4,
+    )
+    return _step(f"SPSA-{nb_iter}", spsa)
 
 
-def _threat_of(attack):
-    if isinstance(attack, attacks.TransferAttack):
-        return "transfer"
-    adaptive = (attacks.BPDA, attacks.AnnealedBPDA, attacks.CubeAttack)
-    if isinstance(attack, (*adaptive, attacks.LevelFlipAttack)):
-        return "adaptive"
-    return "white-box" if attack.follows else "queries"
+def _pgd(name, threat, nb_iter, nb_restarts=1):
+    return _step(
+        name,
+        threat.attack(
+            attacks.ProjectedGradientDescent,
+            nb_iter=nb_iter,
+            nb_restarts=nb_restarts,
+            early_stop=True,
+        ),
+    )
+
+
+def _apgd(name, threat, loss, nb_iter=100):
+    kind = attacks.AutoProjectedGradientDescent
+    return _step(name, threat.attack(kind, loss=loss, nb_iter=nb_iter))
+
+
+def _fab(threat, nb_iter, nb_targets):
+    fab = threat.attack(
+        attacks.FastAdaptiveBoundary,
+        nb_iter=nb_iter,
+        nb_targets=nb_targets,
+        early_stop=True,
+    )
+    return _step("FAB-T", fab)
+
+
+def _step(name, attack, max_images=None):
+    return Step(name, attack.threat, attack, max_images)

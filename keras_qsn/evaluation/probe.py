@@ -1,99 +1,150 @@
 """What the checks look through: a few images, and ways to try things."""
 
 import functools
-import warnings
 
 import numpy as np
 import tensorflow as tf
 
 from keras_qsn import attacks
 from keras_qsn.attacks import norms
-from keras_qsn.attacks.quantizers import OpenedModel
-from keras_qsn.evaluation.plans import is_quantized
-
-# Rounding of a norm in float32.
-_SLACK = 1 + 1e-6
+from keras_qsn.attacks.functions import compiled_gradient
+from keras_qsn.attacks.functions import compiled_logits
+from keras_qsn.evaluation.crafting import SharedView
+from keras_qsn.evaluation.crafting import crafted
+from keras_qsn.evaluation.facts import open_model
+from keras_qsn.evaluation.outcome import THREATS
+from keras_qsn.evaluation.outcome import Outcome
+from keras_qsn.evaluation.outcome import Step
 
 
 class Probe:
     """A model, and the first of the images it gets right.
 
     Every image that any trial within the threat model breaks is kept in
-    `found`, so that checks count in the worst case like attacks.
+    `found`, so that checks count in the worst case like attacks; `used` names
+    what was tried since it was last emptied.
 
     Args:
         wrapper: The model's `KerasModelWrapper`.
         evaluation: The `Evaluation` so far.
         threat: The `ThreatModel`.
+        facts: The `ModelFacts`.
         budget: The plan's `Budget`.
+        certified: Optional booleans: the images proved robust.
+        mode: Which checks are made, `"all"` or `"light"`. Defaults to
+            `"all"`.
     """
 
-    def __init__(self, wrapper, evaluation, threat, budget):
+    def __init__(
+        self,
+        wrapper,
+        evaluation,
+        threat,
+        facts,
+        budget,
+        certified=None,
+        mode="all",
+    ):
         self.wrapper = wrapper
         self.evaluation = evaluation
         self.threat = threat
+        self.facts = facts
         self.budget = budget
+        self.certified = certified
+        self.mode = mode
+        self.batch_size = evaluation.settings.get("batch_size", 128)
         self.numbers = np.flatnonzero(evaluation.correct)[: budget.images]
         self.x = evaluation.x[self.numbers]
         self.y = evaluation.y[self.numbers]
         self.robust = evaluation.robust[self.numbers]
-        self.found = {}
+        self.found = {threat: {} for threat in THREATS}
+        self.tried = {threat: set() for threat in THREATS}
+        self.used = []
         self.curve = {}
         self.trace = {}
-
-    @property
-    def quantized(self):
-        """Whether the model has a quantization layer."""
-        return is_quantized(self.wrapper.model)
 
     @functools.cached_property
     def opened(self):
         """The model opened at its quantizer; `None` if it cannot be."""
-        if not self.quantized:
-            return None
-        try:
-            return OpenedModel(
-                self.wrapper, self.threat.clip_min, self.threat.clip_max
-            )
-        except ValueError:
-            return None
+        return (
+            open_model(self.wrapper, self.threat) if self.facts.opened else None
+        )
 
     def sees(self, x):
         """The images as the network behind the quantizer sees them."""
-        return x if self.opened is None else np.asarray(self.opened.quantize(x))
+        if self.opened is None:
+            return x
+        return self.forward("seen", self.opened.quantize, x)
 
     def survives(self, attack, rows=slice(None)):
-        """Which images an attack leaves, boolean."""
-        result = self.run(attack, self.wrapper, self.x[rows], self.y[rows])
-        self.keep(self.numbers[rows], result.x_adv, result.success)
-        return ~result.success
+        """Which images an attack leaves, boolean; each from the start it has
+        among all."""
+        index = np.arange(len(self.numbers))[rows]
+        return ~self.fools(attack, self.numbers[rows], index)
 
-    @staticmethod
-    def run(attack, model, x, y):
-        """The result of an attack on any model."""
-        with warnings.catch_warnings():
-            # Blind images are the subject of a check of their own.
-            warnings.filterwarnings("ignore", ".*found a gradient of zero")
-            return attack.run(model, x, y, verbose=0)
+    def fools(self, attack, numbers, index=None):
+        """Which images of the evaluation an attack breaks, boolean."""
+        self.note(attack)
+        x, y = self.evaluation.x[numbers], self.evaluation.y[numbers]
+        x_adv = self._attacked(attack, x, y, index)
+        fooled = self.predict(x_adv) != y
+        self.keep(attack.threat, numbers, x_adv, fooled)
+        return fooled
 
-    def keep(self, numbers, x_adv, success):
-        """Remember what breaks an image within the threat model."""
-        x = self.evaluation.x[numbers]
-        size = norms.size(tf.constant(x_adv - x), self.threat.norm).numpy()
-        inside = size <= self.threat.eps * _SLACK
-        wrong = self.predict(x_adv) != self.evaluation.y[numbers]
-        for i in np.flatnonzero(success & inside & wrong):
-            self.found.setdefault(int(numbers[i]), x_adv[i])
+    def _attacked(self, attack, x, y, index):
+        key, view = attack.view_key, attack.view(self.wrapper)
+        if key is None:
+            # What is more than a function is compiled with the attack.
+            result = attack.run(
+                self.wrapper, x, y, batch_size=self.batch_size, verbose=0
+            )
+            return result.x_adv
+        logits_fn = SharedView(self.wrapper, x.shape[1:], key, view)
+        batches = self.batches(len(x))
+        return crafted(attack, lambda: logits_fn, x, y, batches, index=index)
+
+    def note(self, used):
+        """Remember what a check attacked with: an attack, or text."""
+        if isinstance(used, attacks.Attack):
+            used = _in_words(used)
+        if used not in self.used:
+            self.used.append(used)
+
+    def keep(self, threat, numbers, x_adv, fooled):
+        """Remember what breaks an image, and who it was."""
+        self.tried[threat].update(map(int, numbers))
+        x, t = self.evaluation.x[numbers], self.threat
+        inside = norms.inside(x, x_adv, t.eps, t.norm, t.clip_min, t.clip_max)
+        for i in np.flatnonzero(fooled & inside):
+            self.found[threat].setdefault(int(numbers[i]), x_adv[i])
+
+    def outcomes(self):
+        """What was broken beyond the plan's attacks, by whom: white-box
+        attackers first, since they tried what the others tried."""
+        left, outcomes = self.evaluation.robust, []
+        for threat in THREATS:
+            found = self.found[threat]
+            tried = [n for n in sorted(self.tried[threat]) if left[n]]
+            broken = np.array([n for n in tried if n in found], "int64")
+            if not len(broken):
+                continue
+            left[broken] = False
+            step = Step(f"checks: {threat}", threat, None)
+            x_adv = np.stack([found[n] for n in broken])
+            outcomes.append(
+                Outcome(step, np.array(tried), broken, x_adv, 0, 0.0)
+            )
+        return outcomes
 
     def strongest(self, eps):
         """The best attack for its price, at another radius."""
-        if self.opened is not None and self.threat.norm == np.inf:
-            return self.threat.at(eps).attack(
-                attacks.CubeAttack, nb_iter=20, nb_restarts=2
-            )
-        return self.threat.at(eps).attack(
+        threat = self.threat.at(eps)
+        if self.opened is not None and threat.norm == np.inf:
+            return threat.attack(attacks.CubeAttack, nb_iter=20, nb_restarts=2)
+        return threat.attack(
             attacks.ProjectedGradientDescent,
-            nb_iter=self.budget.nb_iter,
+            # Where nothing can move, one step is all of them.
+            nb_iter=self.budget.nb_iter if eps else 1,
             early_stop=True,
         )
 
@@ -108,15 +159,58 @@ class Probe:
 
     def logits(self, x):
         """Logits as a NumPy array, a batch at a time."""
-        return np.concatenate(
-            [
-                np.asarray(self.wrapper.get_logits(x[start : start + 128]))
-                for start in range(0, len(x), 128)
-            ]
-        )
+        return self.wrapper.logits(x, self.batch_size)
 
     def predict(self, x):
         """Classes, one for each image."""
         if not len(x):
+            # Some convolutions cannot be of no image.
             return np.zeros(0, "int32")
-        return self.logits(x).argmax(-1)
+        return self.wrapper.predict(x, self.batch_size)
+
+    def forward(self, key, view, x):
+        """What a view of the model makes of the images, a NumPy array.
+
+        Args:
+            key: Hashable; the same for the same view.
+            view: Function from images to a tensor.
+            x: Images.
+        """
+        function = compiled_logits(self.wrapper, x.shape[1:], key, view)
+        return np.concatenate(
+            [function(tf.constant(x[b])) for b in self.batches(len(x))]
+        )
+
+    def gradient(self, x, y, of_margin=False, key="logits", view=None):
+        """Gradient at the images, and logits, NumPy arrays.
+
+        Args:
+            x: Images.
+            y: Their classes.
+            of_margin: Whether of the margin, not of the cross-entropy.
+            key: As for `forward`.
+            view: As for `forward`; `None` for the model's logits.
+        """
+        function = compiled_gradient(self.wrapper, x.shape[1:], key, view)
+        parts = [
+            function(
+                tf.constant(x[b]),
+                tf.constant(y[b], tf.int32),
+                tf.constant(of_margin),
+            )
+            for b in self.batches(len(x))
+        ]
+        return tuple(np.concatenate(values) for values in zip(*parts))
+
+    def batches(self, count):
+        """Slices of so many images, of bounded size."""
+        size = self.batch_size
+        return [slice(i, i + size) for i in range(0, count, size)]
+
+
+def _in_words(attack):
+    """The attack and its effort."""
+    effort = zip(attack.counts, attack.get_counts())
+    arguments = ", ".join(f"{name}={count}" for name, count in effort)
+    name = type(attack).__name__
+    return f"{name}({arguments})" if arguments else name

@@ -54,21 +54,29 @@ class Store:
 
     def load_checks(self):
         """What `save_checks` kept, or `None`."""
-        outcome = self.load("checks", Step("checks", "adaptive", None))
-        if outcome is None or not self._checks.exists():
+        if self.folder is None or not self._checks.exists():
             return None
         data = kept_json(self._checks)
+        outcomes = [
+            self.load(name, Step(f"checks: {name}", name, None))
+            for name in data["broken_by"]
+        ]
+        if None in outcomes:
+            # Its file was damaged, and deleted.
+            return None
         checks = [Check(**values) for values in data["checks"]]
-        return checks, outcome, data["curve"], data["trace"]
+        return checks, outcomes, data["curve"], data["trace"]
 
     def save_checks(self, kept):
         """Keep the checks, what they broke, the curves and the trace."""
         if self.folder is None:
             return
-        checks, outcome, curve, trace = kept
-        self.save("checks", outcome)
+        checks, outcomes, curve, trace = kept
+        for outcome in outcomes:
+            self.save(outcome.step.threat, outcome)
         data = {
             "checks": [dataclasses.asdict(check) for check in checks],
+            "broken_by": [outcome.step.threat for outcome in outcomes],
             "curve": curve,
             "trace": trace,
         }

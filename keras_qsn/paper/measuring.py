@@ -11,7 +11,6 @@ from keras_qsn import datasets
 from keras_qsn.attacks.quantizers import as_seen
 from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.evaluation.outcome import THREATS
-from keras_qsn.evaluation.robustness import predict
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.paper.networks import quantizer_of
 
@@ -94,7 +93,7 @@ def measure_attack(cell, model, source, data):
         x = STARTS[cell.attack](x, cell.network)
     attack = ATTACKS[cell.attack](cell.eps, cell.seed, cell.network)
     start = time.perf_counter()
-    clean = predict(KerasModelWrapper.of(model), x, BATCH_SIZE)
+    clean = KerasModelWrapper.of(model).predict(x, BATCH_SIZE)
     if cell.source == "substitute":
         source = _substitute(cell, model, data)
     if source is None:
@@ -116,7 +115,7 @@ def measure_attack(cell, model, source, data):
         x_adv = attack.generate(
             source, x, y, y_target, batch_size=BATCH_SIZE, verbose=0
         )
-        prediction = predict(KerasModelWrapper.of(model), x_adv, BATCH_SIZE)
+        prediction = KerasModelWrapper.of(model).predict(x_adv, BATCH_SIZE)
         blind = np.zeros(len(x), bool)
     fooled = prediction == y_target if cell.targeted else prediction != y
     values = {

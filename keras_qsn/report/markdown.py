@@ -1,5 +1,6 @@
 """An evaluation as Markdown."""
 
+from keras_qsn.evaluation.masking import masking
 from keras_qsn.report import rows
 from keras_qsn.report import summary
 from keras_qsn.report.tables import escape_markdown
@@ -30,12 +31,11 @@ def to_markdown(evaluation, files=None):
         facts,
         f"**{text(summary.verdict(evaluation)[1])}**",
         "## Attacks",
-        text(summary.masking(evaluation)),
+        text(masking(evaluation)),
         _markdown(rows.attacks(evaluation), "llrrrrrrl"),
     ]
-    if evaluation.checks:
-        table = _markdown(rows.checks(evaluation), "rllll")
-        parts += ["## Checks", table]
+    table = _markdown(rows.checks(evaluation), "rlllll")
+    parts += ["## Checks", table if evaluation.checks else "None was run."]
     for title, table in {
         "Which attack broke which image": None,
         "Accuracy against eps": rows.curve(evaluation),

@@ -3,6 +3,7 @@
 import importlib.resources
 import string
 
+from keras_qsn.evaluation.masking import masking
 from keras_qsn.evaluation.outcome import interval
 from keras_qsn.report import charts
 from keras_qsn.report import elements
@@ -68,7 +69,7 @@ def html_page(evaluation, pictures):
         _headline(evaluation),
         section(
             "Attacks",
-            paragraph(summary.masking(evaluation)),
+            paragraph(masking(evaluation)),
             _attacks(evaluation),
         ),
         section("Checks", _checks(evaluation)),
@@ -168,13 +169,16 @@ def _checks(evaluation):
     header, lines = rows.checks(evaluation)
     cells = []
     for check, row in zip(evaluation.checks, lines):
-        number, name, status, value, meaning = map(escape, row)
+        number, name, status, value, meaning, attack = map(escape, row)
+        name = f'<span id="check-{escape(check.key)}">{name}</span>'
+        # The attack is long: below the name it needs no column.
+        name += f"<small>{attack}</small>" if attack else ""
         status = (
             f'<span class="status {check.status}">{elements.icon(check.status)}'
             f"{status}</span>"
         )
         cells.append([number, name, status, value, meaning])
-    return elements.html_table(header, cells, "checks")
+    return elements.html_table(header[:-1], cells, "checks")
 
 
 def _curve(evaluation):

@@ -79,15 +79,15 @@ def _in_turn(evaluation, limit):
 
 
 def _views(settings, clean, adversarial, quantize):
-    low, high = settings["clip_min"], settings["clip_max"]
+    low, high = (np.asarray(end, "float32") for end in settings["value_range"])
     views = {
         "clean": _scaled(clean, low, high),
         "adversarial": _scaled(adversarial, low, high),
     }
     if quantize is not None:
         seen = [_seen(quantize(images)) for images in (clean, adversarial)]
-        low = min(low, *(images.min() for images in seen))
-        high = max(high, *(images.max() for images in seen))
+        low = min(low.min(), *(images.min() for images in seen))
+        high = max(high.max(), *(images.max() for images in seen))
         views = {
             "clean": views["clean"],
             "clean, quantized": _scaled(seen[0], low, high),

@@ -40,7 +40,14 @@ def attacks(evaluation):
 
 def checks(evaluation):
     """Header and rows of the checks."""
-    header = ["no.", "check", "status", "measured", "what it means"]
+    header = [
+        "no.",
+        "check",
+        "status",
+        "measured",
+        "what it means",
+        "attacked with",
+    ]
     return header, [
         [
             str(check.number),
@@ -48,6 +55,7 @@ def checks(evaluation):
             STATUS[check.status],
             check.value,
             check.meaning,
+            check.attack,
         ]
         for check in evaluation.checks
     ]
@@ -73,8 +81,10 @@ def settings(evaluation):
     """Header and rows of the settings and versions; long lists left out."""
     rows = []
     for name, value in evaluation.settings.items():
-        if name == "versions":
-            rows += [[key, str(version)] for key, version in value.items()]
+        if name in ("facts", "versions"):
+            rows += [
+                [key.replace("_", " "), str(v)] for key, v in value.items()
+            ]
         elif name not in ("attacks", "data_rows"):
             rows.append([name.replace("_", " "), str(value)])
     return ["setting", "value"], rows
@@ -90,10 +100,17 @@ def _parameters(step, settings):
 
 
 def _call(name, config, settings):
-    shared = ("eps", "norm", "clip_min", "clip_max", "seed")
+    low, high = settings["value_range"]
+    shared = {
+        "eps": settings["eps"],
+        "norm": settings["norm"],
+        "clip_min": low,
+        "clip_max": high,
+        "seed": settings["seed"],
+    }
     arguments = []
     for key, value in config.items():
-        if key in shared and value == settings[key]:
+        if key in shared and value == shared[key]:
             continue
         if isinstance(value, dict) and "class_name" in value:
             value = _call(value["class_name"], value["config"], settings)

@@ -2,10 +2,11 @@
 
 import math
 
+from keras_qsn.evaluation.masking import unmasked
 from keras_qsn.evaluation.outcome import interval
 from keras_qsn.report import summary
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def to_json(evaluation):
@@ -19,7 +20,7 @@ def to_json(evaluation):
     Returns:
         A dict with the keys
 
-        - `schema_version`: Integer, 1.
+        - `schema_version`: Integer, 2.
         - `settings`: Object, `settings` of the evaluation.
         - `clean_accuracy`, `robust_accuracy`: Accuracies. The second is the
           worst case over all attacks, image by image.
@@ -27,15 +28,18 @@ def to_json(evaluation):
           `sentence`, text.
         - `unmasked`: Object, for `"adaptive"`, `"transfer"` and `"queries"`
           the number of images that such attacks broke and white-box attacks
-          had missed; `null` where none was run on such an image.
+          of many steps had missed; `null` where none was run on such an
+          image.
         - `attacks`: List of objects in the order they ran, each on the
           images that those before had left: `name`, text; `threat`, text;
           `gradient`, text: the one followed; `attack`, text or `null`: the
           class; `config`, object: its arguments; `max_images`, integer or
           `null`; `tried`, `broken`, `blind`, integers: numbers of images;
           `accuracy_left`, accuracy; `seconds`, number.
-        - `checks`: List of objects of `number`, integer, and `name`,
-          `status`, `value`, `meaning`, text.
+        - `checks`: List of objects of `number`, integer, and `key` (the same
+          in all versions), `name`, `status`, `value`, `meaning`, `attack`
+          (what it attacked with, empty if nothing), text. Empty if none was
+          run.
         - `curve`: Object, for each attack a list of objects of `eps`, number
           in pixel units, and `accuracy`, accuracy. Its `images`, `low` and
           `high` are `null` where the number of images is not known
@@ -54,7 +58,7 @@ def to_json(evaluation):
             "clean_accuracy": _accuracy(evaluation.clean_accuracy, count),
             "robust_accuracy": _accuracy(evaluation.robust_accuracy, count),
             "verdict": {"status": status, "sentence": sentence},
-            "unmasked": summary.unmasked(evaluation),
+            "unmasked": unmasked(evaluation),
             "attacks": _attacks(evaluation),
             "checks": [vars(check) for check in evaluation.checks],
             "curve": {

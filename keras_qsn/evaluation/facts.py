@@ -1,0 +1,61 @@
+"""What is known of a model before any attack: what a plan follows from."""
+
+import dataclasses
+
+from keras_qsn.attacks.quantizers import OpenedModel
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFacts:
+    """What decides which attacks make sense on a model.
+
+    Args:
+        num_classes: Number of classes.
+        shape: Shape of one image.
+        quantized: Whether there are quantization layers.
+        opened: Whether the first of them can be opened: it maps each pixel of
+            the image by itself.
+        random: Whether its answers depend on chance.
+        gradient_cut: `None`, or where the gradient with respect to the image
+            ends, as text.
+    """
+
+    num_classes: int
+    shape: tuple
+    quantized: bool = False
+    opened: bool = False
+    random: bool = False
+    gradient_cut: str | None = None
+
+    @classmethod
+    def of(cls, wrapper, shape, threat):
+        """The facts of a model.
+
+        Args:
+            wrapper: The model's `KerasModelWrapper`.
+            shape: Shape of one image.
+            threat: The `ThreatModel`, for the range of pixels.
+        """
+        return cls(
+            wrapper.num_classes,
+            tuple(shape),
+            bool(wrapper.quantizers),
+            open_model(wrapper, threat) is not None,
+            wrapper.is_random(shape),
+            wrapper.gradient_cut(shape),
+        )
+
+    @property
+    def is_image(self):
+        """Whether what is classified has rows, columns and channels."""
+        return len(self.shape) == 3
+
+
+def open_model(wrapper, threat):
+    """The model opened at its quantizer; `None` if it cannot be."""
+    if not wrapper.quantizers:
+        return None
+    try:
+        return OpenedModel(wrapper, threat.clip_min, threat.clip_max)
+    except ValueError:
+        return None

@@ -1,6 +1,5 @@
 """A kept folder answers for the work it was kept of, and for no other."""
 
-import dataclasses
 import json
 
 import keras
@@ -243,10 +242,11 @@ class TestDamage:
         store = Store(tmp_path)
         step = Step("FGSM", "white-box", FGSM)
         reads = {
-            "attack-0.npz": lambda: dataclasses.astuple(store.load(0, step)),
-            "attack-checks.npz": store.load_checks,
-            "checks.json": store.load_checks,
+            "attack-0.npz": lambda: vars(store.load(0, step)),
+            "checks.json": lambda: plain_checks(store),
         }
+        for path in tmp_path.glob("attack-[!0-9]*.npz"):
+            reads[path.name] = reads["checks.json"]
         for name, read in reads.items():
             wanted = repr(read())
             assert self.flip(tmp_path / name, read, wanted) > 1700
@@ -271,14 +271,24 @@ class TestDamage:
             return work.certificate(work.restore(0, path))
 
         wanted = read()
-        np.testing.assert_array_equal(wanted.margin, found.margin)
+        # A slow machine has kept the first of several parts.
+        np.testing.assert_array_equal(
+            wanted.margin, found.margin[: len(wanted)]
+        )
         assert self.flip(path, read, repr(wanted)) == 2000
 
     def test_what_is_deleted_is_made_again(self, tmp_path):
         whole = evaluated(network(), tmp_path)
-        for name in ("attack-0.npz", "attack-checks.npz", "checks.json"):
+        broken = [path.name for path in tmp_path.glob("attack-[!0-9]*.npz")]
+        for name in ("attack-0.npz", "checks.json", *broken):
             (tmp_path / name).unlink()
             again = evaluated(network(), tmp_path)
             np.testing.assert_array_equal(again.x_adv, whole.x_adv)
             assert again.checks == whole.checks
             assert (tmp_path / name).exists()
+
+
+def plain_checks(store):
+    """What a folder keeps of the checks, as values that can be compared."""
+    checks, outcomes, curve, trace = store.load_checks()
+    return checks, [vars(outcome) for outcome in outcomes], curve, trace

@@ -163,6 +163,7 @@ def test_the_batch_size_is_passed_on(
     assert "in batches of 3" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("default:clean accuracy")
 def test_warnings_are_said_without_a_line_of_source(
     labels, asked, monkeypatch, capsys
 ):

@@ -98,35 +98,42 @@ def _cut(tape, x, y):
     except (LookupError, TypeError, ValueError):
         # An operation without a gradient, or one that returns none.
         pass
+    follows = _following(x)
     seen, waiting = set(), [y.op]
     while waiting:
         op = waiting.pop(0)
-        if op.name in seen or op.type == "Placeholder":
+        if op.name in seen or op is x.op:
             continue
         seen.add(op.name)
-        if not _passes(op):
+        carried = [
+            t for t in op.inputs if t.dtype.is_floating and t.op.name in follows
+        ]
+        if not carried or not _passes(op, carried):
             scope = op.name.rpartition("/")[0].rpartition("/")[2]
             return f"{op.type} in '{scope}'" if scope else op.type
-        # Shapes and indices carry no gradient, and need none.
-        waiting += [t.op for t in op.inputs if t.dtype.is_floating]
+        waiting += [tensor.op for tensor in carried]
     return "the input"
 
 
-def _passes(op):
-    """Whether an operation hands a gradient to any of its float inputs."""
-    if not any(tensor.dtype.is_floating for tensor in op.inputs):
-        return op.type in ("Const", "ReadVariableOp") or not op.inputs
+def _following(x):
+    """Names of the operations whose values follow those of a tensor."""
+    found = {x.op.name}
+    for op in x.graph.get_operations():
+        # In the order they were made, inputs first. A shape is no value.
+        if op.type not in ("Shape", "ShapeN", "Size", "Rank") and any(
+            tensor.op.name in found for tensor in op.inputs
+        ):
+            found.add(op.name)
+    return found
+
+
+def _passes(op, carried):
+    """Whether an operation hands a gradient to any of these inputs."""
     outputs = [t for t in op.outputs if t.dtype.is_floating]
-    if not outputs:
-        return False
     if op.type in ("PartitionedCall", "StatefulPartitionedCall", "IdentityN"):
         return True
     try:
-        gradient = tf.gradients(
-            outputs,
-            [t for t in op.inputs if t.dtype.is_floating],
-            unconnected_gradients="none",
-        )
+        gradient = tf.gradients(outputs, carried, unconnected_gradients="none")
     except (LookupError, TypeError, ValueError):
         return False
     return any(part is not None for part in gradient)

@@ -1,22 +1,19 @@
-"""Files written whole or not at all, and folders that keep finished work."""
+"""Files written whole or not at all."""
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import pathlib
+import uuid
 
-import filelock
 import numpy as np
 
 
 def write_bytes(path, content):
     """Write a file atomically."""
-    path = pathlib.Path(path)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    with _replacing(path) as part, open(part, "xb") as file:
+        file.write(content)
 
 
 def write_text(path, text):
@@ -32,66 +29,8 @@ def write_json(path, data):
 
 def write_figure(path, figure):
     """Write a matplotlib figure as PNG, atomically."""
-    path = pathlib.Path(path)
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format="png", dpi=150, bbox_inches="tight")
-    os.replace(part, path)
-
-
-def claim(folder, settings):
-    """A folder for work with these settings, new or of an earlier run.
-
-    Args:
-        folder: Where; created if need be.
-        settings: What decides the results, plain values.
-
-    Returns:
-        Its path.
-
-    Raises:
-        ValueError: If the folder holds something else.
-    """
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "settings.json"
-    if path.exists():
-        _compare(path, settings)
-    elif any(folder.iterdir()):
-        raise ValueError(
-            "`folder` must be new, empty or that of the same work. "
-            f"Received: {folder}, which holds other files."
-        )
-    else:
-        write_json(path, settings)
-    return folder
-
-
-@contextlib.contextmanager
-def alone(folder):
-    """While no other process works in the folder; ends with the process.
-
-    Raises:
-        ValueError: If one does.
-    """
-    lock = filelock.FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise ValueError(
-            f"Another run is at work in {folder}: both would do the same. "
-            "Wait for it, stop it, or name another folder."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def write_arrays(path, **arrays):
-    """Write NumPy arrays as one compressed file, atomically."""
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    write_bytes(path, file.getvalue())
+    with _replacing(path) as part:
+        figure.savefig(part, format="png", dpi=150, bbox_inches="tight")
 
 
 def fingerprint(*arrays):
@@ -104,21 +43,24 @@ def fingerprint(*arrays):
     return digest.hexdigest()[:16]
 
 
-def _compare(path, settings):
+def parts_in(folder):
+    """Files that a killed process had begun to write in a folder."""
+    return folder.glob(".*.part")
+
+
+@contextlib.contextmanager
+def _replacing(path):
+    """A new name beside `path`; what is written there takes its place.
+
+    Every writer has a name of its own: two at work on one file do not meet.
+    """
+    path = pathlib.Path(path)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}). Name another folder."
-        ) from error
-    wanted = json.loads(json.dumps(settings))
-    if found != wanted:
-        different = sorted(
-            key
-            for key in {*found, *wanted}
-            if found.get(key) != wanted.get(key)
-        )
-        raise ValueError(
-            f"`folder` {path.parent} holds other work: it differs in "
-            f"{', '.join(different)}. Name another folder, or delete that one."
-        )
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, reason, str(path)) from error
+    finally:
+        part.unlink(missing_ok=True)

@@ -48,6 +48,15 @@ def attributes_of(layer):
     return found
 
 
+def is_replaced(layers):
+    """Whether, in this thread, a method of one of the layers is `replaced`."""
+    return any(
+        isinstance(value, _Replacement) and value.active
+        for layer in layers
+        for value in vars(layer).values()
+    )
+
+
 class _Replacement:
     """What stands in for a layer's method while threads replace it."""
 
@@ -61,11 +70,15 @@ class _Replacement:
         self._functions = threading.local()
         self._uses = 0
 
+    @property
+    def active(self):
+        """Whether this thread is one of those that replace it."""
+        return bool(getattr(self._functions, "stack", None))
+
     def __call__(self, *args, **kwargs):
-        functions = getattr(self._functions, "stack", None)
-        if not functions:
+        if not self.active:
             return self._before(*args, **kwargs)
-        return functions[-1](self._layer, *args, **kwargs)
+        return self._functions.stack[-1](self._layer, *args, **kwargs)
 
     @classmethod
     def push(cls, layer, method, function):

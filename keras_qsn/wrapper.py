@@ -19,6 +19,7 @@ from keras_qsn.heads import traced_logits
 from keras_qsn.layers import QuantLayer
 from keras_qsn.structure import structure_of
 from keras_qsn.tracing import LinearHead
+from keras_qsn.tracing import is_replaced
 from keras_qsn.tracing import layers_of
 
 # Functions built for each model as it is now: `(structure, {key: function})`.
@@ -192,9 +193,13 @@ class KerasModelWrapper:
             batch_size: Images at once. Defaults to `128`.
         """
         x = np.asarray(x, "float32")
-        function = self.compiled(
-            ("logits", x.shape[1:]), lambda: self._compile(x.shape[1:])
-        )
+        if is_replaced(self.layers):
+            # What the layers compute now is not to be kept.
+            function = self._compile(x.shape[1:])
+        else:
+            function = self.compiled(
+                ("logits", x.shape[1:]), lambda: self._compile(x.shape[1:])
+            )
         starts = range(0, max(len(x), 1), batch_size)
         return np.concatenate(
             [function(tf.constant(x[i : i + batch_size])) for i in starts]

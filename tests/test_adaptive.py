@@ -225,6 +225,44 @@ class TestCube:
         assert result.success.all()
 
 
+@pytest.mark.parametrize("filters", [1, 3])
+@pytest.mark.parametrize(
+    "attack", [attacks.CubeAttack(), attacks.LevelFlipAttack()]
+)
+def test_a_quantizer_behind_a_convolution_is_refused(attack, filters):
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Conv2D(filters, 3, padding="same")]
+        + [ConstantQuantization(2, name="behind")]
+        + [layers.Flatten(), layers.Dense(2)]
+    )
+    x = np.full((1, 8, 8, 1), 0.5, "float32")
+    with pytest.raises(ValueError, match="layer 'behind', .* Use `BPDA`"):
+        attack.run(model, x, [0])
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [attacks.CubeAttack(0.4, nb_iter=2), attacks.LevelFlipAttack(max_iter=4)],
+)
+def test_images_of_any_size(attack):
+    layers = keras.layers
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [keras.Input((None, None, 1))]
+        + [ConstantQuantization(2, hard=True, shared_axes=[1, 2])]
+        + [layers.Conv2D(4, 3), layers.GlobalAveragePooling2D()]
+        + [layers.Dense(2)]
+    )
+    for size in (8, 11):
+        x = np.random.default_rng(0).uniform(size=(4, size, size, 1))
+        x = x.astype("float32")
+        result = attack.run(model, x)
+        np.testing.assert_array_equal(
+            result.prediction, predicted(model, result.x_adv)
+        )
+
+
 class TestSurrogates:
     @pytest.fixture
     def masked(self, trained):

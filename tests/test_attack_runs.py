@@ -181,6 +181,47 @@ def test_a_saturated_softmax_blinds_the_cross_entropy(trained, images):
     assert not dlr.run(model, x[right], y[right]).blind.any()
 
 
+class Thermometer(keras.layers.Layer):
+    """A thermometer code, which passes no gradient on."""
+
+    def call(self, x):
+        return tf.reduce_mean(
+            [tf.where(x >= t, 1.0, 0.0) for t in (0.25, 0.5, 0.75)], 0
+        )
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        *BLIND,
+        attacks.FastAdaptiveBoundary(EPS, nb_iter=2),
+        attacks.FastAdaptiveBoundary(EPS, nb_iter=2, nb_targets=2),
+        attacks.AutoProjectedGradientDescent(
+            EPS, loss="targeted-dlr", nb_iter=2
+        ),
+    ],
+    ids=name_of,
+)
+def test_where_the_gradient_ends_is_said(attack, trained, images):
+    x, _ = images
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), Thermometer(name="code"), trained["none"]]
+    )
+    y = model.predict(x, verbose=0).argmax(-1)
+    with pytest.warns(RuntimeWarning, match="gradient, which ends at .*code"):
+        result = attack.run(model, x, y)
+    assert result.blind.all() and not result.success.all()
+
+
+def test_automatic_attacks_go_on_without_a_gradient(trained, images):
+    x, y = images
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), Thermometer(), trained["none"]]
+    )
+    attack = attacks.AutoAttack(0.6, nb_iter=2, nb_queries=40)
+    assert attack.run(model, x, y).success.mean() > 0.5
+
+
 def test_attacks_without_gradients_see_behind_it(trained, images):
     model = with_rounding(trained["none"], keras.ops.round)
     result = attacks.SquareAttack(0.6, nb_queries=30).run(model, *images)

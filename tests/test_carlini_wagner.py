@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from conftest import input_gradient
 from conftest import linear_model
 from keras_qsn.attacks import ProjectedGradientDescent
+from keras_qsn.attacks import carlini_wagner
 from keras_qsn.attacks.carlini_wagner import CarliniWagnerL2
 
 # Larger steps, so that a tenth of the default iterations is enough.
@@ -272,3 +274,21 @@ def test_config_rebuilds_the_attack():
 def test_bad_parameters(name, value, message):
     with pytest.raises(ValueError, match=f"{message}.*{name}={value}"):
         CarliniWagnerL2(**{name: value})
+
+
+def test_black_and_white_pixels_do_not_depend_on_the_batch(trained, digits):
+    x, y = np.round(digits.x_test[:12]), digits.y_test[:12]
+    attack = CarliniWagnerL2(
+        learning_rate=0.1, max_iterations=60, binary_search_steps=3
+    )
+    whole, parts = (
+        attack.run(trained["none"], x, y, batch_size=n).x_adv for n in (12, 5)
+    )
+    np.testing.assert_allclose(whole, parts, atol=2e-5)
+
+
+def test_the_slope_at_black_and_white():
+    w = np.array([-7.25, -1.0, 0.0, 2.0, 7.25], "float32")
+    slope = input_gradient(carlini_wagner._between_0_and_1, w)
+    exact = 0.5 / np.cosh(w.astype("float64")) ** 2
+    np.testing.assert_allclose(slope, exact, rtol=1e-5)

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import warnings
 
+import keras
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from keras_qsn.cli import evaluate as evaluate_command
 from keras_qsn.datasets import stratified_subset
 from keras_qsn.evaluation import Evaluation
 from keras_qsn.layers import ConstantQuantization
+from keras_qsn.layers import QuantLayer
 
 COMMANDS = ("evaluate", "certify")
 every_command = pytest.mark.parametrize("command", COMMANDS)
@@ -36,7 +39,7 @@ def asked(monkeypatch):
     given = {}
 
     def answered(model, x, y, **arguments):
-        given.update(arguments)
+        given.update(arguments, x=x)
         unbroken = example(x, [], [], [], data_name=None)
         return dataclasses.replace(
             unbroken, y=y, prediction=y, curve={}, trace={}
@@ -158,6 +161,125 @@ def test_the_batch_size_is_passed_on(
     monkeypatch.setattr(certify_command, "certify", refused)
     assert call(command, "--batch-size", "3") == 2
     assert "in batches of 3" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default:clean accuracy")
+def test_warnings_are_said_without_a_line_of_source(
+    labels, asked, monkeypatch, capsys
+):
+    def guessing(*args, **given):
+        warnings.warn("clean accuracy [10] %", RuntimeWarning, stacklevel=2)
+        raise ValueError("that is all")
+
+    monkeypatch.setattr(evaluate_command, "evaluate_robustness", guessing)
+    shown = warnings.showwarning
+    assert call("evaluate") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "keras-qsn: warning: clean accuracy [10] %",
+        "keras-qsn: that is all",
+    ]
+    assert warnings.showwarning is shown
+
+
+class TestValueRange:
+    @pytest.fixture
+    def given(self, tmp_path, monkeypatch):
+        """What either command asked for, on a file of all bytes."""
+        monkeypatch.chdir(tmp_path)
+        x = np.arange(256, dtype="uint8").reshape(1, 16, 16, 1)
+        train = {"x_train": x, "y_train": [1]}
+        np.savez("own.npz", x_test=x, y_test=[0], **train)
+        np.savez("floats.npz", x_test=x / 300, y_test=[0])
+
+        def ask(command, layers, *options, data="own.npz"):
+            shape = keras.Input((16, 16, 1))
+            keras.Sequential(
+                [shape, *layers, keras.layers.Flatten(), keras.layers.Dense(2)]
+            ).save("model.keras")
+            found = {}
+
+            def asked(model, x, y, **arguments):
+                found.update(arguments, x=x)
+                raise ValueError("that is all")
+
+            monkeypatch.setattr(evaluate_command, "evaluate_robustness", asked)
+            monkeypatch.setattr(certify_command, "certify", asked)
+            call = [command, "model.keras", "--data", data]
+            assert cli.main([*call, *options]) == 2
+            return found
+
+        return ask
+
+    @every_command
+    @pytest.mark.parametrize(
+        ("layers", "options", "value_range"),
+        [
+            ([], [], (0, 1)),
+            ([keras.layers.Rescaling(1 / 255)], [], (0, 255)),
+            ([QuantLayer(2, 9.0, value_range=(-1, 1))], [], (-1, 1)),
+            ([], ["--value-range", "-2", "6.5"], (-2, 6.5)),
+            (
+                [keras.layers.Rescaling(1 / 255)],
+                ["--value-range", "0", "1"],
+                (0, 1),
+            ),
+        ],
+    )
+    def test_bytes_fill_what_the_model_takes(
+        self, command, layers, options, value_range, given
+    ):
+        found = given(command, layers, *options)
+        low, high = found["value_range"]
+        assert (low, high) == value_range
+        assert (found["x"].min(), found["x"].max()) == value_range
+        assert found["eps"] == pytest.approx(0.3 * (high - low))
+        if command == "evaluate":
+            assert found["train_data"][0].max() == high
+        if value_range == (0, 255):
+            np.testing.assert_array_equal(
+                found["x"].reshape(-1), np.arange(256)
+            )
+
+    @every_command
+    def test_floats_are_left_alone(self, command, given):
+        layers = [keras.layers.Rescaling(1 / 255)]
+        found = given(command, layers, "--eps", "2.5", data="floats.npz")
+        assert found["eps"] == 2.5 and found["value_range"] == (0, 255)
+        assert found["x"].max() == pytest.approx(0.85)
+
+    @every_command
+    @pytest.mark.parametrize("wrong", [("1", "0"), ("nan", "1"), ("0", "inf")])
+    def test_must_be_a_range(self, command, wrong, labels, capsys):
+        call = [command, "model.keras", "--data", "own.npz", "--value-range"]
+        try:
+            status = cli.main([*call, *wrong])
+        except SystemExit as stopped:
+            status = stopped.code
+        assert status == 2
+        assert "finite number" in capsys.readouterr().err
+
+
+def test_sequences_keep_their_shape(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).random((6, 5, 3))
+    np.savez("own.npz", x_test=x, y_test=np.arange(6) % 2)
+    keras.Sequential(
+        [keras.Input((5, 3)), keras.layers.GRU(2), keras.layers.Dense(2)]
+    ).save("model.keras")
+    assert call("evaluate") == 0
+    assert asked["x"].shape == (6, 5, 3)
+
+
+@pytest.mark.parametrize("layer", ["Conv2D", "none"])
+def test_pictures_need_no_quantizer_at_the_input(layer, labels, asked):
+    """One behind a convolution has none to show, and is no error."""
+    layers = [keras.Input((28, 28, 1))]
+    if layer == "Conv2D":
+        layers += [keras.layers.Conv2D(1, 3), QuantLayer(2, 9.0)]
+    keras.Sequential(
+        [*layers, keras.layers.Flatten(), keras.layers.Dense(10)]
+    ).save("model.keras")
+    assert call("evaluate", "--images", "10") == 0
 
 
 class TestModelFile:

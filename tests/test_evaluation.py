@@ -22,7 +22,6 @@ from keras_qsn.cli import evaluate as command
 from keras_qsn.evaluation import checks
 from keras_qsn.evaluation import plans
 from keras_qsn.training import QuSecNet
-from keras_qsn.wrapper import KerasModelWrapper
 
 EPS = 0.3
 STEPS = [
@@ -205,7 +204,8 @@ class TestResuming:
         )
         assert done.returncode == -signal.SIGKILL, done.stderr
         kept = tmp_path / "kept"
-        assert sorted(os.listdir(kept)) == ["attack-0.npz", "settings.json"]
+        found = sorted(os.listdir(kept))
+        assert found == [".lock", "attack-0.npz", "settings.json"]
         plan = STEPS[:2]
         again = keras.models.load_model(tmp_path / "model.keras")
         same(
@@ -233,7 +233,7 @@ class TestResuming:
         with pytest.raises(ValueError, match="attack-1.npz is damaged.*Delete"):
             evaluate(trained["hard"], *images, folder=tmp_path)
         (tmp_path / "settings.json").write_text("{")
-        with pytest.raises(ValueError, match="settings.json is damaged"):
+        with pytest.raises(ValueError, match="settings.json was .*or is dam"):
             evaluate(trained["hard"], *images, folder=tmp_path)
 
 
@@ -263,8 +263,7 @@ class TestSources:
             with pytest.raises(KeyboardInterrupt):
                 evaluate(model, *images, progress=progress, **kwargs)
         assert trainings == [("training twin", n, 3) for n in (1, 2, 3)]
-        twin = keras.models.load_model(tmp_path / "twin.keras")
-        assert not KerasModelWrapper(twin).quantizers
+        assert (tmp_path / "twin.npz").exists()
 
 
 class TestBadInput:

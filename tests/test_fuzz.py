@@ -138,8 +138,7 @@ def test_no_certificate_is_broken():
             y,
             eps,
             time_limit=1.0,
-            clip_min=bottom,
-            clip_max=top,
+            value_range=(bottom, top),
             verbose=0,
         )
         compiled = tf.function(

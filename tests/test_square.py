@@ -345,8 +345,40 @@ def test_bad_parameters(arguments, message):
         SquareAttack(**arguments)
 
 
-def test_flat_images():
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    x = np.zeros((1, 4), "float32")
-    with pytest.raises(ValueError, match=r"images of shape \(height.*\(4,\)"):
+@pytest.mark.parametrize("norm", [np.inf, 2])
+@pytest.mark.parametrize("shape", [(40,), (20, 2)])
+def test_vectors_and_sequences(shape, norm):
+    """Segments in place of squares: a linear model falls to them."""
+    rng = np.random.default_rng(0)
+    model = keras.Sequential(
+        [keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    model.layers[-1].kernel.assign(rng.normal(size=(40, 2)))
+    x = rng.uniform(0.2, 0.8, (30, *shape)).astype("float32")
+    y = predicted(model, x)
+    eps = 0.15 if norm == np.inf else 0.8
+    found = [
+        make(eps, norm=norm, nb_queries=n).run(model, x, y) for n in (1, 300)
+    ]
+    once, often = (result.success.mean() for result in found)
+    assert often > once + 0.2 and often > 0.6
+    assert sizes(found[1].x_adv - x, norm).max() <= eps * (1 + 1e-6)
+
+
+def test_segments_are_of_the_schedule():
+    assert square._sides(10000, 0.8, 1, 50)[1] == 40
+    assert min(square._sides(10000, 0.8, 1, 50)[1:]) == 1
+    for side in (1, 2, 3, 7):
+        line = proposals._bumps_in_a_row(side)
+        np.testing.assert_array_equal(line[0], line[:, 0])
+        assert np.linalg.norm(line[0]) == pytest.approx(1)
+
+
+def test_images_of_four_axes():
+    model = keras.Sequential(
+        [keras.Input((2, 2, 2, 1)), keras.layers.Flatten()]
+        + [keras.layers.Dense(2)]
+    )
+    x = np.zeros((1, 2, 2, 2, 1), "float32")
+    with pytest.raises(ValueError, match=r"images of shape \(height.*2, 2, 2"):
         make().generate(model, x, [0])

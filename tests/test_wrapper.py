@@ -13,6 +13,7 @@ from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.models import cleverhans_cnn
+from keras_qsn.tracing import replaced
 from keras_qsn.training import QuSecNet
 
 layers = keras.layers
@@ -354,6 +355,18 @@ def test_functions_are_made_anew_for_an_edited_model(edit):
     assert after.shape != before.shape or np.abs(after - before).max() > 1e-3
     np.testing.assert_allclose(after, model(x), rtol=1e-4, atol=1e-5)
     assert wrapper.num_classes == model.output_shape[-1]
+
+
+def test_a_replaced_layer_is_seen_and_not_kept():
+    model, x = small_cnn(), RNG.random((4, 28, 28, 1)).astype("float32")
+    wrapper = KerasModelWrapper(model)
+    before, structure = wrapper.logits(x), wrapper.structure
+    with replaced(
+        [model.layers[-1]], "call", lambda layer, z, **_: z[:, :10] * 0
+    ):
+        assert (wrapper.logits(x) == 0).all()
+        assert wrapper.structure == structure
+    np.testing.assert_array_equal(wrapper.logits(x), before)
 
 
 def test_training_and_predicting_keep_functions():

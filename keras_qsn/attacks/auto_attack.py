@@ -144,12 +144,12 @@ class AutoAttack(Attack):
             *(x, labels, eps, seeds),
         )
 
-    def _attacked(self, wrapper, targeted, *arguments):
+    def attacked(self, wrapper, targeted, *arguments):
         # The parts are attacks with compiled functions of their own.
         if targeted:
-            return super()._attacked(wrapper, targeted, *arguments)
+            return super().attacked(wrapper, targeted, *arguments)
         return self._in_turn(
-            lambda attack, *images: attack._attacked(wrapper, False, *images),
+            lambda attack, *images: attack.attacked(wrapper, False, *images),
             compiled_logits(wrapper, arguments[0].shape[1:]),
             *arguments,
         )

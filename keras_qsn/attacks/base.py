@@ -7,7 +7,6 @@ subclass can leave the threat model or report a success that is none.
 
 import copy
 import inspect
-import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -15,16 +14,9 @@ import tensorflow as tf
 from keras_qsn.attacks import norms
 from keras_qsn.attacks import ranges
 from keras_qsn.attacks.functions import compiled_attack
-from keras_qsn.attacks.functions import compiled_gradient
-from keras_qsn.attacks.result import AttackInterrupted
-from keras_qsn.attacks.result import AttackResult
-from keras_qsn.inputs import as_arrays
-from keras_qsn.inputs import check_count
-from keras_qsn.inputs import check_images
-from keras_qsn.inputs import check_labels
+from keras_qsn.attacks.functions import compiled_logits
+from keras_qsn.attacks.running import run_attack
 from keras_qsn.inputs import in_words
-from keras_qsn.models import KerasModelWrapper
-from keras_qsn.progress import ImageProgress
 
 
 class Attack:
@@ -204,122 +196,15 @@ class Attack:
         Returns:
             An `AttackResult`.
         """
-        wrapper = KerasModelWrapper.of(model)
-        batch_size = check_count("batch_size", batch_size)
-        x, y = as_arrays(x, y)
-        x = check_images(x, self.clip_min, self.clip_max, wrapper)
-        self._check_eps(x)
-        num_classes = wrapper.num_classes
-        if y is not None:
-            y = check_labels(y, len(x), num_classes)
-        targeted = y_target is not None
-        if targeted:
-            labels = check_labels(y_target, len(x), num_classes, "y_target")
-            if y is not None and (labels == y).any():
-                raise ValueError(
-                    "`y_target` must differ from `y`. Received: "
-                    f"{int((labels == y).sum())} target(s) equal to the label."
-                )
-        else:
-            labels = y
-        if labels is None:
-            labels = wrapper.predict(x, batch_size)
-        result = AttackResult(
-            np.empty_like(x),
-            np.empty(len(x), "int64"),
-            np.empty(len(x), bool),
-            np.empty(len(x), bool),
+        return run_attack(
+            self, model, x, y, y_target, batch_size, callback, verbose
         )
-        progress = ImageProgress(len(x), callback, verbose)
-        done = 0
-        try:
-            while done < len(x):
-                batch = slice(done, min(done + batch_size, len(x)))
-                found = self._on_batch(
-                    wrapper, x[batch], labels[batch], targeted, batch.start
-                )
-                for whole, part in zip(result, found):
-                    whole[batch] = part
-                done = batch.stop
-                progress(done)
-        except KeyboardInterrupt as error:
-            finished = AttackResult(*(values[:done] for values in result))
-            raise AttackInterrupted(finished) from error
-        self._warn_if_blind(result, wrapper)
-        return result
 
-    def _on_batch(self, wrapper, x, labels, targeted, first):
-        """The entries of an `AttackResult` for images from number `first`."""
-        slope = self._slope(wrapper, x, labels)
-        index = np.arange(first, first + len(x))
-        x_adv = self._attacked(
-            wrapper,
-            targeted,
-            tf.constant(x),
-            tf.constant(labels, tf.int32),
-            tf.constant(self.eps or 0.0, tf.float32),
-            tf.constant(_seeds(self.seed, index)),
-        ).numpy()
-        logits = wrapper.logits(x_adv, len(x))
-        success = (logits.argmax(-1) == labels) == targeted
-        if self.eps is None and not success.all():
-            x_adv[~success] = x[~success]
-            logits[~success] = wrapper.logits(x, len(x))[~success]
-        _check_finite(logits, slope)
-        prediction = logits.argmax(-1)
-        success = (prediction == labels) == targeted
-        return x_adv, prediction, success, slope == 0
-
-    def _attacked(self, wrapper, targeted, *arguments):
+    def attacked(self, wrapper, targeted, *arguments):
         """`craft` on a model, compiled; `arguments` from `x` to `seeds`."""
         shape = arguments[0].shape[1:]
         function = compiled_attack(self, wrapper, shape, targeted)
         return function(*arguments, *map(tf.constant, self.get_counts()))
-
-    def _slope(self, wrapper, x, labels):
-        """Largest part of the gradient that the attack starts from."""
-        if self.follows is None:
-            return np.ones(len(x), "float32")
-        function = compiled_gradient(
-            wrapper, x.shape[1:], self.view_key, self.view(wrapper)
-        )
-        gradient, logits = function(
-            tf.constant(x),
-            tf.constant(labels, tf.int32),
-            tf.constant(self.follows == "margin"),
-        )
-        slope = norms.size(gradient, 1).numpy()
-        _check_finite(logits.numpy(), slope)
-        return slope
-
-    def _check_eps(self, x):
-        """Refuse a ball that holds every image."""
-        widths = ranges.widths(self.clip_min, self.clip_max, x.shape[1:])
-        if self.eps is None:
-            return
-        largest = float(np.linalg.norm(widths.astype("float64"), self.norm))
-        if self.eps > largest:
-            raise ValueError(
-                f"`eps` must be at most {largest:.6g}, the distance of the "
-                f"farthest images of {len(widths)} pixels in "
-                f"{in_words(self.clip_min, self.clip_max)} in the "
-                f"L{self.norm} norm. Received: eps={self.eps}"
-            )
-
-    def _warn_if_blind(self, result, wrapper):
-        blind, failed = result.blind, ~result.success
-        if (blind & failed).any():
-            cut = wrapper.gradient_cut(result.x_adv.shape[1:])
-            where = "" if cut is None else f", which ends at {cut}"
-            warnings.warn(
-                f"{type(self).__name__} found a gradient of zero at "
-                f"{int(blind.sum())} of {len(blind)} images and failed on "
-                f"{int((blind & failed).sum())} of them, which says nothing "
-                f"of their robustness: the model hides its gradient{where}. "
-                "Use attacks that need none, such as SquareAttack.",
-                RuntimeWarning,
-                stacklevel=3,
-            )
 
     def view(self, wrapper):
         """What the attack sees of a model: the `logits_fn` of `craft`.
@@ -335,6 +220,14 @@ class Attack:
         """Hashable, the same for attacks whose `view` is; `None` if it is
         more than a function from images to logits."""
         return "logits" if type(self).view is Attack.view else None
+
+    def compiled_view(self, wrapper, shape):
+        """The `view`, the network in it traced once for all attacks."""
+        if self.view_key is None:
+            return self.view(wrapper)
+        return compiled_logits(
+            wrapper, shape, self.view_key, self.view(wrapper)
+        )
 
     @property
     def cache_key(self):
@@ -384,17 +277,6 @@ class Attack:
         return tf.clip_by_value(x + delta, self.clip_min, self.clip_max)
 
 
-def _check_finite(logits, slope):
-    bad = int((~(np.isfinite(logits).all(1) & np.isfinite(slope))).sum())
-    if bad:
-        raise ValueError(
-            "The model's logits, or their gradient at the image, must be "
-            f"finite. Received: NaN or infinite for {bad} of {len(slope)} "
-            "images. Look for diverged weights, a division by zero or a "
-            "logarithm of zero in the model."
-        )
-
-
 def _check_seed(seed):
     """Return the seed as an integer, or say what came."""
     limits = np.iinfo("int32")
@@ -405,11 +287,3 @@ def _check_seed(seed):
             f"(32 bits). Received: seed={seed!r}"
         )
     return int(seed)
-
-
-def _seeds(seed, index):
-    """One seed for each image, from the attack's seed and its position."""
-    seeds = np.empty((len(index), 2), "int32")
-    seeds[:, 0] = seed
-    seeds[:, 1] = index
-    return seeds

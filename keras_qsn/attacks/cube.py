@@ -95,6 +95,9 @@ class CubeAttack(Attack):
     def view(self, wrapper):
         return OpenedModel(wrapper, self.clip_min, self.clip_max)
 
+    def compiled_view(self, wrapper, shape):
+        return OpenedModel(wrapper, self.clip_min, self.clip_max, True)
+
     def _perturb(self, opened, x, labels, eps, seeds, targeted):
         low = self._project(x, x - eps, eps)
         high = self._project(x, x + eps, eps)

@@ -268,10 +268,13 @@ class FastAdaptiveBoundary(Attack):
             )
 
         nearest = tf.fill(tf.shape(labels), np.inf)
+        first = (0, nearest, tf.zeros_like(nearest), tf.zeros_like(x))
+        if goals.shape[1] == 1:
+            return look(*first)[2:]
         return tf.while_loop(
             lambda k, *_: k < goals.shape[1],
             look,
-            (0, nearest, tf.zeros_like(nearest), tf.zeros_like(x)),
+            first,
             parallel_iterations=1,
         )[2:]
 

@@ -72,9 +72,7 @@ def compiled_attack(attack, wrapper, shape, targeted):
         A concrete function of images, labels, `eps`, seeds and the attack's
         `counts`.
     """
-    view, key = attack.view(wrapper), attack.view_key
-    if key is not None:
-        view = compiled_logits(wrapper, shape, key, view)
+    view = attack.compiled_view(wrapper, shape)
 
     def run(x, labels, eps, seeds, *counts):
         counting = attack.with_counts(counts)

@@ -182,7 +182,7 @@ class HopSkipJumpAttack(Attack):
     def _delta(self, t, jumped, x):
         """Size of the noise; `jumped` is the distance before bisection."""
         part = _NOISE if self.gamma is None else self.gamma / _pixels(x)
-        first = 0.1 * (self.clip_max - self.clip_min)
+        first = 0.1 * np.max(np.subtract(self.clip_max, self.clip_min))
         return tf.where(t > 1, part * jumped, first)
 
     def _direction(self, logits_fn, targeted, t, point, label, seed, delta):

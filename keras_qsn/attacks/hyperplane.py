@@ -23,15 +23,17 @@ def project(x, w, gap, norm, low, high):
         w: Tensor like `x`.
         gap: Tensor of shape `(batch,)`.
         norm: `np.inf`, `2` or `1`.
-        low: Smallest pixel value.
-        high: Largest pixel value.
+        low: Smallest pixel value, or an array of them.
+        high: Largest pixel value, likewise.
 
     Returns:
         A tensor like `x`.
     """
-    flat, slope = (tf.reshape(t, [tf.shape(x)[0], -1]) for t in (x, w))
+    above, below, slope = (
+        tf.reshape(t, [tf.shape(x)[0], -1]) for t in (high - x, x - low, w)
+    )
     sign = -tf.sign(slope) * tf.sign(gap)[:, None]
-    room = tf.where(sign > 0, high - flat, flat - low)
+    room = tf.where(sign > 0, above, below)
     slope, gap = tf.abs(slope), tf.abs(gap)[:, None]
     if norm == 1:
         size = _use_up(slope, room, gap)

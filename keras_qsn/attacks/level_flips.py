@@ -72,6 +72,9 @@ class LevelFlipAttack(Attack):
     def view(self, wrapper):
         return OpenedModel(wrapper, self.clip_min, self.clip_max)
 
+    def compiled_view(self, wrapper, shape):
+        return OpenedModel(wrapper, self.clip_min, self.clip_max, True)
+
     def _perturb(self, opened, x, labels, eps, seeds, targeted):
         pixels = int(np.prod(x.shape[1:]))
         flat = [-1, pixels]

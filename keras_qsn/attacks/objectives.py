@@ -64,11 +64,12 @@ def gain_gradient(logits_fn, x, labels, of_margin, targeted):
 def logits_and_pullback(logits_fn, x):
     """Logits, and a function from their weights to the weighted gradient.
 
-    In a loop, the function adds one backward pass to the graph, not one for
-    each class.
+    To be called in a loop, where it adds one backward pass to the graph, not
+    one for each class.
     """
+    # The body of a loop is traced once; eagerly it is run again and again.
     with tf.GradientTape(
-        persistent=True, watch_accessed_variables=False
+        persistent=tf.executing_eagerly(), watch_accessed_variables=False
     ) as tape:
         tape.watch(x)
         logits = tf.cast(logits_fn(x), tf.float32)

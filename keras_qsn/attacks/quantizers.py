@@ -6,6 +6,7 @@ Everything is done while a function is traced; the model stays as it is.
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn.attacks.functions import compiled_logits
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.tracing import layers_of
@@ -78,7 +79,8 @@ def _soft(layer, x, steepness):
 def as_seen(model, x):
     """The images behind the model's quantizer; as they are without one."""
     try:
-        opened = OpenedModel(KerasModelWrapper.of(model), 0.0, 1.0)
+        wrapper = KerasModelWrapper.of(model)
+        opened = OpenedModel(wrapper, 0.0, 1.0, compiled=True)
     except ValueError:
         return x
     return np.asarray(opened.quantize(x))
@@ -94,13 +96,17 @@ class OpenedModel:
             map each pixel by itself, without reversing the order of values.
         clip_min: Smallest pixel value.
         clip_max: Largest pixel value.
+        compiled: Whether its parts are functions built once for the model as
+            it is now, as in attacks, and not traced at each call, as in
+            training. Defaults to `False`.
 
     Raises:
         ValueError: If there is no such quantizer.
     """
 
-    def __init__(self, wrapper, clip_min, clip_max):
+    def __init__(self, wrapper, clip_min, clip_max, compiled=False):
         self._wrapper = wrapper
+        self._compiled = compiled
         self._layer = quantizers_of(wrapper)[0]
         low, high = self._layer.value_range
         self.hard = self._layer.hard
@@ -108,10 +114,27 @@ class OpenedModel:
         self._check(clip_min, clip_max)
 
     def __call__(self, x):
+        if self._compiled:
+            return compiled_logits(self._wrapper, x.shape[1:])(x)
         return self._wrapper.get_logits(x)
 
     def quantize(self, x):
         """What the network behind the quantizer sees of the images."""
+        return self._part("quantize", self._quantize, x)
+
+    def behind(self, levels):
+        """Logits of quantized images."""
+        return self._part("behind", self._behind, levels)
+
+    def _part(self, name, function, x):
+        if self._compiled:
+            key = ("opened", name)
+            function = compiled_logits(
+                self._wrapper, x.shape[1:], key, function
+            )
+        return function(x)
+
+    def _quantize(self, x):
         seen = []
 
         def call(layer, inputs, **_):
@@ -122,11 +145,9 @@ class OpenedModel:
             self._wrapper.get_logits(x)
         return seen[0]
 
-    def behind(self, levels):
-        """Logits of quantized images."""
-        shape = [tf.shape(levels)[0], *self._wrapper.model.input_shape[1:]]
+    def _behind(self, levels):
         with replaced([self._layer], "call", lambda layer, inputs, **_: levels):
-            return self._wrapper.get_logits(tf.zeros(shape))
+            return self._wrapper.get_logits(tf.zeros_like(levels))
 
     def invert(self, levels, x, low, high):
         """The images nearest to `x` in `[low, high]` with these levels.
@@ -162,7 +183,7 @@ class OpenedModel:
 
     def _check(self, clip_min, clip_max):
         """Refuse a quantizer that mixes pixels or turns their order."""
-        shape = self._wrapper.model.input_shape[1:]
+        shape = [n or _ANY_LENGTH for n in self._wrapper.input_shape]
         rng = np.random.default_rng(0)
         low, high = np.sort(rng.uniform(clip_min, clip_max, (2, 1, *shape)), 0)
         mixed = np.where(rng.random((1, *shape)) < 0.5, low, high)
@@ -183,5 +204,7 @@ class OpenedModel:
             )
 
 
+# Of images for a model that takes any size.
+_ANY_LENGTH = 32
 # Float32 pixels are told apart by 24 halvings of the range.
 _BISECTIONS = 26

@@ -9,7 +9,15 @@ def check_ends(low, high):
     Raises:
         ValueError: If they are no range.
     """
-    ends = tuple(_end(value) for value in (low, high))
+    try:
+        ends = tuple(_end(value) for value in (low, high))
+        np.broadcast(*ends)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "`clip_min` and `clip_max` must be numbers, or arrays of one shape "
+            "that broadcast to one image. "
+            f"Received: clip_min={low!r}, clip_max={high!r}"
+        ) from error
     if not np.all(np.less(*ends)):
         raise ValueError(
             "`clip_min` must be below `clip_max`, for each feature. "

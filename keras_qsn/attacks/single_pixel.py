@@ -62,25 +62,29 @@ class SinglePixelAttack(Attack):
         order = tf.math.top_k(keys, count).indices
         # Queries 2 * i and 2 * i + 1 are of the i-th pixel; those that change
         # it come first.
-        values = tf.constant([self.clip_min, self.clip_max])
+        low, high = (
+            tf.zeros_like(x[:1]) + end for end in (self.clip_min, self.clip_max)
+        )
+        values = tf.stack([low, high], -1)
         changes = tf.reduce_any(x[..., None] != values, 3)
         changes = tf.reshape(changes, [-1, height * width, 2])
         changes = tf.gather(changes, order, batch_dims=1)
         changes = tf.cast(tf.reshape(changes, [-1, 2 * count]), tf.int32)
         queries = tf.argsort(changes, 1, "DESCENDING", stable=True)
         places = tf.gather(order, queries // 2, batch_dims=1)
-        values = tf.gather(values, queries % 2)
+        to_high = tf.equal(queries % 2, 1)
         left = tf.reduce_sum(changes, 1)
 
         def query(k, x_adv, left):
             # Only the images still at work go through the model.
             rows = tf.where(left > k)
-            image, label, place, value = (
+            image, label, place, up = (
                 tf.gather_nd(t, rows)
-                for t in (x, labels, places[:, k], values[:, k])
+                for t in (x, labels, places[:, k], to_high[:, k])
             )
             mask = mask_of(place[:, None], image)
-            tried = tf.where(mask, per_image(value, x), image)
+            value = tf.where(per_image(up, x), high, low)
+            tried = tf.where(mask, value, image)
             hit = fooled(logits_fn(tried), label, targeted)
             image = tf.where(per_image(hit, x), tried, image)
             rest = tf.where(hit, 0, tf.gather_nd(left, rows))

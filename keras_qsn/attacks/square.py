@@ -32,6 +32,9 @@ class SquareAttack(Attack):
     target. The squares cover a share `p_init` of the image at first, and
     less by halves later on.
 
+    A vector, or a sequence of shape `(length, features)`, is an image one
+    pixel high: segments take the place of squares.
+
     Args:
         eps: Float >= 0. Radius of the ball. Defaults to `0.3`.
         norm: `np.inf` or `2`. Defaults to `np.inf`.
@@ -45,8 +48,8 @@ class SquareAttack(Attack):
         seed: Integer. Decides each image's squares, whatever the batch size.
 
     Raises:
-        ValueError: If a parameter is out of range, or the images are not of
-            shape `(height, width, channels)`.
+        ValueError: If a parameter is out of range, or the images have more
+            than three axes.
 
     Example:
 
@@ -92,19 +95,21 @@ class SquareAttack(Attack):
         }
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
-        if len(x.shape) != 4:
-            raise ValueError(
-                "`x` must be images of shape (height, width, channels). "
-                f"Received: images of shape {tuple(x.shape[1:])}"
-            )
-        shape = x.shape[1:]
+        own, shape = x.shape[1:], _as_image(x.shape[1:])
         proposals = RecoloredSquares if self.norm == np.inf else MovedWindows
         squares = proposals(
             shape, _sides(self.nb_queries, self.p_init, *shape[:2])
         )
 
+        def seen(x):
+            return logits_fn(tf.reshape(x, [-1, *own]))
+
         def put(image, perturbation):
-            return self._project(image, image + perturbation, eps)
+            moved = image + perturbation
+            put = self._project(
+                *(tf.reshape(t, [-1, *own]) for t in (image, moved)), eps
+            )
+            return tf.reshape(put, [-1, *shape])
 
         def query(k, best, loss, done, numbers):
             # Only the images still at work go through the model.
@@ -114,7 +119,7 @@ class SquareAttack(Attack):
                 for t in (x, labels, best, loss, numbers[:, k])
             )
             tried = squares.propose(k, image, before, drawn, eps, put)
-            logits = tf.cast(logits_fn(tried), tf.float32)
+            logits = tf.cast(seen(tried), tf.float32)
             new_loss = _loss(logits, label, targeted)
             hit = fooled(logits, label, targeted)
             noise = _ROUNDING * tf.reduce_max(tf.abs(logits), -1)
@@ -129,6 +134,7 @@ class SquareAttack(Attack):
                 numbers,
             )
 
+        x = tf.reshape(x, [-1, *shape])
         worst = tf.fill(tf.shape(labels), np.inf)
 
         def restart(i, kept, kept_loss, done):
@@ -150,7 +156,7 @@ class SquareAttack(Attack):
                 now_done,
             )
 
-        return tf.while_loop(
+        best = tf.while_loop(
             lambda i, kept, loss, done: (
                 (i < self.nb_restarts) & ~tf.reduce_all(done)
             ),
@@ -158,6 +164,22 @@ class SquareAttack(Attack):
             (0, x, worst, tf.zeros_like(labels, tf.bool)),
             parallel_iterations=1,
         )[1]
+        return tf.reshape(best, [-1, *own])
+
+
+def _as_image(shape):
+    """A vector or a sequence as an image one pixel high."""
+    if len(shape) == 1:
+        return 1, shape[0], 1
+    if len(shape) == 2:
+        return 1, *shape
+    if len(shape) == 3:
+        return tuple(shape)
+    raise ValueError(
+        "`x` must hold images of shape (height, width, channels), sequences "
+        "of shape (length, features) or vectors. "
+        f"Received: x of shape {tuple(shape)}"
+    )
 
 
 def _loss(logits, labels, targeted):
@@ -170,12 +192,19 @@ def _loss(logits, labels, targeted):
 
 
 def _sides(nb_queries, p_init, height, width):
-    """Side of each query's square, by the paper's schedule."""
+    """Side of each query's square, by the paper's schedule.
+
+    Of an image one pixel high, the length of a segment of as large a share.
+    """
     # An empty square first: that query is of the stripes.
     sides = [0]
     for k in range(1, nb_queries):
         passed = sum(k * 10000 // nb_queries > step for step in _HALVINGS)
-        side = round((p_init / 2**passed * height * width) ** 0.5)
+        share = p_init / 2**passed
+        if height == 1:
+            sides.append(min(max(round(share * width), 1), width))
+            continue
+        side = round((share * height * width) ** 0.5)
         sides.append(min(max(side, 1), height, width))
     return sides
 

@@ -78,6 +78,10 @@ class MovedWindows:
     def __init__(self, shape, sides):
         self._height, self._width, self._channels = shape
         shorter = min(self._height, self._width)
+        self._tile = max(shorter // _NUM_TILES, 1)
+        profile = bumps
+        if self._height == 1:
+            shorter, profile = self._width, _bumps_in_a_row
         sides = [min(max(side, 3) // 2 * 2 + 1, shorter) for side in sides]
         # The first query is of the start: an empty window.
         sides[0] = 0
@@ -85,12 +89,11 @@ class MovedWindows:
         self._largest = distinct[-1]
         self._sides = tf.constant(sides)
         shapes = [
-            np.pad(bumps(side), (0, self._largest - side)).ravel()
+            np.pad(profile(side), (0, self._largest - side)).ravel()
             for side in distinct
         ]
         self._shapes = tf.constant(np.stack(shapes), tf.float32)
         self._which = tf.constant([distinct.index(side) for side in sides])
-        self._tile = max(shorter // _NUM_TILES, 1)
         self._tiles = (self._height // self._tile, self._width // self._tile)
         self.start_size = int(np.prod(self._tiles)) * (1 + self._channels)
         self.query_size = 5 + self._channels
@@ -168,6 +171,16 @@ def bumps(side):
     return eta / max(np.linalg.norm(eta), 1e-12)
 
 
+def _bumps_in_a_row(side):
+    """The two bumps along a line, for a window one pixel high."""
+    line = bumps(side)[:, side // 2 : side // 2 + 1].ravel()
+    line = line / max(np.linalg.norm(line), 1e-12)
+    window = np.zeros((side, side))
+    # Upright or turned, the first row is what is looked at.
+    window[:1], window[:, :1] = line, line[:, None]
+    return window
+
+
 def _offsets(place, side, height, width):
     """Rows and columns, counted from the corner of each image's window.
 
@@ -183,7 +196,7 @@ def _offsets(place, side, height, width):
     """
 
     def count(where, length):
-        room = tf.cast(length - side + 1, tf.float32)
+        room = tf.cast(tf.maximum(length - side, 0) + 1, tf.float32)
         first = tf.cast(tf.floor(where * room), tf.int32)
         return tf.range(length) - first[:, None]
 

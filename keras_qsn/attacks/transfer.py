@@ -90,6 +90,6 @@ class TransferAttack(WrappedAttack):
             )
         return self.attack.view(self.source)
 
-    def _attacked(self, wrapper, targeted, *arguments):
+    def attacked(self, wrapper, targeted, *arguments):
         self.view(wrapper)
-        return self.attack._attacked(self.source, targeted, *arguments)
+        return self.attack.attacked(self.source, targeted, *arguments)

@@ -8,12 +8,15 @@ from keras_qsn.certification.certificate import CertificationInterrupted
 from keras_qsn.certification.deployed import Deployed
 from keras_qsn.certification.proofs import Proofs
 from keras_qsn.certification.work import Work
-from keras_qsn.files import claim
 from keras_qsn.files import fingerprint
 from keras_qsn.inputs import as_arrays
 from keras_qsn.inputs import check_count
 from keras_qsn.inputs import check_images
 from keras_qsn.inputs import check_labels
+from keras_qsn.inputs import check_range
+from keras_qsn.inputs import in_words
+from keras_qsn.kept import claimed
+from keras_qsn.kept import versions
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.progress import ImageProgress
 from keras_qsn.tracing import layers_of
@@ -36,8 +39,7 @@ def certify(
     methods=None,
     time_limit=60.0,
     batch_size=128,
-    clip_min=0.0,
-    clip_max=1.0,
+    value_range=None,
     folder=None,
     callback=None,
     verbose="auto",
@@ -72,7 +74,7 @@ def certify(
             sigmoid, tanh), `BatchNormalization`, `Normalization`,
             `Rescaling`, `Add`, `Concatenate`, pooling, padding, reshaping,
             `Dropout`, models inside.
-        x: Images of shape `(images, ...)` in `[clip_min, clip_max]`, or a
+        x: Images of shape `(images, ...)` in `value_range`, or a
             batched `tf.data.Dataset` of pairs.
         y: Labels, integers or one-hot. `None` for a dataset's own.
         eps: Float >= 0. Radius of the L-infinity ball. Defaults to `0.1`.
@@ -86,8 +88,9 @@ def certify(
             image, without what it takes to build the functions for it, once.
             Defaults to `60.0`.
         batch_size: Integer >= 1. Defaults to `128`.
-        clip_min: Smallest pixel value. Defaults to `0.0`.
-        clip_max: Largest pixel value. Defaults to `1.0`.
+        value_range: Smallest and largest pixel value, numbers or arrays that
+            broadcast to one image. Defaults to `None`: what a quantizer or a
+            `Rescaling` in the model says, else `(0, 1)`.
         folder: Optional folder that keeps what is finished; the same call
             goes on from there after an interrupt or a kill.
         callback: Function of the number of images finished.
@@ -130,11 +133,13 @@ def certify(
     wrapper = KerasModelWrapper.of(model)
     batch_size = check_count("batch_size", batch_size)
     x, y = as_arrays(x, y)
-    x = check_images(x, clip_min, clip_max, wrapper.model)
-    if not 0 <= eps <= clip_max - clip_min:
+    low, high = check_range(value_range, wrapper, x.shape[1:])
+    x = check_images(x, low, high, wrapper)
+    widest = float(np.max(np.subtract(high, low)))
+    if not 0 <= eps <= widest:
         raise ValueError(
-            f"`eps` is in pixel units, from 0 to {clip_max - clip_min:g} for "
-            f"pixels in [{clip_min}, {clip_max}]. Received: eps={eps}"
+            f"`eps` is in pixel units, from 0 to {widest:g} for pixels in "
+            f"{in_words(low, high)}. Received: eps={eps}"
         )
     if not time_limit > 0:
         raise ValueError(
@@ -151,31 +156,38 @@ def certify(
     hard = proofs.graph.hard
     methods = _check_methods(methods, proofs)
     y = check_labels(y, len(x), proofs.graph.num_classes)
+    settings = None
     if folder is not None:
         settings = {
-            "weights": fingerprint(*wrapper.model.get_weights()),
+            "fingerprint": wrapper.fingerprint(x.shape[1:]),
             "data": fingerprint(x, y),
             "eps": float(eps),
             "methods": list(methods),
             "time_limit": float(time_limit),
             "batch_size": batch_size,
-            "range": [float(clip_min), float(clip_max)],
+            "range": [np.asarray(end).tolist() for end in (low, high)],
+            "versions": versions(),
         }
-        folder = claim(folder, settings)
     work = Work(
         proofs,
-        Deployed(wrapper, x.shape[1:], hard, clip_min, clip_max, proofs.clock),
+        Deployed(wrapper, x.shape[1:], hard, low, high, proofs.clock),
         methods,
         time_limit,
         eps,
-        (x, *(end.numpy() for end in ball(x, eps, clip_min, clip_max))),
+        (x, *(end.numpy() for end in ball(x, eps, low, high))),
         y,
     )
     progress = ImageProgress(len(x), callback, verbose)
+    with claimed(folder, settings) as folder:
+        return _finish(work, len(x), batch_size, folder, progress)
+
+
+def _finish(work, count, batch_size, folder, progress):
+    """The certificate, what the folder has not kept yet worked out."""
     done = kept = _restored(work, folder)
     try:
-        while done < len(x):
-            batch = slice(done, min(done + batch_size, len(x)))
+        while done < count:
+            batch = slice(done, min(done + batch_size, count))
             work.bound(batch)
             for i in range(batch.start, batch.stop):
                 work.finish(i)

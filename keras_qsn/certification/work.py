@@ -7,7 +7,8 @@ import numpy as np
 
 from keras_qsn.certification.branching import branch
 from keras_qsn.certification.certificate import Certificate
-from keras_qsn.files import write_arrays
+from keras_qsn.kept import keep_arrays
+from keras_qsn.kept import kept_arrays
 
 # Images bounded by CROWN at a time, each as large as one for every class.
 _CROWN = 32
@@ -45,7 +46,7 @@ class Work:
     def keep(self, first, stop, path):
         """Write what was found of some of the images to a file."""
         broken = [i for i in self._counterexamples if first <= i < stop]
-        write_arrays(
+        keep_arrays(
             path,
             **{
                 name: found[first:stop] for name, found in self._found().items()
@@ -56,12 +57,12 @@ class Work:
 
     def restore(self, first, path):
         """Take over what `keep` wrote; returns where the file ends."""
-        with np.load(path, allow_pickle=False) as file:
-            stop = first + len(file["status"])
-            for name, found in self._found().items():
-                found[first:stop] = file[name]
-            broken = file["broken"].tolist()
-            self._counterexamples.update(zip(broken, file["images"]))
+        kept = kept_arrays(path)
+        stop = first + len(kept["status"])
+        for name, found in self._found().items():
+            found[first:stop] = kept[name]
+        broken = kept["broken"].tolist()
+        self._counterexamples.update(zip(broken, kept["images"]))
         return stop
 
     def _found(self):

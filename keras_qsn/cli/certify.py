@@ -32,12 +32,6 @@ def add(commands):
     command.set_defaults(command=_run)
     add_inputs(command, images=None)
     command.add_argument(
-        "--eps",
-        type=above_zero,
-        default=0.3,
-        help="L-infinity radius, in units of 0 to 1",
-    )
-    command.add_argument(
         "--methods",
         nargs="+",
         choices=METHODS,
@@ -61,19 +55,20 @@ def add(commands):
 
 
 def _run(options, console):
-    model = load_model(options.model)
-    images = load_images(options)
+    wrapper = load_model(options.model)
+    images = load_images(options, wrapper)
     path = pathlib.Path(options.model)
     out = pathlib.Path(options.out or f"results/certify-{path.stem}")
     with bars(console) as progress:
         certificate = certify(
-            model,
+            wrapper,
             images.x,
             images.y,
-            eps=options.eps,
+            eps=images.eps,
             methods=options.methods,
             time_limit=options.time_limit,
             batch_size=options.batch_size,
+            value_range=images.value_range,
             folder=out / "finished",
             callback=lambda done: progress("images", done, len(images.y)),
         )

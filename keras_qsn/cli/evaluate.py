@@ -11,7 +11,6 @@ from keras_qsn.attacks.quantizers import OpenedModel
 from keras_qsn.cli.inputs import add_inputs
 from keras_qsn.cli.inputs import load_images
 from keras_qsn.cli.inputs import load_model
-from keras_qsn.cli.numbers import above_zero
 from keras_qsn.cli.numbers import share
 from keras_qsn.cli.progress import bars
 from keras_qsn.cli.status import BELOW
@@ -19,7 +18,6 @@ from keras_qsn.cli.status import UNTRUSTED
 from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.evaluation import plans
 from keras_qsn.evaluation.outcome import interval
-from keras_qsn.models import KerasModelWrapper
 from keras_qsn.report import percent
 
 
@@ -37,12 +35,6 @@ def add(commands):
     command.add_argument("--plan", choices=plans.NAMES, default="standard")
     command.add_argument("--norm", choices=("inf", "2"), default="inf")
     command.add_argument(
-        "--eps",
-        type=above_zero,
-        default=0.3,
-        help="radius, in units of 0 to 1",
-    )
-    command.add_argument(
         "--out", help="results folder (default: results/evaluate-MODEL)"
     )
     command.add_argument(
@@ -57,19 +49,20 @@ def add(commands):
 
 
 def _run(options, console):
-    model = load_model(options.model)
-    images = load_images(options)
+    wrapper = load_model(options.model)
+    images = load_images(options, wrapper)
     path = pathlib.Path(options.model)
     out = pathlib.Path(options.out or f"results/evaluate-{path.stem}")
     with bars(console) as progress:
         evaluation = evaluate_robustness(
-            model,
+            wrapper,
             images.x,
             images.y,
-            eps=options.eps,
+            eps=images.eps,
             norm=options.norm,
             plan=options.plan,
             train_data=images.train,
+            value_range=images.value_range,
             seed=options.seed,
             batch_size=options.batch_size,
             folder=out / "finished",
@@ -84,17 +77,21 @@ def _run(options, console):
         },
     )
     _print_evaluation(evaluation, console)
-    quantize = None
-    if plans.is_quantized(model):
-        wrapper = KerasModelWrapper.of(model)
-        quantize = OpenedModel(wrapper, 0.0, 1.0).quantize
-    paths = evaluation.write(out, quantize)
+    paths = evaluation.write(out, _quantize(wrapper, images.value_range))
     console.print(f"Written to {paths[-1]}", markup=False)
     if options.strict and evaluation.failed:
         return UNTRUSTED
     if (options.at_least or 0) > evaluation.robust_accuracy:
         return BELOW
     return 0
+
+
+def _quantize(wrapper, value_range):
+    """What the network behind a quantizer sees, where that is a picture."""
+    try:
+        return OpenedModel(wrapper, *value_range).quantize
+    except ValueError:
+        return None
 
 
 def _print_evaluation(evaluation, console):

@@ -7,7 +7,13 @@ import keras
 import numpy as np
 
 from keras_qsn import datasets
+from keras_qsn.cli.numbers import above_zero
+from keras_qsn.cli.numbers import finite
 from keras_qsn.cli.numbers import whole
+from keras_qsn.wrapper import KerasModelWrapper
+
+# Radius where none is given, as a share of the range of pixels.
+_EPS = 0.3
 
 
 class Images(typing.NamedTuple):
@@ -19,6 +25,8 @@ class Images(typing.NamedTuple):
         rows: Where each stands in the data.
         words: What the data are, and how the images were chosen.
         train: Images and classes for training, or `None`.
+        value_range: The smallest and the largest pixel value.
+        eps: The radius, in units of the pixels.
     """
 
     x: np.ndarray
@@ -26,6 +34,8 @@ class Images(typing.NamedTuple):
     rows: list
     words: str
     train: tuple | None
+    value_range: tuple
+    eps: float
 
 
 def add_inputs(command, images):
@@ -50,6 +60,20 @@ def add_inputs(command, images):
     )
     command.add_argument("--seed", type=whole(0), default=0)
     command.add_argument(
+        "--value-range",
+        type=finite,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="pixels the model takes; images of bytes are scaled to it, others "
+        "left alone (default: what a quantizer or a Rescaling in it says, "
+        "else 0 to 1)",
+    )
+    command.add_argument(
+        "--eps",
+        type=above_zero,
+        help=f"radius, in units of the pixels (default: {_EPS} of their range)",
+    )
+    command.add_argument(
         "--batch-size",
         type=whole(1),
         default=128,
@@ -59,13 +83,13 @@ def add_inputs(command, images):
 
 
 def load_model(path):
-    """The model in a file."""
+    """The model in a file, in its `KerasModelWrapper`."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file {path}.")
     try:
         # In Keras' safe mode: a model file may not run code.
-        return keras.models.load_model(path)
+        model = keras.models.load_model(path)
     except Exception as error:
         # A damaged file shows as anything.
         raise ValueError(
@@ -73,15 +97,17 @@ def load_model(path):
             "classifier kept by `model.save`, of layers of Keras and of this "
             "package."
         ) from error
+    return KerasModelWrapper.of(model)
 
 
-def load_images(options):
-    """The `Images` of the data that the options ask for.
+def load_images(options, wrapper):
+    """The `Images` that the options ask for, in the units of the model.
 
     They come in the order they are drawn in, so that any number of first
     ones is a fair sample: the data may be sorted by class.
     """
-    data = datasets.load(options.data, options.data_dir)
+    low, high = options.value_range or wrapper.value_range or (0.0, 1.0)
+    data = datasets.load(options.data, options.data_dir, (low, high))
     total = len(data.y_test)
     rows, y = datasets.stratified_subset(
         np.arange(total), data.y_test, options.images, options.seed
@@ -92,6 +118,22 @@ def load_images(options):
             f"{len(rows):,} of {total:,} test images, drawn by seed "
             f"{options.seed}, the same share of each class"
         )
-    train = (data.x_train, data.y_train) if len(data.y_train) else None
-    words = f"{data.description}: {chosen}"
-    return Images(data.x_test[rows], y, rows.tolist(), words, train)
+    train = None
+    if len(data.y_train):
+        train = (_fitting(data.x_train, wrapper), data.y_train)
+    return Images(
+        x=_fitting(data.x_test[rows], wrapper),
+        y=y,
+        rows=rows.tolist(),
+        words=f"{data.description}: {chosen}",
+        train=train,
+        value_range=(low, high),
+        eps=options.eps or _EPS * (high - low),
+    )
+
+
+def _fitting(x, wrapper):
+    """Sequences as the model takes them: `load` saw images of one colour."""
+    if x.ndim == len(wrapper.input_shape) + 2:
+        return x[..., 0]
+    return x

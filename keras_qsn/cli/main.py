@@ -1,6 +1,7 @@
 """The parser, and what becomes of errors and interrupts."""
 
 import argparse
+import warnings
 
 from rich.console import Console
 
@@ -16,9 +17,16 @@ from keras_qsn.version import __version__
 def main(arguments=None):
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
-    console = Console()
+    console, errors = Console(), Console(stderr=True)
+
+    def show(message, *where, **more):
+        errors.print(f"keras-qsn: warning: {message}", markup=False)
+
     try:
-        return options.command(options, console)
+        with warnings.catch_warnings():
+            # Without the line of our source that Python would add.
+            warnings.showwarning = show
+            return options.command(options, console)
     except KeyboardInterrupt:
         console.print(
             "Interrupted. What was finished is kept: the same command goes on "
@@ -26,7 +34,7 @@ def main(arguments=None):
         )
         return INTERRUPTED
     except (OSError, ValueError, ImportError) as error:
-        Console(stderr=True).print(f"keras-qsn: {error}", markup=False)
+        errors.print(f"keras-qsn: {error}", markup=False)
         return BAD_INPUT
 
 

@@ -24,5 +24,6 @@ def _number(convert, fits, what):
     return converted
 
 
+finite = _number(float, math.isfinite, "finite number")
 above_zero = _number(float, lambda n: 0 < n < math.inf, "finite number above 0")
 share = _number(float, lambda n: 0 <= n <= 1, "number from 0 to 1")

@@ -10,7 +10,6 @@ import numpy as np
 
 from keras_qsn import attacks
 from keras_qsn.evaluation.outcome import Step
-from keras_qsn.wrapper import KerasModelWrapper
 
 NAMES = ("quick", "standard", "full")
 
@@ -120,11 +119,6 @@ def describe(step):
         "attack": type(step.attack).__name__,
         "config": step.attack.get_config(),
     }
-
-
-def is_quantized(model):
-    """Whether the model has a quantization layer."""
-    return bool(KerasModelWrapper.of(model).quantizers)
 
 
 def _white_box(plan, threat, facts):

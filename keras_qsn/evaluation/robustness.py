@@ -1,18 +1,15 @@
 """`evaluate_robustness`: a model's accuracy in the worst case."""
 
 import dataclasses
-import platform
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_qsn.attacks import norms
-from keras_qsn.attacks.ranges import plain
 from keras_qsn.evaluation import checks as checking
 from keras_qsn.evaluation import plans
 from keras_qsn.evaluation import preflight
 from keras_qsn.evaluation.facts import ModelFacts
+from keras_qsn.evaluation.key import key
 from keras_qsn.evaluation.outcome import Evaluation
 from keras_qsn.evaluation.outcome import UntrustedEvaluation
 from keras_qsn.evaluation.probe import Probe
@@ -21,12 +18,12 @@ from keras_qsn.evaluation.run import run
 from keras_qsn.evaluation.sources import trained_sources
 from keras_qsn.evaluation.store import Store
 from keras_qsn.evaluation.threat import ThreatModel
-from keras_qsn.files import fingerprint
 from keras_qsn.inputs import as_arrays
 from keras_qsn.inputs import check_count
 from keras_qsn.inputs import check_images
 from keras_qsn.inputs import check_labels
 from keras_qsn.inputs import check_range
+from keras_qsn.kept import claimed
 from keras_qsn.wrapper import KerasModelWrapper
 
 
@@ -144,58 +141,51 @@ def evaluate_robustness(
         own = plans.given(plan, threat)
     if train_data is not None:
         train_data = _check_train_data(train_data, wrapper, threat)
-    settings = {
-        "model": wrapper.model.name,
-        "fingerprint": wrapper.fingerprint(x.shape[1:]),
-        "data": fingerprint(x, y),
-        "images": len(x),
-        "norm": "inf" if norm == np.inf else norm,
-        "eps": float(eps),
-        "value_range": [plain(low), plain(high)],
-        "seed": int(seed),
-        "batch_size": batch_size,
-        "plan": plan if own is None else [plans.describe(s) for s in own],
-        "checks": checks,
-        "sources": {
-            name: fingerprint(*source.get_weights())
-            for name, source in (sources or {}).items()
-        },
-        "certified": None if certified is None else fingerprint(certified),
-        "train_data": None if train_data is None else fingerprint(*train_data),
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-        },
-    }
-    store = Store(folder, settings)
-    facts = ModelFacts.of(wrapper, x.shape[1:], threat)
-    prediction = wrapper.predict(x, batch_size)
-    evaluation = Evaluation(settings, x, y, prediction, [], [], {}, {})
-    preflight.check_scale(evaluation, wrapper, threat)
-    preflight.warn(evaluation, facts, wrapper, threat)
-    steps = own or _named_plan(
-        plan, wrapper, threat, facts, sources, train_data, folder, tell
+    decisive = key(
+        wrapper,
+        x,
+        y,
+        threat,
+        batch_size,
+        own or plan,
+        checks,
+        sources,
+        train_data,
+        certified,
     )
-    preflight.check_sources(steps, wrapper)
-    evaluation = dataclasses.replace(
-        evaluation,
-        settings={
-            **settings,
-            "plan": plan if own is None else "own",
-            "facts": dataclasses.asdict(facts),
-            "attacks": [plans.describe(step) for step in steps],
-        },
-        outcomes=run(
-            evaluation, wrapper, steps, threat, batch_size, store, tell
-        ),
-    )
-    budget = checking.BUDGETS[plan if own is None else "quick"]
-    if checks is not None:
-        probe = Probe(
-            wrapper, evaluation, threat, facts, budget, certified, checks
+    with claimed(folder, decisive) as folder:
+        store = Store(folder)
+        facts = ModelFacts.of(wrapper, x.shape[1:], threat)
+        settings = {"model": wrapper.model.name, **decisive}
+        prediction = wrapper.predict(x, batch_size)
+        evaluation = Evaluation(settings, x, y, prediction, [], [], {}, {})
+        preflight.check_scale(evaluation, wrapper, threat)
+        preflight.warn(evaluation, facts, wrapper, threat)
+        steps, missing = own, {}
+        if own is None:
+            steps, missing = _named_plan(
+                plan, wrapper, threat, facts, sources, train_data, folder, tell
+            )
+        preflight.check_sources(steps, wrapper)
+        evaluation = dataclasses.replace(
+            evaluation,
+            settings={
+                **settings,
+                "plan": plan if own is None else "own",
+                "facts": dataclasses.asdict(facts),
+                "attacks": [plans.describe(step) for step in steps],
+                "missing_sources": missing,
+            },
+            outcomes=run(
+                evaluation, wrapper, steps, threat, batch_size, store, tell
+            ),
         )
-        evaluation = _checked(evaluation, probe, store, tell)
+        budget = checking.BUDGETS[plan if own is None else "quick"]
+        if checks is not None:
+            probe = Probe(
+                wrapper, evaluation, threat, facts, budget, certified, checks
+            )
+            evaluation = _checked(evaluation, probe, store, tell)
     if strict and evaluation.failed:
         raise UntrustedEvaluation(evaluation)
     return evaluation
@@ -225,13 +215,14 @@ def _checked(evaluation, probe, store, tell):
 def _named_plan(
     plan, wrapper, threat, facts, sources, train_data, folder, tell
 ):
-    """The steps of a named plan, its sources trained."""
-    sources = dict(sources or {})
+    """The steps of a named plan, and why sources of it could not be made."""
+    sources, missing = dict(sources or {}), {}
     if train_data is not None:
-        sources |= trained_sources(
+        trained, missing = trained_sources(
             wrapper, *train_data, plan, threat.seed, folder, tell
         )
-    return plans.named(plan, threat, facts, sources)
+        sources |= trained
+    return plans.named(plan, threat, facts, sources), missing
 
 
 def _check_train_data(train_data, wrapper, threat):

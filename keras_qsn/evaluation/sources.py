@@ -1,7 +1,7 @@
 """Models to transfer examples from, trained for an evaluation."""
 
-import os
-import pathlib
+import functools
+import warnings
 
 import keras
 import numpy as np
@@ -9,8 +9,13 @@ import numpy as np
 from keras_qsn.attacks.substitute import substitute_mlp
 from keras_qsn.attacks.substitute import train_substitute
 from keras_qsn.datasets import ShuffledBatches
-from keras_qsn.evaluation.plans import is_quantized
-from keras_qsn.layers import QuantLayer
+from keras_qsn.datasets import seeded_subset
+from keras_qsn.evaluation.untrained import CannotRebuild
+from keras_qsn.evaluation.untrained import restart
+from keras_qsn.evaluation.untrained import untrained
+from keras_qsn.kept import keep_arrays
+from keras_qsn.kept import kept_arrays
+from keras_qsn.models import KerasModelWrapper
 
 # Enough for examples to carry over; accuracy is not what these are for.
 _EPOCHS = {"quick": 3, "standard": 4, "full": 10}
@@ -26,7 +31,8 @@ def trained_sources(wrapper, x, y, plan, seed, folder=None, tell=None):
     `sibling`: the network attacked, trained anew from another seed.
     `substitute`: a small network taught by the model's answers, with Jacobian
     augmentation. A model without quantizers has no twin, and the quick plan
-    only the first there is.
+    only the first that can be made. Where the model's configuration does not
+    make the model again, a twin and a sibling are missing; a warning says so.
 
     Args:
         wrapper: `KerasModelWrapper` of the model attacked.
@@ -34,75 +40,75 @@ def trained_sources(wrapper, x, y, plan, seed, folder=None, tell=None):
         y: Their class numbers.
         plan: Name of the plan.
         seed: Integer.
-        folder: Optional folder that keeps the models.
+        folder: Optional folder that keeps their weights.
         tell: Optional function called with a name, the number of epochs
             done, and their count.
 
     Returns:
-        `{name: model}`.
+        `{name: KerasModelWrapper}`, and `{name: why}` of those missing.
+
+    Raises:
+        ValueError: If kept weights are damaged.
     """
-    model = wrapper.model
-    makers = {}
-    if is_quantized(model):
-        makers["twin"] = lambda tell: _retrained(
-            wrapper, x, y, plan, seed + 1, False, tell
-        )
-    makers["sibling"] = lambda tell: _retrained(
-        wrapper, x, y, plan, seed + 2, True, tell
-    )
-    makers["substitute"] = lambda tell: _substitute(wrapper, x, seed, tell)
-    if plan == "quick":
-        makers = dict([next(iter(makers.items()))])
-    return {
-        name: _kept(folder, name, make, tell) for name, make in makers.items()
-    }
-
-
-def _kept(folder, name, make, tell):
-    """The model out of the folder; made, and put there, at the first time."""
-
-    def epoch(done, total):
-        if tell is not None:
-            tell(f"training {name}", done, total)
-
-    if folder is None:
-        return make(epoch)
-    path = pathlib.Path(folder) / f"{name}.keras"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"part-{name}.keras")
-        make(epoch).save(part)
-        os.replace(part, path)
-    return keras.models.load_model(path)
-
-
-def _retrained(wrapper, x, y, plan, seed, quantized, tell):
-    """The architecture with new weights, fitted to the labels."""
-
-    def clone(layer):
-        if isinstance(layer, QuantLayer) and not quantized:
-            return keras.layers.Identity(name=layer.name)
-        return type(layer).from_config(layer.get_config())
-
-    # Recursive: a quantizer may sit in a model inside the model.
-    model = keras.models.clone_model(
-        wrapper.model, clone_function=clone, recursive=True
-    )
-    _initialize(model, wrapper.model, seed)
-    count = _IMAGES[plan]
-    batches = ShuffledBatches(x[:count], y[:count], _BATCH_SIZE, seed)
-    probabilities = not np.array_equal(
-        wrapper(x[:1]), wrapper.model(x[:1], training=False)
-    )
-    model.compile(
-        keras.optimizers.Adam(1e-3),
-        keras.losses.SparseCategoricalCrossentropy(
-            from_logits=not probabilities
+    makers = {
+        "twin": lambda: untrained(wrapper.model, x[:1], seed + 1, False),
+        "sibling": lambda: untrained(wrapper.model, x[:1], seed + 2),
+        "substitute": lambda: substitute_mlp(
+            x.shape[1:], wrapper.num_classes, seed=seed
         ),
-    )
+    }
+    if not wrapper.quantizers:
+        del makers["twin"]
+    teachers = {
+        "twin": functools.partial(_fit, wrapper, x, y, plan, seed + 1),
+        "sibling": functools.partial(_fit, wrapper, x, y, plan, seed + 2),
+        "substitute": functools.partial(_teach, wrapper, x, y, seed),
+    }
+    found, missing = {}, {}
+    for name, make in makers.items():
+        try:
+            model = make()
+        except CannotRebuild as error:
+            missing[name] = str(error)
+            continue
+        _train(model, name, teachers[name], folder, tell)
+        restart(model, seed)
+        # The architecture attacked ends as the model attacked does.
+        ends = None if name == "substitute" else wrapper.from_logits
+        found[name] = KerasModelWrapper(model, ends)
+        if plan == "quick":
+            break
+    if missing:
+        warnings.warn(
+            f"No {' and no '.join(missing)} to transfer examples from: "
+            f"{[*missing.values()][0]}. Give other models as `sources`.",
+            stacklevel=3,
+        )
+    return found, missing
+
+
+def _train(model, name, teach, folder, tell):
+    """Give a model the weights out of the folder; trained the first time."""
+    path = folder and folder / f"{name}.npz"
+    if path and path.exists():
+        kept = kept_arrays(path)
+        model.set_weights([kept[str(i)] for i in range(len(kept))])
+        return
+    teach(model, lambda *done: tell and tell(f"training {name}", *done))
+    if path:
+        weights = {str(i): w for i, w in enumerate(model.get_weights())}
+        keep_arrays(path, **weights)
+
+
+def _fit(wrapper, x, y, plan, seed, model, tell):
+    """Fitted to the labels."""
+    restart(model, seed)
+    model.compile(keras.optimizers.Adam(1e-3), _loss(wrapper, x))
     epochs = _EPOCHS[plan]
     model.fit(
-        batches,
+        ShuffledBatches(
+            *seeded_subset(x, y, _IMAGES[plan], seed), _BATCH_SIZE, seed
+        ),
         epochs=epochs,
         shuffle=False,
         verbose=0,
@@ -112,26 +118,33 @@ def _retrained(wrapper, x, y, plan, seed, quantized, tell):
             )
         ],
     )
-    return model
 
 
-def _initialize(model, original, seed):
-    """New kernels from the seed; thresholds as they start; the rest as is."""
-    rng = np.random.default_rng(seed)
-    for variable in model.trainable_variables:
-        if variable.name == "kernel" or len(variable.shape) > 3:
-            draw = keras.initializers.GlorotUniform(int(rng.integers(2**31)))
-            variable.assign(draw(variable.shape))
-
-
-def _substitute(wrapper, x, seed, tell):
-    """Taught on few images, as a stranger would have."""
-    model = substitute_mlp(
-        x.shape[1:], int(wrapper(x[:1]).shape[-1]), seed=seed
+def _loss(wrapper, x):
+    """Cross-entropy of what the model attacked returns."""
+    scores = np.asarray(wrapper.model(x[:_BATCH_SIZE], training=False))
+    logits = np.asarray(wrapper(x[:_BATCH_SIZE]))
+    one = scores.shape[-1] == 1
+    # Noise moves logits too, but does not make them sum to one.
+    probabilities = (
+        not np.array_equal(logits[:, -scores.shape[-1] :], scores)
+        and ((scores >= 0) & (scores <= 1)).all()
+        and (one or np.allclose(scores.sum(-1), 1, atol=1e-2))
     )
+    kind = (
+        keras.losses.BinaryCrossentropy
+        if one
+        else keras.losses.SparseCategoricalCrossentropy
+    )
+    return kind(from_logits=not probabilities)
+
+
+def _teach(wrapper, x, y, seed, model, tell):
+    """Taught by answers on few images, as a stranger would have."""
+    images, _ = seeded_subset(x, y, _SEED_IMAGES, seed)
     train_substitute(
         wrapper,
-        x[:_SEED_IMAGES],
+        images,
         model,
         clip_min=min(0.0, float(x.min())),
         clip_max=float(x.max()),
@@ -139,4 +152,3 @@ def _substitute(wrapper, x, seed, tell):
         verbose=0,
     )
     tell(1, 1)
-    return model

@@ -1,62 +1,49 @@
 """What an evaluation has finished, kept in a folder."""
 
 import dataclasses
-import json
-import zipfile
-
-import numpy as np
 
 from keras_qsn.evaluation.outcome import Check
 from keras_qsn.evaluation.outcome import Outcome
 from keras_qsn.evaluation.outcome import Step
-from keras_qsn.files import claim
-from keras_qsn.files import write_arrays
-from keras_qsn.files import write_json
+from keras_qsn.kept import keep_arrays
+from keras_qsn.kept import keep_json
+from keras_qsn.kept import kept_arrays
+from keras_qsn.kept import kept_json
 
 
 class Store:
-    """A folder with one file for each finished attack.
-
-    Every file is written whole or not at all, so that a run killed at any
-    moment can go on.
+    """The files of finished attacks, each written whole or not at all.
 
     Args:
-        folder: Where to keep results; `None` keeps nothing.
-        settings: What is evaluated; a folder of another evaluation is
-            refused.
-
-    Raises:
-        ValueError: If the folder holds something else.
+        folder: Where to keep results, `claimed`; `None` keeps nothing.
     """
 
-    def __init__(self, folder, settings):
-        self.folder = None if folder is None else claim(folder, settings)
+    def __init__(self, folder):
+        self.folder = folder
 
     def load(self, number, step):
-        """The outcome of an attack, or `None` if it has not finished."""
+        """The outcome of an attack, or `None` if it has not finished.
+
+        Raises:
+            ValueError: If its file is damaged.
+        """
         if self.folder is None or not self._path(number).exists():
             return None
-        try:
-            with np.load(self._path(number), allow_pickle=False) as file:
-                return Outcome(
-                    step,
-                    file["tried"],
-                    file["broken"],
-                    file["x_adv"],
-                    int(file["blind"]),
-                    float(file["seconds"]),
-                )
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{self._path(number)} is damaged ({error}). Delete it: the "
-                "attack is run again."
-            ) from error
+        found = kept_arrays(self._path(number))
+        return Outcome(
+            step,
+            found["tried"],
+            found["broken"],
+            found["x_adv"],
+            int(found["blind"]),
+            float(found["seconds"]),
+        )
 
     def save(self, number, outcome):
         """Keep the outcome of an attack."""
         if self.folder is None:
             return
-        write_arrays(
+        keep_arrays(
             self._path(number),
             tried=outcome.tried,
             broken=outcome.broken,
@@ -69,12 +56,15 @@ class Store:
         """What `save_checks` kept, or `None`."""
         if self.folder is None or not self._checks.exists():
             return None
-        data = json.loads(self._checks.read_text(encoding="utf-8"))
-        checks = [Check(**values) for values in data["checks"]]
+        data = kept_json(self._checks)
         outcomes = [
             self.load(name, Step(f"checks: {name}", name, None))
             for name in data["broken_by"]
         ]
+        if None in outcomes:
+            # Its file was damaged, and deleted.
+            return None
+        checks = [Check(**values) for values in data["checks"]]
         return checks, outcomes, data["curve"], data["trace"]
 
     def save_checks(self, kept):
@@ -90,7 +80,7 @@ class Store:
             "curve": curve,
             "trace": trace,
         }
-        write_json(self._checks, data)
+        keep_json(self._checks, data)
 
     @property
     def _checks(self):

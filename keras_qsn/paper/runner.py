@@ -3,7 +3,6 @@
 import concurrent.futures
 import dataclasses
 import io
-import json
 import os
 import pathlib
 import tempfile
@@ -13,9 +12,12 @@ import keras
 import numpy as np
 
 from keras_qsn import datasets
-from keras_qsn.files import alone
-from keras_qsn.files import write_bytes
-from keras_qsn.files import write_json
+from keras_qsn.kept import alone
+from keras_qsn.kept import keep_bytes
+from keras_qsn.kept import keep_json
+from keras_qsn.kept import kept_arrays
+from keras_qsn.kept import kept_bytes
+from keras_qsn.kept import kept_json
 from keras_qsn.paper import cells
 from keras_qsn.paper import executors
 from keras_qsn.paper import measuring
@@ -55,31 +57,29 @@ class Store:
 
     def load(self, cell):
         """The values of a cell, or `None` if it has not finished."""
-        path = self._path(cell, "json")
-        if not path.exists():
+        needed = "keras" if isinstance(cell, cells.Network) else "npz"
+        paths = [self._path(cell, suffix) for suffix in ("json", needed)]
+        if not all(path.exists() for path in paths):
             return None
-        return json.loads(path.read_text(encoding="utf-8"))["values"]
+        return kept_json(paths[0])["values"]
 
     def save(self, cell, values, files):
         """Keep a finished cell. Its JSON comes last: it says so."""
         for suffix, content in files.items():
-            write_bytes(self._path(cell, suffix), content)
-        write_json(
+            keep_bytes(self._path(cell, suffix), content)
+        keep_json(
             self._path(cell, "json"),
             {"cell": cells.describe(cell), "values": values},
         )
 
     def network(self, cell):
         """A trained network's file, as bytes."""
-        return self._path(cell, "keras").read_bytes()
+        return kept_bytes(self._path(cell, "keras"))
 
     def pictures(self, key):
         """The arrays kept of the cell of this key, or `None`."""
         path = self.folder / f"{key}.npz"
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+        return kept_arrays(path) if path.exists() else None
 
     def _path(self, cell, suffix):
         return self.folder / f"{cells.key(cell)}.{suffix}"

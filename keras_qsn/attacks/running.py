@@ -1,0 +1,160 @@
+"""Running an attack on images: checks, batches, the verdict, warnings."""
+
+import warnings
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qsn.attacks import norms
+from keras_qsn.attacks import ranges
+from keras_qsn.attacks.functions import compiled_gradient
+from keras_qsn.attacks.result import AttackInterrupted
+from keras_qsn.attacks.result import AttackResult
+from keras_qsn.inputs import as_arrays
+from keras_qsn.inputs import check_count
+from keras_qsn.inputs import check_images
+from keras_qsn.inputs import check_labels
+from keras_qsn.inputs import in_words
+from keras_qsn.models import KerasModelWrapper
+from keras_qsn.progress import ImageProgress
+
+
+def run_attack(attack, model, x, y, y_target, batch_size, callback, verbose):
+    """`Attack.run`, with the attack and its arguments."""
+    wrapper = KerasModelWrapper.of(model)
+    batch_size = check_count("batch_size", batch_size)
+    x, y = as_arrays(x, y)
+    x = check_images(x, attack.clip_min, attack.clip_max, wrapper)
+    _check_eps(attack, x.shape[1:])
+    labels = _check_labels(y, y_target, len(x), wrapper.num_classes)
+    if labels is None:
+        labels = wrapper.predict(x, batch_size)
+    targeted = y_target is not None
+    result = AttackResult(
+        np.empty_like(x),
+        np.empty(len(x), "int64"),
+        np.empty(len(x), bool),
+        np.empty(len(x), bool),
+    )
+    progress = ImageProgress(len(x), callback, verbose)
+    done = 0
+    try:
+        while done < len(x):
+            batch = slice(done, min(done + batch_size, len(x)))
+            found = _on_batch(
+                attack, wrapper, x[batch], labels[batch], targeted, done
+            )
+            for whole, part in zip(result, found):
+                whole[batch] = part
+            done = batch.stop
+            progress(done)
+    except KeyboardInterrupt as error:
+        finished = AttackResult(*(values[:done] for values in result))
+        raise AttackInterrupted(finished) from error
+    _warn_if_blind(attack, result, wrapper)
+    return result
+
+
+def _on_batch(attack, wrapper, x, labels, targeted, first):
+    """The entries of an `AttackResult` for images from number `first`."""
+    slope = _slope(attack, wrapper, x, labels)
+    x_adv = attack.attacked(
+        wrapper,
+        targeted,
+        tf.constant(x),
+        tf.constant(labels, tf.int32),
+        tf.constant(attack.eps or 0.0, tf.float32),
+        tf.constant(_seeds(attack.seed, np.arange(first, first + len(x)))),
+    ).numpy()
+    logits = wrapper.logits(x_adv, len(x))
+    success = (logits.argmax(-1) == labels) == targeted
+    if attack.eps is None and not success.all():
+        x_adv[~success] = x[~success]
+        logits[~success] = wrapper.logits(x, len(x))[~success]
+    _check_finite(logits, slope)
+    prediction = logits.argmax(-1)
+    success = (prediction == labels) == targeted
+    return x_adv, prediction, success, slope == 0
+
+
+def _slope(attack, wrapper, x, labels):
+    """Largest part of the gradient that the attack starts from."""
+    if attack.follows is None:
+        return np.ones(len(x), "float32")
+    function = compiled_gradient(
+        wrapper,
+        x.shape[1:],
+        attack.view_key or attack.cache_key,
+        attack.view(wrapper),
+    )
+    gradient, logits = function(
+        tf.constant(x),
+        tf.constant(labels, tf.int32),
+        tf.constant(attack.follows == "margin"),
+    )
+    slope = norms.size(gradient, 1).numpy()
+    _check_finite(logits.numpy(), slope)
+    return slope
+
+
+def _seeds(seed, index):
+    """One seed for each image, from the attack's seed and its position."""
+    return np.stack([np.full_like(index, seed), index], 1).astype("int32")
+
+
+def _check_labels(y, y_target, num_images, num_classes):
+    """The labels to leave or to reach, or `None` if there are none."""
+    if y is not None:
+        y = check_labels(y, num_images, num_classes)
+    if y_target is None:
+        return y
+    labels = check_labels(y_target, num_images, num_classes, "y_target")
+    if y is not None and (labels == y).any():
+        raise ValueError(
+            "`y_target` must differ from `y`. Received: "
+            f"{int((labels == y).sum())} target(s) equal to the label."
+        )
+    return labels
+
+
+def _check_eps(attack, shape):
+    """Refuse a range of another shape, and a ball that holds every image."""
+    low, high = attack.clip_min, attack.clip_max
+    widths = ranges.widths(low, high, shape).astype("float64")
+    if attack.eps is None:
+        return
+    largest = float(np.linalg.norm(widths, attack.norm))
+    if attack.eps > largest:
+        raise ValueError(
+            f"`eps` must be at most {largest:.6g}, the distance of the "
+            f"farthest images of {len(widths)} pixels in "
+            f"{in_words(low, high)} in the L{attack.norm} norm. "
+            f"Received: eps={attack.eps}"
+        )
+
+
+def _check_finite(logits, slope):
+    bad = int((~(np.isfinite(logits).all(1) & np.isfinite(slope))).sum())
+    if bad:
+        raise ValueError(
+            "The model's logits, or their gradient at the image, must be "
+            f"finite. Received: NaN or infinite for {bad} of {len(slope)} "
+            "images. Look for diverged weights, a division by zero or a "
+            "logarithm of zero in the model."
+        )
+
+
+def _warn_if_blind(attack, result, wrapper):
+    blind, failed = result.blind, ~result.success
+    if (blind & failed).any():
+        cut = wrapper.gradient_cut(result.x_adv.shape[1:])
+        where = "" if cut is None else f", which ends at {cut}"
+        warnings.warn(
+            f"{type(attack).__name__} found a gradient of zero at "
+            f"{int(blind.sum())} of {len(blind)} images and failed on "
+            f"{int((blind & failed).sum())} of them, which says nothing "
+            f"of their robustness: the model hides its gradient{where}. "
+            "Use attacks that need none, such as SquareAttack.",
+            RuntimeWarning,
+            stacklevel=4,
+        )

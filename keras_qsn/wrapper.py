@@ -193,6 +193,9 @@ class KerasModelWrapper:
             batch_size: Images at once. Defaults to `128`.
         """
         x = np.asarray(x, "float32")
+        if not len(x):
+            # Some convolutions cannot be of no image.
+            return np.zeros((0, self.num_classes), "float32")
         if is_replaced(self.layers):
             # What the layers compute now is not to be kept.
             function = self._compile(x.shape[1:])
@@ -200,7 +203,7 @@ class KerasModelWrapper:
             function = self.compiled(
                 ("logits", x.shape[1:]), lambda: self._compile(x.shape[1:])
             )
-        starts = range(0, max(len(x), 1), batch_size)
+        starts = range(0, len(x), batch_size)
         return np.concatenate(
             [function(tf.constant(x[i : i + batch_size])) for i in starts]
         )

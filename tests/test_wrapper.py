@@ -357,6 +357,12 @@ def test_functions_are_made_anew_for_an_edited_model(edit):
     assert wrapper.num_classes == model.output_shape[-1]
 
 
+def test_no_image_has_no_class():
+    assert KerasModelWrapper(small_cnn()).predict(
+        np.zeros((0, 28, 28, 1))
+    ).shape == (0,)
+
+
 def test_a_replaced_layer_is_seen_and_not_kept():
     model, x = small_cnn(), RNG.random((4, 28, 28, 1)).astype("float32")
     wrapper = KerasModelWrapper(model)

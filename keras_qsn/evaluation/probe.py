@@ -163,9 +163,6 @@ class Probe:
 
     def predict(self, x):
         """Classes, one for each image."""
-        if not len(x):
-            # Some convolutions cannot be of no image.
-            return np.zeros(0, "int32")
         return self.wrapper.predict(x, self.batch_size)
 
     def forward(self, key, view, x):

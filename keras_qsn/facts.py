@@ -10,6 +10,7 @@ _NAMES = {
     "_class",
     "_gradient_op_type",
     "_output_shapes",
+    "_user_specified_name",
     "config",
     "config_proto",
     "container",

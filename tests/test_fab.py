@@ -238,18 +238,18 @@ def test_is_nearer_than_deepfool_and_on_the_boundary(norm, trained, images):
     right = predicted(model, x) == y
     assert ours.success.all() and theirs.success.all()
     near, far = (sizes(r.x_adv - x, norm)[right] for r in (ours, theirs))
-    assert np.median(near / far) < 0.985 and (near < 1.01 * far).all()
+    assert np.median(near / far) < 0.985 and (near < 1.02 * far).all()
     before = x + 0.999 * (ours.x_adv - x)
     assert (predicted(model, before) == y)[right].all()
 
 
-def test_more_boundaries_fool_no_fewer(trained, images):
-    x, y = images
+def test_more_boundaries_fool_no_fewer(trained, digits):
+    x, y = digits.x_test[::5], digits.y_test[::5]
     one, three, every = (
         make(**kwargs).run(trained["none"], x, y).success.sum()
         for kwargs in (RESTARTED, {"nb_targets": 3}, {})
     )
-    assert one < three and abs(every - three) <= 1
+    assert one < three and abs(every - three) <= 0.02 * len(x)
 
 
 def test_early_stop_succeeds_on_the_same_images(trained, images):
@@ -357,7 +357,7 @@ def test_a_restart_may_find_a_nearer_boundary():
 def test_targeted_raises_the_rate_of_the_target(norm, trained, images):
     x, y = images
     model, target = trained["none"], (y + 1) % 10
-    result = make(norm, 3 * EPS[norm]).run(model, x, y, y_target=target)
+    result = make(norm, 5 * EPS[norm]).run(model, x, y, y_target=target)
     np.testing.assert_array_equal(result.success, result.prediction == target)
     before = (predicted(model, x) == target).mean()
     assert result.success.mean() > before + 0.5

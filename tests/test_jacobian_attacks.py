@@ -189,7 +189,8 @@ class TestDeepFool:
             wanted = by_hand(model, image, norm)
             np.testing.assert_allclose(x_adv - image, wanted, atol=2e-4)
 
-    @pytest.mark.parametrize("scale", [1e-9, 1e-3, 1e3])
+    # Powers of two: no digit of the logits is lost.
+    @pytest.mark.parametrize("scale", [2.0**-30, 2.0**-10, 2.0**10])
     def test_the_scale_of_the_logits_does_not_matter(
         self, scale, trained, images
     ):
@@ -202,7 +203,7 @@ class TestDeepFool:
             DeepFool(np.inf).run(m, *images) for m in (trained["none"], model)
         )
         sizes = (np.abs(r.x_adv - images[0]).max() for r in (plain, scaled))
-        np.testing.assert_allclose(*sizes, rtol=0.02)
+        np.testing.assert_allclose(*sizes, rtol=1e-3)
 
     def test_targeted(self):
         attack = DeepFool(nb_candidate=2)
@@ -373,7 +374,7 @@ class TestSaliencyMapMethod:
                 result.success, result.prediction == target
             )
             rates.append(result.success.mean())
-        assert rates[0] < rates[1] <= rates[2] and rates[2] > 0.8
+        assert rates[0] < rates[1] <= rates[2] and rates[2] > 0.75
 
     def test_small_slopes_count(self):
         """A model with slopes of 1e-25, whose products are 0 in float32."""

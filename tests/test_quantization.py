@@ -297,9 +297,7 @@ def test_a_certificate_holds_for_the_model_compiled_as_a_whole():
     x = np.concatenate([edges + np.float32(eps), edges - np.float32(eps)])
     x = np.append(x, np.float32([0.5, -0.5]))[:, None]
     y = np.asarray(model(x)).argmax(1)
-    found = certify(
-        model, x, y, eps=eps, clip_min=-1.0, clip_max=2.0, verbose=0
-    )
+    found = certify(model, x, y, eps=eps, value_range=(-1.0, 2.0), verbose=0)
     whole = tf.function(model, autograph=False, jit_compile=True)
     for end in norms.ball(x, eps, -1.0, 2.0):
         agree = np.asarray(whole(end)).argmax(1) == y

@@ -10,7 +10,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.M | re.S)
 
 # What takes long, and what takes its place here.
 SHORTER = {
-    r"\bepochs=\d+": "epochs=1",
+    r"\bepochs=\d+": "epochs=2",
     r"\btime_limit=[\d.]+": "time_limit=0.1",
 }
 
@@ -18,8 +18,8 @@ SHORTER = {
 def test_python_blocks_run(tmp_path, monkeypatch):
     data = datasets.load("digits")
     few = data._replace(
-        x_train=data.x_train[::20],
-        y_train=data.y_train[::20],
+        x_train=data.x_train[::4],
+        y_train=data.y_train[::4],
         x_test=data.x_test[::100],
         y_test=data.y_test[::100],
     )

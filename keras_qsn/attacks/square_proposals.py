@@ -86,7 +86,8 @@ class MovedWindows:
         # The first query is of the start: an empty window.
         sides[0] = 0
         distinct = sorted(set(sides))
-        self._largest = distinct[-1]
+        # Of no window at all, one pixel of nothing.
+        self._largest = max(distinct[-1], 1)
         self._sides = tf.constant(sides)
         shapes = [
             np.pad(profile(side), (0, self._largest - side)).ravel()

@@ -169,6 +169,12 @@ def by_hand(z):
         ),
         (lambda: sequential(layers.Conv2D(3, 2)), "one vector of class"),
         (lambda: built(Subclassed(by_hand)), "returns probabilities"),
+        (
+            lambda: sequential(
+                layers.Dense(3), layers.Softmax(axis=0), shape=(4,)
+            ),
+            "over axis 0",
+        ),
     ],
 )
 def test_refuses_by_name_what_is_no_classifier(make, message):

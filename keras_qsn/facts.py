@@ -5,6 +5,8 @@ import hashlib
 
 import tensorflow as tf
 
+from keras_qsn.files import fingerprint
+
 # Attributes of operations that name things, and change nothing computed.
 _NAMES = {
     "_class",
@@ -67,7 +69,7 @@ def facts_of(function, shape):
     width = traced.outputs[0].shape
     graph = _Graph(traced.graph.as_graph_def())
     return Facts(
-        graph.digest(),
+        f"{graph.digest()} {_constants(traced)}",
         _read_by(traced),
         width[-1] if width.rank == 2 else None,
         graph.random,
@@ -80,6 +82,16 @@ def _read_by(traced):
     by_handle = {id(v.handle): v for v in traced.variables}
     found = (by_handle.get(id(given)) for given, _ in traced.graph.captures)
     return tuple(v for v in found if v is not None)
+
+
+def _constants(traced):
+    """Fingerprint of the tensors, no variables, that a traced function holds.
+
+    Large ones are no part of its graph: those a `Normalization` has adapted.
+    """
+    given = (tensor for tensor, _ in traced.graph.captures)
+    kinds = (tf.resource, tf.variant)
+    return fingerprint(*(t.numpy() for t in given if t.dtype not in kinds))
 
 
 def producer(tensor):

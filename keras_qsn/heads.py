@@ -54,6 +54,7 @@ def _before(output, name):
         return output if inner is node.input_tensors[0] else inner
     # The layer, and the operation `keras.ops.softmax`.
     if type(layer).__name__ == "Softmax":
+        _check_axis(layer.axis, output, name)
         return node.input_tensors[0]
     activation = getattr(layer, "activation", _NAMED.linear)
     if activation in (_NAMED.linear, None):
@@ -83,6 +84,16 @@ def _before_model(inner, node, output, name):
     if logits is inner.outputs[0]:
         return output
     return keras.Model(inner.inputs[0], logits)(node.input_tensors[0])
+
+
+def _check_axis(axis, output, name):
+    """Refuse a softmax over anything but the classes."""
+    if axis not in (-1, len(output.shape) - 1, [-1], (-1,)):
+        raise ValueError(
+            f"The model '{name}' must end in a softmax over its classes. "
+            f"Received: one over axis {axis}, which makes an image's answer "
+            f"depend on the others in its batch. {_FIX}"
+        )
 
 
 def _is_known(layer):

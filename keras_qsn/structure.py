@@ -4,8 +4,12 @@ A compiled function holds the graph it was traced from. It is good for as long
 as the structure is the same, whatever the values of the weights.
 """
 
+import itertools
+import weakref
+
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_qsn.tracing import attributes_of
 
@@ -27,6 +31,10 @@ _BOOKKEEPING = {
     "stop_training",
 }
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_KNOWN_BY_PLACE = (keras.Layer, keras.Variable, tf.Variable)
+# Objects met so far by `id`: a weak reference, and a number of their own.
+_MET = {}
+_NUMBERS = itertools.count()
 
 
 def structure_of(model):
@@ -57,14 +65,14 @@ def _layer(layer):
     }
     kind = type(layer)
     return (
-        id(layer),
-        id(kind),
-        id(getattr(kind, "call", None)),
+        _number(layer),
+        _number(kind),
+        _number(getattr(kind, "call", None)),
         layer.dtype_policy.name,
         tuple(sorted(settings.items())),
-        tuple(id(variable) for variable in layer.weights),
+        tuple(_number(variable) for variable in layer.weights),
         # A graph that was built anew has other tensors.
-        tuple(id(t) for t in getattr(layer, "outputs", None) or ()),
+        tuple(_number(t) for t in getattr(layer, "outputs", None) or ()),
     )
 
 
@@ -78,6 +86,21 @@ def _plain(value):
         return repr([(repr(k), _plain(v)) for k, v in value.items()])
     if isinstance(value, np.ndarray):
         return repr((value.shape, hash(value.tobytes())))
-    if isinstance(value, (keras.Layer, keras.Variable)) or callable(value):
-        return repr(id(value))
+    if isinstance(value, tf.Tensor) and hasattr(value, "numpy"):
+        return _plain(np.asarray(value.numpy()))
+    if isinstance(value, _KNOWN_BY_PLACE) or callable(value):
+        return repr(_number(value))
     return type(value).__qualname__
+
+
+def _number(value):
+    """A number that no other object has or had: an `id` is given again."""
+    place = id(value)
+    if place not in _MET:
+        try:
+            alive = weakref.ref(value, lambda _: _MET.pop(place, None))
+        except TypeError:
+            # Built in, for good.
+            return repr(place)
+        _MET[place] = alive, next(_NUMBERS)
+    return _MET[place][1]

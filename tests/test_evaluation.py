@@ -217,7 +217,7 @@ class TestResuming:
         x, y = images
         evaluate(trained["hard"], x, y, folder=tmp_path / "a")
         with pytest.raises(ValueError, match="other work.*eps"):
-            evaluate(trained["hard"], x, y, folder=tmp_path / "a", eps=0.2)
+            evaluate(trained["hard"], x, y, folder=tmp_path / "a", eps=0.4)
         with pytest.raises(ValueError, match="other work.*data, images"):
             evaluate(trained["hard"], x[1:], y[1:], folder=tmp_path / "a")
         with pytest.raises(ValueError, match="other work.*fingerprint"):
@@ -283,7 +283,17 @@ class TestBadInput:
                 ValueError,
                 "must have the range of the images",
             ),
+            (
+                {"plan": [attacks.ProjectedGradientDescent(0.9)]},
+                ValueError,
+                "larger radius than the evaluation",
+            ),
+            ({"plan": STEPS[0]}, TypeError, "a name or a list"),
             ({"eps": 0}, ValueError, "`eps` must be a finite number above 0"),
+            ({"eps": "0.3"}, TypeError, "`eps` must be a number"),
+            ({"batch_size": None}, TypeError, "`batch_size` must be a number"),
+            ({"seed": 1.5}, ValueError, "`seed` must be a whole number"),
+            ({"sources": [1]}, TypeError, "`sources` must be a dictionary"),
             ({"eps": np.nan}, ValueError, "`eps` must be a finite number"),
             ({"norm": 1}, ValueError, "`norm` must be one of np.inf, 2"),
             ({"y": None}, ValueError, "`y` must hold the true classes"),

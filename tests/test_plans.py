@@ -213,10 +213,10 @@ class TestNamedPlans:
 
     def test_own_attacks_say_who_they_are(self):
         own = [
-            attacks.FastGradientMethod(),
-            attacks.SquareAttack(),
-            attacks.CubeAttack(),
-            attacks.TransferAttack(attacks.FastGradientMethod(), net()),
+            attacks.FastGradientMethod(EPS),
+            attacks.SquareAttack(EPS),
+            attacks.CubeAttack(EPS),
+            attacks.TransferAttack(attacks.FastGradientMethod(EPS), net()),
         ]
         steps = plans.given(own, ThreatModel(EPS, np.inf))
         assert [step.threat for step in steps] == [

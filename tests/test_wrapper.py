@@ -169,6 +169,12 @@ def by_hand(z):
         ),
         (lambda: sequential(layers.Conv2D(3, 2)), "one vector of class"),
         (lambda: built(Subclassed(by_hand)), "returns probabilities"),
+        (
+            lambda: sequential(
+                layers.Dense(3), layers.Softmax(axis=0), shape=(4,)
+            ),
+            "over axis 0",
+        ),
     ],
 )
 def test_refuses_by_name_what_is_no_classifier(make, message):
@@ -281,6 +287,13 @@ def test_where_the_gradient_is_cut():
     assert KerasModelWrapper(quantized).gradient_cut((28, 28, 1)) is None
 
 
+def normalized():
+    normalization = layers.Normalization()
+    normalization.adapt(RNG.random((20, 8)))
+    model = sequential(normalization, layers.Dense(3), shape=(8,))
+    return model, normalization
+
+
 class TestFingerprint:
     shape = (28, 28, 1)
 
@@ -315,6 +328,13 @@ class TestFingerprint:
         )
         other.set_weights(plain.get_weights())
         assert self.of(other) != self.of(plain)
+
+    def test_what_a_normalization_has_adapted_counts(self):
+        model, normalization = normalized()
+        wrapper = KerasModelWrapper(model)
+        before = wrapper.fingerprint((8,))
+        normalization.adapt(RNG.random((20, 8)) + 5)
+        assert wrapper.fingerprint((8,)) != before
 
     def test_a_saved_model_keeps_it(self, tmp_path):
         model = small_cnn(QuantLayer(2, 5.0))
@@ -355,6 +375,24 @@ def test_functions_are_made_anew_for_an_edited_model(edit):
     assert after.shape != before.shape or np.abs(after - before).max() > 1e-3
     np.testing.assert_allclose(after, model(x), rtol=1e-4, atol=1e-5)
     assert wrapper.num_classes == model.output_shape[-1]
+
+
+def test_a_normalization_adapted_again():
+    model, normalization = normalized()
+    wrapper, x = KerasModelWrapper(model), RNG.random((4, 8), "float32")
+    wrapper.logits(x)
+    normalization.adapt(RNG.random((20, 8)) + 5)
+    np.testing.assert_allclose(wrapper.logits(x), model(x), rtol=1e-4)
+
+
+def test_a_function_where_another_one_was_freed():
+    dense = layers.Dense(3)
+    model = sequential(dense, shape=(8,))
+    wrapper, x = KerasModelWrapper(model), RNG.random((4, 8), "float32")
+    for factor in (1.0, 2.0, 3.0, 4.0):
+        dense.activation = None
+        dense.activation = lambda z, factor=factor: factor * z
+        np.testing.assert_allclose(wrapper.logits(x), model(x), rtol=1e-4)
 
 
 def test_no_image_has_no_class():

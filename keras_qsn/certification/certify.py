@@ -13,6 +13,7 @@ from keras_qsn.inputs import as_arrays
 from keras_qsn.inputs import check_count
 from keras_qsn.inputs import check_images
 from keras_qsn.inputs import check_labels
+from keras_qsn.inputs import check_number
 from keras_qsn.inputs import check_range
 from keras_qsn.inputs import in_words
 from keras_qsn.kept import claimed
@@ -136,6 +137,8 @@ def certify(
     low, high = check_range(value_range, wrapper, x.shape[1:])
     x = check_images(x, low, high, wrapper)
     widest = float(np.max(np.subtract(high, low)))
+    check_number("eps", eps)
+    check_number("time_limit", time_limit)
     if not 0 <= eps <= widest:
         raise ValueError(
             f"`eps` is in pixel units, from 0 to {widest:g} for pixels in "

@@ -82,6 +82,11 @@ def check_name(plan):
 
 def given(plan, threat):
     """The steps of the user's own list of steps or attacks."""
+    if not isinstance(plan, (list, tuple)):
+        raise TypeError(
+            "`plan` must be a name or a list of attacks. "
+            f"Received: {plan!r}. Give `[attack]` for a single one."
+        )
     steps = []
     for item in plan:
         if isinstance(item, attacks.Attack):
@@ -107,7 +112,19 @@ def given(plan, threat):
                 f"{step.attack.clip_max}]. Give it as `clip_min` and "
                 "`clip_max`, or as `value_range` of the evaluation."
             )
+        _check_radius(step, threat)
     return steps
+
+
+def _check_radius(step, threat):
+    """Refuse a search for images that do not count."""
+    attack = step.attack
+    if attack.norm == threat.norm and (attack.eps or 0) > threat.eps:
+        raise ValueError(
+            "No attack may have a larger radius than the evaluation, "
+            f"eps={threat.eps:g}: what it finds outside of that is not "
+            f"counted. Received: {step.name} with eps={attack.eps:g}."
+        )
 
 
 def describe(step):

@@ -22,6 +22,7 @@ from keras_qsn.inputs import as_arrays
 from keras_qsn.inputs import check_count
 from keras_qsn.inputs import check_images
 from keras_qsn.inputs import check_labels
+from keras_qsn.inputs import check_number
 from keras_qsn.inputs import check_range
 from keras_qsn.kept import claimed
 from keras_qsn.wrapper import KerasModelWrapper
@@ -124,14 +125,21 @@ def evaluate_robustness(
     x = check_images(x, low, high, wrapper)
     y = check_labels(y, len(x), wrapper.num_classes)
     norm = norms.check_norm(norm, (np.inf, 2))
+    check_number("eps", eps)
     if not (np.isfinite(eps) and eps > 0):
         raise ValueError(
             f"`eps` must be a finite number above 0. Received: eps={eps}"
         )
     batch_size = check_count("batch_size", batch_size)
+    seed = check_count("seed", seed, np.iinfo("int32").min)
+    if not isinstance(sources or {}, dict):
+        raise TypeError(
+            "`sources` must be a dictionary, {name: model}. "
+            f"Received: sources={sources!r}"
+        )
     certified = preflight.check_certified(certified, len(x))
     checking.check_mode(checks)
-    threat = ThreatModel(float(eps), norm, low, high, int(seed))
+    threat = ThreatModel(float(eps), norm, low, high, seed)
     verbose = bool(progress is None if verbose == "auto" else verbose)
     tell = Teller(progress, verbose)
     own = None

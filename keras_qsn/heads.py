@@ -56,7 +56,15 @@ def _before(output, name):
     if type(layer).__name__ == "Softmax":
         _check_axis(layer.axis, output, name)
         return node.input_tensors[0]
+    if len(node.input_tensors) > 1:
+        _check_merged(node.input_tensors, name)
     activation = getattr(layer, "activation", _NAMED.linear)
+    if activation is _NAMED.hard_sigmoid:
+        raise ValueError(
+            f"The model '{name}' must not cut its scores. Received: layer "
+            f"'{layer.name}' ending in a hard sigmoid, which has no gradient "
+            f"where it is sure and ranks no classes there. {_FIX}"
+        )
     if activation in (_NAMED.linear, None):
         return output if _is_known(layer) else None
     if activation is _NAMED.sigmoid and output.shape[-1] != 1:
@@ -94,6 +102,23 @@ def _check_axis(axis, output, name):
             f"Received: one over axis {axis}, which makes an image's answer "
             f"depend on the others in its batch. {_FIX}"
         )
+
+
+def _check_merged(tensors, name):
+    """Refuse a mean of probabilities: no logits are behind it."""
+    for tensor in tensors:
+        layer = tensor._keras_history.operation
+        while getattr(layer, "outputs", None):
+            layer = layer.outputs[0]._keras_history.operation
+        activation = getattr(layer, "activation", None)
+        if activation is _NAMED.softmax or type(layer).__name__ == "Softmax":
+            raise ValueError(
+                f"The model '{name}' must end in logits. Received: "
+                f"probabilities of several parts, '{layer.name}' among them, "
+                "merged behind their softmax. Merge logits, or give "
+                "their logarithm: `keras.ops.log` of the merged "
+                "probabilities."
+            )
 
 
 def _is_known(layer):

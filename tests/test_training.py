@@ -700,6 +700,9 @@ class TestBadInput:
         bad = tf.data.Dataset.from_tensor_slices((255 * x, y)).batch(50)
         with pytest.raises(ValueError, match=r"must lie in \[0"):
             net.fit(bad, shuffle=False, verbose=0)
+        single = tf.data.Dataset.from_tensor_slices((x, y))
+        with pytest.raises(ValueError, match="Batch it"):
+            net.fit(single, shuffle=False, verbose=0)
         with pytest.raises(ValueError, match="empty tf.data.Dataset"):
             net.fit(bad.take(0), shuffle=False, verbose=0)
         for validation in (bad, (255 * x, y)):

@@ -131,6 +131,13 @@ def compiled(units, loss):
     return model
 
 
+def averaged(end):
+    """Two networks' probabilities, or logits, merged at the end."""
+    x = keras.Input((4,))
+    parts = [sequential(layers.Dense(3), end, shape=(4,)) for _ in "ab"]
+    return keras.Model(x, layers.Average()([part(x) for part in parts]))
+
+
 def by_hand(z):
     return tf.exp(z) / tf.reduce_sum(tf.exp(z), 1, keepdims=True)
 
@@ -175,6 +182,12 @@ def by_hand(z):
             ),
             "over axis 0",
         ),
+        (lambda: averaged(layers.Softmax()), "Merge logits"),
+        (lambda: averaged(layers.Activation("softmax")), "Merge logits"),
+        (
+            lambda: sequential(layers.Dense(3, "hard_sigmoid"), shape=(4,)),
+            "must not cut its scores",
+        ),
     ],
 )
 def test_refuses_by_name_what_is_no_classifier(make, message):
@@ -183,6 +196,12 @@ def test_refuses_by_name_what_is_no_classifier(make, message):
         KerasModelWrapper(model)
     with pytest.raises(ValueError, match=message):
         QuSecNet(model)
+
+
+def test_averaged_logits_are_logits():
+    model = averaged(layers.Identity())
+    x = np.random.default_rng(0).uniform(size=(2, 4)).astype("float32")
+    np.testing.assert_array_equal(KerasModelWrapper(model).logits(x), model(x))
 
 
 def test_refuses_what_is_no_model():

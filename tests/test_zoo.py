@@ -313,7 +313,7 @@ def test_a_declared_range_needs_no_telling():
         model,
         x,
         KerasModelWrapper(model).predict(x),
-        eps=4.0,
+        eps=member.eps,
         plan=[attack_of(attacks.FastGradientMethod, member)],
         checks=None,
         verbose=0,

@@ -93,6 +93,12 @@ class BatchCheck:
     def _check_signature(self, x):
         """Refuse a type or a shape while tracing, by one image like it."""
         shape = self._wrapper.input_shape
+        if x.shape.rank == len(shape):
+            raise ValueError(
+                f"A dataset must give batches of images, shape (batch, "
+                f"{', '.join(map(str, shape))}). Received: single images of "
+                f"shape {tuple(x.shape)}. Batch it: `dataset.batch(128)`."
+            )
         if x.shape.rank is not None:
             expected = [*shape, *[1] * x.shape.rank]
             shape = [a or b for a, b in zip(x.shape[1:], expected)]

@@ -14,29 +14,31 @@ if keras.backend.backend() != "tensorflow":
 
 from keras_qsn import attacks
 from keras_qsn import certification
+from keras_qsn import constraints
 from keras_qsn import datasets
 from keras_qsn import defenses
 from keras_qsn import evaluation
+from keras_qsn import initializers
 from keras_qsn import layers
 from keras_qsn import losses
 from keras_qsn import models
 from keras_qsn import paper
 from keras_qsn import quantization
-from keras_qsn import thresholds
 from keras_qsn import training
 from keras_qsn.version import __version__ as __version__
 
 __all__ = [
     "attacks",
     "certification",
+    "constraints",
     "datasets",
     "defenses",
     "evaluation",
+    "initializers",
     "layers",
     "losses",
     "models",
     "paper",
     "quantization",
-    "thresholds",
     "training",
 ]

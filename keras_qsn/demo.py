@@ -18,10 +18,10 @@ from keras_qsn import datasets
 from keras_qsn import report
 from keras_qsn.attacks import FastGradientMethod
 from keras_qsn.attacks import ProjectedGradientDescent
-from keras_qsn.attacks.quantizers import as_seen
+from keras_qsn.classifier.opened import as_seen
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import TrainableQuantization
-from keras_qsn.models import KerasModelWrapper
 from keras_qsn.models import cleverhans_cnn
 from keras_qsn.training import QuSecNet
 from keras_qsn.version import __version__

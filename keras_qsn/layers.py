@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn import kernels
-from keras_qsn import quantization
-from keras_qsn.thresholds import EquallySpaced
-from keras_qsn.thresholds import ThresholdRange
+from keras_qsn.constraints import ThresholdRange
+from keras_qsn.initializers import EquallySpaced
+from keras_qsn.quantization import kernels
+from keras_qsn.quantization import staircase
 
 # How far outside `value_range`, in widths of the range, a call still accepts
 # pixels: noise augmentation leaves the range a little, images in 0..255 fed
@@ -120,7 +120,7 @@ class QuantLayer(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         # Raises for a number of levels or a variant that does not exist.
         self.num_thresholds = len(
-            quantization.equally_spaced_thresholds(num_levels, variant)
+            staircase.equally_spaced_thresholds(num_levels, variant)
         )
         self.num_levels = int(num_levels)
         self.variant = variant
@@ -135,7 +135,7 @@ class QuantLayer(keras.layers.Layer):
         if threshold_constraint is None:
             threshold_constraint = ThresholdRange()
         self.threshold_constraint = keras.constraints.get(threshold_constraint)
-        self._staircase = quantization.make_staircase(
+        self._staircase = staircase.make_staircase(
             self.num_levels,
             self.steepness,
             self.hard,
@@ -328,7 +328,7 @@ class TrainableQuantization(QuantLayer):
     """TQ: quantizes each input pixel at thresholds learned with the network.
 
     `QuantLayer` with the paper's settings for trainable (there: variable)
-    quantization. The thresholds are ordinary trainable weights, kept in
+    staircase. The thresholds are ordinary trainable weights, kept in
     `[0, 1]`; `keras_qsn.training.QuSecNet` can train them on their own cost
     with their own learning rate (Eqs. 2 to 8).
 
@@ -377,10 +377,10 @@ def _check_steepness(steepness):
 
 
 def _check_gradient(gradient):
-    if gradient not in quantization.GRADIENTS:
+    if gradient not in staircase.GRADIENTS:
         raise ValueError(
             "`gradient` must be one of "
-            f"{', '.join(map(repr, quantization.GRADIENTS))}. "
+            f"{', '.join(map(repr, staircase.GRADIENTS))}. "
             f"Received: gradient={gradient!r}"
         )
     return gradient

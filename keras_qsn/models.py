@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_qsn.wrapper import KerasModelWrapper
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 
 __all__ = ["KerasModelWrapper", "cleverhans_cnn"]
 

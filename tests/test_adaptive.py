@@ -10,7 +10,7 @@ import tensorflow as tf
 from conftest import input_gradient
 from conftest import small_cnn
 from keras_qsn import attacks
-from keras_qsn.attacks import quantizers
+from keras_qsn.classifier import opened as quantizers
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import KerasModelWrapper

@@ -102,7 +102,7 @@ class TestProgress:
     def test_a_bar_on_long_work(self, trained, images, capsys, monkeypatch):
         clock = iter(range(0, 100, 2))
         monkeypatch.setattr(
-            "keras_qsn.progress.time.perf_counter", lambda: next(clock)
+            "keras_qsn._core.progress.time.perf_counter", lambda: next(clock)
         )
         attacks.FastGradientMethod(EPS).run(
             trained["none"], *images, batch_size=25

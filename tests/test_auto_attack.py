@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from conftest import small_cnn
-from keras_qsn.attacks.auto_attack import _SEED_STRIDE
-from keras_qsn.attacks.auto_attack import AutoAttack
+from keras_qsn.attacks.white_box.auto_attack import _SEED_STRIDE
+from keras_qsn.attacks.white_box.auto_attack import AutoAttack
 from keras_qsn.models import KerasModelWrapper
 
 EPS = {np.inf: 0.1, 2: 1.5}

@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from conftest import linear_model
 from conftest import small_cnn
-from keras_qsn.attacks import auto_pgd
-from keras_qsn.attacks.auto_pgd import AutoProjectedGradientDescent
-from keras_qsn.attacks.gradient import ProjectedGradientDescent
-from keras_qsn.attacks.objectives import loss_gradient
+from keras_qsn.attacks.losses import loss_gradient
+from keras_qsn.attacks.white_box import auto_pgd
+from keras_qsn.attacks.white_box.auto_pgd import AutoProjectedGradientDescent
+from keras_qsn.attacks.white_box.gradient import ProjectedGradientDescent
 
 EPS = {np.inf: 0.1, 2: 1.0}
 KINDS = pytest.mark.parametrize(

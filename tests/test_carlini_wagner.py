@@ -6,8 +6,8 @@ import pytest
 from conftest import input_gradient
 from conftest import linear_model
 from keras_qsn.attacks import ProjectedGradientDescent
-from keras_qsn.attacks import carlini_wagner
-from keras_qsn.attacks.carlini_wagner import CarliniWagnerL2
+from keras_qsn.attacks.white_box import carlini_wagner
+from keras_qsn.attacks.white_box.carlini_wagner import CarliniWagnerL2
 
 # Larger steps, so that a tenth of the default iterations is enough.
 FAST = {"learning_rate": 0.1, "max_iterations": 100, "initial_const": 0.1}

@@ -300,9 +300,9 @@ STACKS = {
         layers.Activation("sigmoid"),
     ],
     "fast": [
-        qsn.convolution.FastConv2D(3, 4, strides=2, activation="relu"),
+        qsn._core.convolution.FastConv2D(3, 4, strides=2, activation="relu"),
         layers.Identity(),
-        qsn.convolution.FastConv2D(4, 2, activation="relu"),
+        qsn._core.convolution.FastConv2D(4, 2, activation="relu"),
     ],
 }
 MODELS = {

@@ -9,11 +9,11 @@ from conftest import small_cnn
 from keras_qsn.attacks import CubeAttack
 from keras_qsn.certification import certify
 from keras_qsn.certification.graph import trace
+from keras_qsn.constraints import ThresholdRange
 from keras_qsn.datasets import ShuffledBatches
 from keras_qsn.layers import QuantLayer
 from keras_qsn.layers import TrainableQuantization
 from keras_qsn.models import KerasModelWrapper
-from keras_qsn.thresholds import ThresholdRange
 from keras_qsn.training import IntervalTraining
 from keras_qsn.training import QuSecNet
 from keras_qsn.training import initialize_for_intervals

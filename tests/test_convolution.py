@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_qsn.convolution import FastConv2D
-from keras_qsn.convolution import fast_convolutions
+from keras_qsn._core.convolution import FastConv2D
+from keras_qsn._core.convolution import fast_convolutions
 
 CASES = [
     case

@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 
 from conftest import linear_model
-from keras_qsn.attacks import decision
-from keras_qsn.attacks.decision import AdditiveGaussianNoiseAttack
-from keras_qsn.attacks.decision import PointwiseAttack
-from keras_qsn.attacks.hop_skip_jump import HopSkipJumpAttack
+from keras_qsn.attacks.decisions import pointwise as decision
+from keras_qsn.attacks.decisions.hop_skip_jump import HopSkipJumpAttack
+from keras_qsn.attacks.decisions.pointwise import AdditiveGaussianNoiseAttack
+from keras_qsn.attacks.decisions.pointwise import PointwiseAttack
 
 NOISE = pytest.param(AdditiveGaussianNoiseAttack(100), id="noise")
 POINTWISE = pytest.param(PointwiseAttack(), id="pointwise")

@@ -15,7 +15,7 @@ from keras_qsn.attacks import BPDA
 from keras_qsn.attacks import CubeAttack
 from keras_qsn.attacks import FastGradientMethod
 from keras_qsn.attacks import ProjectedGradientDescent
-from keras_qsn.attacks.quantizers import quantizers_of
+from keras_qsn.classifier.opened import quantizers_of
 from keras_qsn.defenses import BitDepthReduction
 from keras_qsn.defenses import FeatureSqueezingDetector
 from keras_qsn.defenses import MedianSmoothing

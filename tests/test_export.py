@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_qsn import kernels
 from keras_qsn.defenses import BitDepthReduction
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import QuantLayer
 from keras_qsn.layers import TrainableQuantization
+from keras_qsn.quantization import kernels
 
 SHARED = [1, 2, 3]
 LAYERS = {

@@ -8,9 +8,9 @@ import tensorflow as tf
 from scipy.optimize import linprog
 
 from conftest import linear_model
-from keras_qsn.attacks import hyperplane
-from keras_qsn.attacks.deepfool import DeepFool
-from keras_qsn.attacks.fab import FastAdaptiveBoundary
+from keras_qsn.attacks.white_box import hyperplane
+from keras_qsn.attacks.white_box.deepfool import DeepFool
+from keras_qsn.attacks.white_box.fab import FastAdaptiveBoundary
 
 EPS = {np.inf: 0.1, 2: 1.0, 1: 5.0}
 DUAL = {np.inf: 1, 2: 2, 1: np.inf}

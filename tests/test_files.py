@@ -12,8 +12,8 @@ import matplotlib.figure
 import numpy as np
 import pytest
 
-from keras_qsn import files
-from keras_qsn import kept
+from keras_qsn._core import files
+from keras_qsn._core import kept
 
 WRITERS = {
     "bytes": lambda path: files.write_bytes(path, b"new" * 5000),

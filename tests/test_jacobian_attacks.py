@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from conftest import input_gradient
 from conftest import linear_model
-from keras_qsn.attacks import saliency_map
-from keras_qsn.attacks.deepfool import DeepFool
-from keras_qsn.attacks.saliency_map import SaliencyMapMethod
+from keras_qsn.attacks.white_box import saliency_map
+from keras_qsn.attacks.white_box.deepfool import DeepFool
+from keras_qsn.attacks.white_box.saliency_map import SaliencyMapMethod
 
 ATTACKS = [
     pytest.param(SaliencyMapMethod(gamma=0.1), id="jsma"),

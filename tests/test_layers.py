@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 
 from conftest import input_gradient
+from keras_qsn.constraints import ThresholdRange
+from keras_qsn.initializers import EquallySpaced
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import QuantLayer
 from keras_qsn.layers import TrainableQuantization
-from keras_qsn.thresholds import EquallySpaced
-from keras_qsn.thresholds import ThresholdRange
 
 LAYERS = [
     QuantLayer(3, 20.0, shared_axes=[1, 2], gradient="paper"),

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from keras_qsn import cli
 from keras_qsn import paper
-from keras_qsn.kept import alone
+from keras_qsn._core.kept import alone
 from keras_qsn.paper import cells
 from keras_qsn.paper import executors
 from keras_qsn.paper import grid

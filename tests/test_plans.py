@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 
 from keras_qsn import attacks
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import plans
 from keras_qsn.evaluation.facts import ModelFacts
 from keras_qsn.evaluation.threat import ThreatModel
 from keras_qsn.layers import ConstantQuantization
-from keras_qsn.wrapper import KerasModelWrapper
 
 EPS = 0.3
 IMAGE = (6, 6, 1)

@@ -48,6 +48,7 @@ NAMES = {
         "CertificationInterrupted",
         "certify",
     },
+    "constraints": {"ThresholdRange"},
     "datasets": {
         "Dataset",
         "ShuffledBatches",
@@ -75,6 +76,7 @@ NAMES = {
         "evaluate_robustness",
         "interval",
     },
+    "initializers": {"EquallySpaced"},
     "layers": {
         "ConstantQuantization",
         "QuantLayer",
@@ -98,7 +100,6 @@ NAMES = {
         "make_staircase",
         "reached",
     },
-    "thresholds": {"EquallySpaced", "ThresholdRange"},
     "training": {
         "EpsScheduler",
         "IntervalTraining",

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_qsn import quantization
 from keras_qsn.attacks import norms
 from keras_qsn.certification import certify
 from keras_qsn.certification import graph
 from keras_qsn.certification import interval
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.layers import QuantLayer
-from keras_qsn.wrapper import KerasModelWrapper
+from keras_qsn.quantization import staircase as quantization
 
 T = np.array([0.25, 0.5, 0.8])
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_qsn import attacks
-from keras_qsn import kept
+from keras_qsn._core import kept
 from keras_qsn.certification import certify
 from keras_qsn.certification.work import Work
 from keras_qsn.evaluation import audits

@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 
 from conftest import linear_model
-from keras_qsn.attacks import spsa
-from keras_qsn.attacks.gradient import ProjectedGradientDescent
-from keras_qsn.attacks.local_search import LocalSearchAttack
-from keras_qsn.attacks.single_pixel import SinglePixelAttack
-from keras_qsn.attacks.spsa import SPSA
+from keras_qsn.attacks.scores import spsa
+from keras_qsn.attacks.scores.local_search import LocalSearchAttack
+from keras_qsn.attacks.scores.single_pixel import SinglePixelAttack
+from keras_qsn.attacks.scores.spsa import SPSA
+from keras_qsn.attacks.white_box.gradient import ProjectedGradientDescent
 from keras_qsn.layers import ConstantQuantization
 
 FAST = dict(nb_iter=20, learning_rate=0.05, spsa_samples=32)

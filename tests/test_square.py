@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_qsn.attacks import square
-from keras_qsn.attacks import square_proposals as proposals
-from keras_qsn.attacks.square import SquareAttack
+from keras_qsn.attacks.scores import square
+from keras_qsn.attacks.scores import square_proposals as proposals
+from keras_qsn.attacks.scores.square import SquareAttack
 
 QUERIES = 300
 EPS = {np.inf: 0.3, 2: 3.0}

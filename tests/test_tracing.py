@@ -5,8 +5,8 @@ import threading
 import keras
 import numpy as np
 
+from keras_qsn._core.tracing import replaced
 from keras_qsn.models import KerasModelWrapper
-from keras_qsn.tracing import replaced
 
 
 def doubling():

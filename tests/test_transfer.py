@@ -11,15 +11,15 @@ import tensorflow as tf
 
 from conftest import linear_model
 from conftest import small_cnn
-from keras_qsn.attacks.carlini_wagner import CarliniWagnerL2
-from keras_qsn.attacks.deepfool import DeepFool
-from keras_qsn.attacks.gradient import FastGradientMethod
-from keras_qsn.attacks.gradient import ProjectedGradientDescent
-from keras_qsn.attacks.saliency_map import SaliencyMapMethod
-from keras_qsn.attacks.square import SquareAttack
-from keras_qsn.attacks.substitute import substitute_mlp
-from keras_qsn.attacks.substitute import train_substitute
-from keras_qsn.attacks.transfer import TransferAttack
+from keras_qsn.attacks.scores.square import SquareAttack
+from keras_qsn.attacks.transfer.substitute import substitute_mlp
+from keras_qsn.attacks.transfer.substitute import train_substitute
+from keras_qsn.attacks.transfer.transfer import TransferAttack
+from keras_qsn.attacks.white_box.carlini_wagner import CarliniWagnerL2
+from keras_qsn.attacks.white_box.deepfool import DeepFool
+from keras_qsn.attacks.white_box.gradient import FastGradientMethod
+from keras_qsn.attacks.white_box.gradient import ProjectedGradientDescent
+from keras_qsn.attacks.white_box.saliency_map import SaliencyMapMethod
 from keras_qsn.models import KerasModelWrapper
 
 IN_A_BALL = [

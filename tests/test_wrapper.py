@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 
 from conftest import small_cnn
+from keras_qsn._core.tracing import replaced
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.models import cleverhans_cnn
-from keras_qsn.tracing import replaced
 from keras_qsn.training import QuSecNet
 
 layers = keras.layers

@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from keras_qsn.attacks import norms
 from keras_qsn.attacks import ranges
-from keras_qsn.attacks.functions import compiled_attack
-from keras_qsn.attacks.functions import compiled_logits
+from keras_qsn.attacks.compiled import compiled_attack
 from keras_qsn.attacks.running import run_attack
-from keras_qsn.inputs import in_words
+from keras_qsn.classifier.compiled import compiled_logits
+from keras_qsn.classifier.inputs import in_words
 
 
 class Attack:

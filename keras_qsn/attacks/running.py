@@ -5,18 +5,18 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.progress import ImageProgress
 from keras_qsn.attacks import norms
 from keras_qsn.attacks import ranges
-from keras_qsn.attacks.functions import compiled_gradient
+from keras_qsn.attacks.compiled import compiled_gradient
 from keras_qsn.attacks.result import AttackInterrupted
 from keras_qsn.attacks.result import AttackResult
-from keras_qsn.inputs import as_arrays
-from keras_qsn.inputs import check_count
-from keras_qsn.inputs import check_images
-from keras_qsn.inputs import check_labels
-from keras_qsn.inputs import in_words
-from keras_qsn.models import KerasModelWrapper
-from keras_qsn.progress import ImageProgress
+from keras_qsn.classifier.inputs import as_arrays
+from keras_qsn.classifier.inputs import check_count
+from keras_qsn.classifier.inputs import check_images
+from keras_qsn.classifier.inputs import check_labels
+from keras_qsn.classifier.inputs import in_words
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 
 
 def run_attack(attack, model, x, y, y_target, batch_size, callback, verbose):

@@ -3,24 +3,24 @@
 import keras
 import numpy as np
 
+from keras_qsn._core.files import fingerprint
+from keras_qsn._core.kept import claimed
+from keras_qsn._core.kept import versions
+from keras_qsn._core.progress import ImageProgress
+from keras_qsn._core.tracing import layers_of
 from keras_qsn.attacks.norms import ball
 from keras_qsn.certification.certificate import CertificationInterrupted
 from keras_qsn.certification.deployed import Deployed
 from keras_qsn.certification.proofs import Proofs
 from keras_qsn.certification.work import Work
-from keras_qsn.files import fingerprint
-from keras_qsn.inputs import as_arrays
-from keras_qsn.inputs import check_count
-from keras_qsn.inputs import check_images
-from keras_qsn.inputs import check_labels
-from keras_qsn.inputs import check_number
-from keras_qsn.inputs import check_range
-from keras_qsn.inputs import in_words
-from keras_qsn.kept import claimed
-from keras_qsn.kept import versions
-from keras_qsn.models import KerasModelWrapper
-from keras_qsn.progress import ImageProgress
-from keras_qsn.tracing import layers_of
+from keras_qsn.classifier.inputs import as_arrays
+from keras_qsn.classifier.inputs import check_count
+from keras_qsn.classifier.inputs import check_images
+from keras_qsn.classifier.inputs import check_labels
+from keras_qsn.classifier.inputs import check_number
+from keras_qsn.classifier.inputs import check_range
+from keras_qsn.classifier.inputs import in_words
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 
 METHODS = ("interval", "crown", "crown-full", "branching")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.attacks.quantizers import OpenedModel
+from keras_qsn.classifier.opened import OpenedModel
 
 # Images put to the test at a time.
 _TRIED = 16

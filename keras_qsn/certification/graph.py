@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.tracing import replaced
 from keras_qsn.certification.affine import Affine
 from keras_qsn.certification.rules import refusal
 from keras_qsn.certification.rules import rules_of
@@ -14,7 +15,6 @@ from keras_qsn.defenses import BitDepthReduction
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import QuantLayer
 from keras_qsn.layers import TrainableQuantization
-from keras_qsn.tracing import replaced
 
 
 class Node(typing.NamedTuple):

@@ -2,15 +2,15 @@
 
 import keras
 
+from keras_qsn._core.convolution import FastConv2D
 from keras_qsn.certification import affine
 from keras_qsn.certification import convolutional
 from keras_qsn.certification import piecewise
 from keras_qsn.certification import pooling
 from keras_qsn.certification import scaling
 from keras_qsn.certification import smooth
-from keras_qsn.convolution import FastConv2D
-from keras_qsn.tracing import LinearHead
-from keras_qsn.tracing import TwoLogits
+from keras_qsn.classifier.heads import LinearHead
+from keras_qsn.classifier.heads import TwoLogits
 
 _LAYERS = keras.layers
 

@@ -5,10 +5,10 @@ import time
 
 import numpy as np
 
+from keras_qsn._core.kept import keep_arrays
+from keras_qsn._core.kept import kept_arrays
 from keras_qsn.certification.branching import branch
 from keras_qsn.certification.certificate import Certificate
-from keras_qsn.kept import keep_arrays
-from keras_qsn.kept import kept_arrays
 
 # Images bounded by CROWN at a time, each as large as one for every class.
 _CROWN = 32

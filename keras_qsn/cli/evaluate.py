@@ -7,7 +7,7 @@ import pathlib
 from rich.markup import escape
 from rich.table import Table
 
-from keras_qsn.attacks.quantizers import OpenedModel
+from keras_qsn.classifier.opened import OpenedModel
 from keras_qsn.cli.inputs import add_inputs
 from keras_qsn.cli.inputs import load_images
 from keras_qsn.cli.inputs import load_model

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 
 from keras_qsn import datasets
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.cli.numbers import above_zero
 from keras_qsn.cli.numbers import finite
 from keras_qsn.cli.numbers import whole
-from keras_qsn.wrapper import KerasModelWrapper
 
 # Radius where none is given, as a share of the range of pixels.
 _EPS = 0.3

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_qsn.inputs import check_labels
+from keras_qsn.classifier.inputs import check_labels
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 

@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn.classifier.inputs import as_arrays
+from keras_qsn.classifier.inputs import check_count
+from keras_qsn.classifier.inputs import check_images
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.defenses.non_local_means import NonLocalMeans
 from keras_qsn.defenses.squeezers import BitDepthReduction
 from keras_qsn.defenses.squeezers import MedianSmoothing
-from keras_qsn.inputs import as_arrays
-from keras_qsn.inputs import check_count
-from keras_qsn.inputs import check_images
-from keras_qsn.models import KerasModelWrapper
 
 
 def recommended_squeezers(dataset):

@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
+from keras_qsn.classifier.inputs import check_count
 from keras_qsn.defenses.squeezers import check_image_shape
-from keras_qsn.inputs import check_count
 
 
 @keras.saving.register_keras_serializable(package="keras_qsn")

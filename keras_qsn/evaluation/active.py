@@ -6,12 +6,12 @@ Zimmermann, Brendel, Tramer and Carlini, 2022: https://arxiv.org/abs/2206.13991
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.attacks.gradient import ProjectedGradientDescent
-from keras_qsn.attacks.quantizers import backward_through
-from keras_qsn.attacks.quantizers import surrogate_key
+from keras_qsn._core.tracing import replaced
+from keras_qsn.attacks.views import backward_through
+from keras_qsn.attacks.views import surrogate_key
+from keras_qsn.attacks.white_box.gradient import ProjectedGradientDescent
 from keras_qsn.evaluation.crafting import SharedView
 from keras_qsn.evaluation.crafting import crafted
-from keras_qsn.tracing import replaced
 
 _INNER = 64
 _FEW = 5

@@ -6,16 +6,16 @@ Each returns a status, what was measured, and what that means.
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.tracing import replaced
 from keras_qsn.attacks import norms
-from keras_qsn.attacks.quantizers import quantizers_of
+from keras_qsn.classifier.opened import quantizers_of
 from keras_qsn.evaluation import preflight
 from keras_qsn.evaluation.masking import missed_by_white_box
 from keras_qsn.evaluation.wording import HALF_POINT
 from keras_qsn.evaluation.wording import NOT_QUANTIZED
 from keras_qsn.evaluation.wording import listed
 from keras_qsn.evaluation.wording import points
-from keras_qsn.quantization import make_staircase
-from keras_qsn.tracing import replaced
+from keras_qsn.quantization.staircase import make_staircase
 
 
 def queries(probe):

@@ -3,11 +3,11 @@
 import keras
 
 from keras_qsn.attacks.base import Attack
-from keras_qsn.inputs import as_arrays
-from keras_qsn.inputs import check_count
-from keras_qsn.inputs import check_images
-from keras_qsn.inputs import check_labels
-from keras_qsn.wrapper import KerasModelWrapper
+from keras_qsn.classifier.inputs import as_arrays
+from keras_qsn.classifier.inputs import check_count
+from keras_qsn.classifier.inputs import check_images
+from keras_qsn.classifier.inputs import check_labels
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 
 
 class AttackAccuracy(keras.callbacks.Callback):

@@ -10,9 +10,9 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.attacks.functions import compiled_gradient
-from keras_qsn.attacks.functions import compiled_logits
-from keras_qsn.attacks.objectives import gradient_of
+from keras_qsn.attacks.compiled import compiled_gradient
+from keras_qsn.attacks.losses import gradient_of
+from keras_qsn.classifier.compiled import compiled_logits
 
 
 class SharedView:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_qsn.attacks.quantizers import OpenedModel
+from keras_qsn.classifier.opened import OpenedModel
 
 
 @dataclasses.dataclass(frozen=True)

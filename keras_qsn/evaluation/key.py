@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 
+from keras_qsn._core.files import fingerprint
+from keras_qsn._core.kept import versions
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.ranges import plain
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import plans
-from keras_qsn.files import fingerprint
-from keras_qsn.kept import versions
-from keras_qsn.models import KerasModelWrapper
 
 
 def key(

@@ -8,12 +8,12 @@ behind it.
 import numpy as np
 
 from keras_qsn import attacks
-from keras_qsn.attacks.quantizers import OpenedModel
-from keras_qsn.attacks.quantizers import quantizers_of
+from keras_qsn._core.tracing import replaced
+from keras_qsn.classifier.opened import OpenedModel
+from keras_qsn.classifier.opened import quantizers_of
 from keras_qsn.evaluation.crafting import SharedView
 from keras_qsn.evaluation.crafting import crafted
 from keras_qsn.layers import QuantLayer
-from keras_qsn.tracing import replaced
 
 _IMAGES = 24
 _LEVELS = 33

@@ -6,10 +6,10 @@ import warnings
 import numpy as np
 
 from keras_qsn.attacks import TransferAttack
+from keras_qsn.classifier.inputs import in_words
 from keras_qsn.evaluation.outcome import interval
 from keras_qsn.evaluation.wording import listed
 from keras_qsn.evaluation.wording import points
-from keras_qsn.inputs import in_words
 
 # Of the range of pixels; images that fill less are of another range.
 _FILLED = 0.02

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from keras_qsn import attacks
 from keras_qsn.attacks import norms
-from keras_qsn.attacks.functions import compiled_gradient
-from keras_qsn.attacks.functions import compiled_logits
+from keras_qsn.attacks.compiled import compiled_gradient
+from keras_qsn.classifier.compiled import compiled_logits
 from keras_qsn.evaluation.crafting import SharedView
 from keras_qsn.evaluation.crafting import crafted
 from keras_qsn.evaluation.facts import open_model

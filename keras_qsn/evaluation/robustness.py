@@ -4,7 +4,15 @@ import dataclasses
 
 import numpy as np
 
+from keras_qsn._core.kept import claimed
 from keras_qsn.attacks import norms
+from keras_qsn.classifier.inputs import as_arrays
+from keras_qsn.classifier.inputs import check_count
+from keras_qsn.classifier.inputs import check_images
+from keras_qsn.classifier.inputs import check_labels
+from keras_qsn.classifier.inputs import check_number
+from keras_qsn.classifier.inputs import check_range
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import checks as checking
 from keras_qsn.evaluation import plans
 from keras_qsn.evaluation import preflight
@@ -18,14 +26,6 @@ from keras_qsn.evaluation.run import run
 from keras_qsn.evaluation.sources import trained_sources
 from keras_qsn.evaluation.store import Store
 from keras_qsn.evaluation.threat import ThreatModel
-from keras_qsn.inputs import as_arrays
-from keras_qsn.inputs import check_count
-from keras_qsn.inputs import check_images
-from keras_qsn.inputs import check_labels
-from keras_qsn.inputs import check_number
-from keras_qsn.inputs import check_range
-from keras_qsn.kept import claimed
-from keras_qsn.wrapper import KerasModelWrapper
 
 
 def evaluate_robustness(

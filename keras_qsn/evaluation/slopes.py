@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn.attacks import norms
-from keras_qsn.attacks.quantizers import backward_through
-from keras_qsn.attacks.quantizers import surrogate_key
+from keras_qsn.attacks.views import backward_through
+from keras_qsn.attacks.views import surrogate_key
 from keras_qsn.evaluation.wording import HALF_POINT
 from keras_qsn.evaluation.wording import points
 

@@ -6,16 +6,16 @@ import warnings
 import keras
 import numpy as np
 
-from keras_qsn.attacks.substitute import substitute_mlp
-from keras_qsn.attacks.substitute import train_substitute
+from keras_qsn._core.kept import keep_arrays
+from keras_qsn._core.kept import kept_arrays
+from keras_qsn.attacks.transfer.substitute import substitute_mlp
+from keras_qsn.attacks.transfer.substitute import train_substitute
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.datasets import ShuffledBatches
 from keras_qsn.datasets import seeded_subset
 from keras_qsn.evaluation.untrained import CannotRebuild
 from keras_qsn.evaluation.untrained import restart
 from keras_qsn.evaluation.untrained import untrained
-from keras_qsn.kept import keep_arrays
-from keras_qsn.kept import kept_arrays
-from keras_qsn.models import KerasModelWrapper
 
 # Enough for examples to carry over; accuracy is not what these are for.
 _EPOCHS = {"quick": 3, "standard": 4, "full": 10}

@@ -2,13 +2,13 @@
 
 import dataclasses
 
+from keras_qsn._core.kept import keep_arrays
+from keras_qsn._core.kept import keep_json
+from keras_qsn._core.kept import kept_arrays
+from keras_qsn._core.kept import kept_json
 from keras_qsn.evaluation.outcome import Check
 from keras_qsn.evaluation.outcome import Outcome
 from keras_qsn.evaluation.outcome import Step
-from keras_qsn.kept import keep_arrays
-from keras_qsn.kept import keep_json
-from keras_qsn.kept import kept_arrays
-from keras_qsn.kept import kept_json
 
 
 class Store:

@@ -8,10 +8,10 @@ import numpy as np
 
 from keras_qsn import attacks
 from keras_qsn import datasets
-from keras_qsn.attacks.quantizers import as_seen
+from keras_qsn.classifier.opened import as_seen
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.evaluation.outcome import THREATS
-from keras_qsn.models import KerasModelWrapper
 from keras_qsn.paper.networks import quantizer_of
 
 BATCH_SIZE = 128

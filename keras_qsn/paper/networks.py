@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_qsn import datasets
+from keras_qsn._core.tracing import layers_of
 from keras_qsn.attacks import FastGradientMethod
 from keras_qsn.defenses import BitDepthReduction
 from keras_qsn.defenses import MedianSmoothing
@@ -17,7 +18,6 @@ from keras_qsn.layers import QuantLayer
 from keras_qsn.layers import TrainableQuantization
 from keras_qsn.losses import ProbabilityMeanSquaredError
 from keras_qsn.models import cleverhans_cnn
-from keras_qsn.tracing import layers_of
 from keras_qsn.training import QuSecNet
 
 BATCH_SIZE = 128

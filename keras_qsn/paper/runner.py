@@ -12,12 +12,12 @@ import keras
 import numpy as np
 
 from keras_qsn import datasets
-from keras_qsn.kept import alone
-from keras_qsn.kept import keep_bytes
-from keras_qsn.kept import keep_json
-from keras_qsn.kept import kept_arrays
-from keras_qsn.kept import kept_bytes
-from keras_qsn.kept import kept_json
+from keras_qsn._core.kept import alone
+from keras_qsn._core.kept import keep_bytes
+from keras_qsn._core.kept import keep_json
+from keras_qsn._core.kept import kept_arrays
+from keras_qsn._core.kept import kept_bytes
+from keras_qsn._core.kept import kept_json
 from keras_qsn.paper import cells
 from keras_qsn.paper import executors
 from keras_qsn.paper import measuring

@@ -3,9 +3,9 @@
 Every file is written whole or not at all.
 """
 
-from keras_qsn.files import write_figure
-from keras_qsn.files import write_json
-from keras_qsn.files import write_text
+from keras_qsn._core.files import write_figure
+from keras_qsn._core.files import write_json
+from keras_qsn._core.files import write_text
 from keras_qsn.report.markdown import to_markdown
 from keras_qsn.report.plots import plot_accuracy
 from keras_qsn.report.plots import plot_images

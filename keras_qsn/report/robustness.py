@@ -2,9 +2,9 @@
 
 import pathlib
 
-from keras_qsn.files import write_figure
-from keras_qsn.files import write_json
-from keras_qsn.files import write_text
+from keras_qsn._core.files import write_figure
+from keras_qsn._core.files import write_json
+from keras_qsn._core.files import write_text
 from keras_qsn.report import charts
 from keras_qsn.report import summary
 from keras_qsn.report.markdown import to_markdown

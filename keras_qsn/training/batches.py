@@ -5,8 +5,8 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.inputs import check_images
-from keras_qsn.inputs import check_labels
+from keras_qsn.classifier.inputs import check_images
+from keras_qsn.classifier.inputs import check_labels
 
 # How far from 1 the float32 sum of smoothed labels may be.
 _SUM_TOLERANCE = 1e-4

@@ -3,10 +3,11 @@
 import keras
 import tensorflow as tf
 
+from keras_qsn._core.convolution import fast_convolutions
 from keras_qsn.attacks.base import Attack
 from keras_qsn.certification.graph import trace
-from keras_qsn.classifier import with_float_input
-from keras_qsn.convolution import fast_convolutions
+from keras_qsn.classifier.accepted import with_float_input
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.training.batches import BatchCheck
 from keras_qsn.training.batches import class_numbers
 from keras_qsn.training.batches import num_clean
@@ -21,7 +22,6 @@ from keras_qsn.training.outputs import as_returned
 from keras_qsn.training.outputs import class_scores
 from keras_qsn.training.outputs import returns_logits
 from keras_qsn.training.schedules import GrowingBox
-from keras_qsn.wrapper import KerasModelWrapper
 
 _PRODUCT_DTYPES = ("float32", "bfloat16")
 

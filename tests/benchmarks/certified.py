@@ -28,11 +28,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn import datasets
+from keras_qsn._core.files import write_json
 from keras_qsn.attacks import CubeAttack
 from keras_qsn.attacks import ProjectedGradientDescent
 from keras_qsn.certification import certify
 from keras_qsn.evaluation import evaluate_robustness
-from keras_qsn.files import write_json
 from keras_qsn.layers import QuantLayer
 from keras_qsn.layers import ThresholdRange
 from keras_qsn.models import cleverhans_cnn

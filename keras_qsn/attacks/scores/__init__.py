@@ -1,0 +1,1 @@
+"""Attacks that are told the class scores."""

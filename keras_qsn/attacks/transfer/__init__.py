@@ -1,0 +1,1 @@
+"""Attacks that know another model."""

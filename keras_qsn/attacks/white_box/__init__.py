@@ -1,0 +1,1 @@
+"""Attacks that know the network and its gradients."""

@@ -1,0 +1,309 @@
+"""FAB: the nearest adversarial example, from boundary to boundary."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qsn.attacks import norms
+from keras_qsn.attacks.base import Attack
+from keras_qsn.attacks.losses import fooled
+from keras_qsn.attacks.losses import likeliest_others
+from keras_qsn.attacks.losses import logits_and_pullback
+from keras_qsn.attacks.losses import margin_of
+from keras_qsn.attacks.losses import per_image
+from keras_qsn.attacks.white_box import hyperplane
+from keras_qsn.classifier.inputs import check_count
+
+# Part of the largest logit: `fooled` asks for half as much, so that a point on
+# the boundary counts as adversarial.
+_PUSH = 2e-5
+# Of the paper: points tried between the image and its nearest example.
+_FINAL_STEPS = 3
+# Of a secant step: not all of it, to arrive on the adversarial side.
+_FINAL_SHARE = 0.99
+_DUAL = {np.inf: 1, 2: 2, 1: np.inf}
+
+
+class FastAdaptiveBoundary(Attack):
+    """FAB: the nearest adversarial example, by projections onto boundaries.
+
+    With `f_k = Z_k - Z_y`, each step takes the boundary `{z: f_k(x_i) +
+    f_k'(x_i).(z - x_i) = 0}` nearest to the current point `x_i`, and the
+    smallest perturbations `d` and `d_0`, inside the pixel range, that bring
+    `x_i` and the image `x` onto it:
+
+        a = min(||d|| / (||d|| + ||d_0||), alpha_max)
+        x_{i+1} = clip((1 - a) * (x_i + eta * d) + a * (x + eta * d_0))
+
+    Where `x_{i+1}` is adversarial it is kept if it is the nearest so far, and
+    the search goes on from `x + beta * (x_{i+1} - x)`. Restarts begin at a
+    random point, at half the distance of the nearest example, or half of
+    `eps` if that is less. In the end the nearest of all is moved towards `x`
+    by three secant steps. What counts is whether it lies in the ball; take a
+    large `eps` to learn its distance.
+
+    With `y_target = t`, the one boundary is that of `Z_t` and the largest
+    other logit.
+
+    Args:
+        eps: Float >= 0. Radius of the ball. Defaults to `0.3`.
+        norm: `np.inf`, `2` or `1`: what is minimized. Defaults to `np.inf`.
+        nb_iter: Integer >= 1. Steps of a run. Defaults to `100`.
+        nb_restarts: Integer >= 1. Runs, for each class if there are
+            `nb_targets`. Defaults to `1`.
+        nb_targets: Integer >= 1: FAB-T, a run against each of so many
+            classes, the likeliest of the clean image (all others, of a model
+            with fewer), with one gradient a step. Defaults to `None`: FAB,
+            with the gradients of all classes in each step. Any wrong class
+            counts with either.
+        alpha_max: Float from 0 to 1, the largest pull towards the image.
+            Defaults to `0.1`.
+        eta: Float >= 1, how far to step across. Defaults to `1.05`.
+        beta: Float from 0 to 1, where to go on from. Defaults to `0.9`.
+        clip_min: Smallest pixel value. Defaults to `0.0`.
+        clip_max: Largest pixel value. Defaults to `1.0`.
+        seed: Integer. Decides each image's starts, whatever the batch size.
+        early_stop: Whether an image stops at its first example inside the
+            ball; for accuracy under attack, where only the existence of an
+            example matters. Defaults to `False`.
+
+    Raises:
+        ValueError: If a parameter is out of range.
+
+    Example:
+
+    >>> attack = FastAdaptiveBoundary(eps=2.0, norm=2, nb_targets=9)
+    >>> FastAdaptiveBoundary.from_config(attack.get_config()).nb_targets
+    9
+
+    Limitations:
+        Follows the gradient: add `SquareAttack` where a layer hides it.
+        Linearizes the model, so that its distances are upper bounds, and far
+        off where a quantizer bends it: `AutoProjectedGradientDescent` fools
+        more there. One boundary at a time, it may miss a `y_target` shut in
+        by several other classes. For many classes set `nb_targets`: `None`
+        costs a gradient for each.
+
+    Reference:
+        - Croce & Hein, 2020, FAB: https://arxiv.org/abs/1907.02044
+        - Croce & Hein, 2020, FAB-T: https://arxiv.org/abs/2003.01690
+    """
+
+    norms = (np.inf, 2, 1)
+    follows = "margin"
+    counts = ("nb_iter", "nb_restarts")
+
+    def __init__(
+        self,
+        eps=0.3,
+        norm=np.inf,
+        nb_iter=100,
+        nb_restarts=1,
+        nb_targets=None,
+        alpha_max=0.1,
+        eta=1.05,
+        beta=0.9,
+        clip_min=0.0,
+        clip_max=1.0,
+        seed=0,
+        early_stop=False,
+    ):
+        super().__init__(eps, norm, clip_min, clip_max, seed)
+        for name, value in (("alpha_max", alpha_max), ("beta", beta)):
+            if not 0 <= value <= 1:
+                raise ValueError(
+                    f"`{name}` must be a number from 0 to 1. "
+                    f"Received: {name}={value}"
+                )
+        if not (np.isfinite(eta) and eta >= 1):
+            raise ValueError(
+                f"`eta` must be a finite number >= 1. Received: eta={eta}"
+            )
+        if nb_targets is not None:
+            nb_targets = check_count("nb_targets", nb_targets)
+        self.nb_iter = check_count("nb_iter", nb_iter)
+        self.nb_restarts = check_count("nb_restarts", nb_restarts)
+        self.nb_targets = nb_targets
+        self.alpha_max = float(alpha_max)
+        self.eta = float(eta)
+        self.beta = float(beta)
+        self.early_stop = bool(early_stop)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "nb_iter": self.nb_iter,
+            "nb_restarts": self.nb_restarts,
+            "nb_targets": self.nb_targets,
+            "alpha_max": self.alpha_max,
+            "eta": self.eta,
+            "beta": self.beta,
+            "early_stop": self.early_stop,
+        }
+
+    def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
+        logits = logits_fn(x)
+        goals = self._goals(logits, labels, targeted)
+        runs = 1 if self.nb_targets is None else goals.shape[1]
+        enough = eps if self.early_stop else 0.0
+
+        def run(i, nearest, best):
+            goal = goals
+            if self.nb_targets is not None:
+                goal = tf.gather(goals, i % runs, axis=1)[:, None]
+            # The first run of each goal starts at the image.
+            radius = tf.where(i < runs, 0.0, tf.minimum(nearest, eps) / 2)
+            # Steps of two, because `norms.sample` also uses the next seed.
+            start = norms.sample(x.shape[1:], seeds + 2 * i, max(self.norm, 2))
+            start *= per_image(radius / norms.size(start, self.norm), x)
+
+            def step(j, points, active, nearest, best):
+                # Only the images still at work go through the model.
+                rows = tf.where(active)
+                image, before, label, aims, distance, kept = (
+                    tf.gather_nd(t, rows)
+                    for t in (x, points, labels, goal, nearest, best)
+                )
+                point = self._move(
+                    logits_fn, image, before, label, aims, targeted
+                )
+                size = norms.size(point - image, self.norm)
+                hit = fooled(logits_fn(point), label, targeted)
+                better = hit & (size < distance)
+                distance = tf.where(better, size, distance)
+                kept = tf.where(per_image(better, x), point, kept)
+                back = image + self.beta * (point - image)
+                point = tf.where(per_image(hit, x), back, point)
+                # A point that stays where it is would do so for ever.
+                moved = norms.size(point - before, np.inf) > 0
+                return (
+                    j + 1,
+                    tf.tensor_scatter_nd_update(points, rows, point),
+                    tf.tensor_scatter_nd_update(
+                        active, rows, moved & (distance > enough)
+                    ),
+                    tf.tensor_scatter_nd_update(nearest, rows, distance),
+                    tf.tensor_scatter_nd_update(best, rows, kept),
+                )
+
+            _, _, _, nearest, best = tf.while_loop(
+                lambda j, points, active, *_: (
+                    (j < self.nb_iter) & tf.reduce_any(active)
+                ),
+                step,
+                (0, self._clip(x + start), nearest > enough, nearest, best),
+                parallel_iterations=1,
+            )
+            return i + 1, nearest, best
+
+        # An image that needs no attack has distance 0 and stays as it is.
+        nearest = tf.where(fooled(logits, labels, targeted), 0.0, np.inf)
+        best = tf.while_loop(
+            lambda i, nearest, _: (
+                (i < runs * self.nb_restarts) & tf.reduce_any(nearest > enough)
+            ),
+            run,
+            (0, nearest, x),
+            parallel_iterations=1,
+        )[-1]
+        return _toward_image(
+            lambda x: margin_of(logits_fn(x), labels, targeted),
+            x,
+            margin_of(logits, labels, targeted),
+            best,
+        )
+
+    def _goals(self, logits, labels, targeted):
+        """Classes whose boundaries are looked at, `(batch, number)`."""
+        if targeted:
+            return labels[:, None]
+        others = logits.shape[-1] - 1
+        count = min(self.nb_targets or others, others)
+        return likeliest_others(logits, labels, count)
+
+    def _move(self, logits_fn, image, point, labels, goals, targeted):
+        """The paper's step, from `point`."""
+        gap, w = self._nearest(logits_fn, point, labels, goals, targeted)
+        bounds = self.clip_min, self.clip_max
+        d = hyperplane.project(point, w, gap, self.norm, *bounds)
+        gap += tf.reduce_sum(
+            w * (image - point), list(range(1, len(image.shape)))
+        )
+        d_0 = hyperplane.project(image, w, gap, self.norm, *bounds)
+        size, size_0 = norms.size(d, self.norm), norms.size(d_0, self.norm)
+        a = tf.math.divide_no_nan(size, size + size_0)
+        a = per_image(tf.minimum(a, self.alpha_max), image)
+        return self._clip(
+            (1 - a) * (point + self.eta * d) + a * (image + self.eta * d_0)
+        )
+
+    def _nearest(self, logits_fn, x, labels, goals, targeted):
+        """Value at `x` and gradient of the function of the nearest boundary.
+
+        Both divided by the largest slope, so that the squares of a small
+        gradient, which a quantizer leaves, do not vanish.
+        """
+        logits, pull_back = logits_and_pullback(logits_fn, x)
+        rival = labels
+        if targeted:
+            rival = likeliest_others(logits, labels, 1)[:, 0]
+        own = tf.one_hot(rival, tf.shape(logits)[1])
+        push = _PUSH * tf.reduce_max(tf.abs(logits), 1)
+
+        def look(k, nearest, value, direction):
+            goal = goals[:, k]
+            w = pull_back(tf.one_hot(goal, tf.shape(logits)[1]) - own)
+            gap = tf.gather(logits, goal, batch_dims=1)
+            gap -= tf.gather(logits, rival, batch_dims=1)
+            largest = norms.size(w, np.inf)
+            w = tf.math.divide_no_nan(w, per_image(largest, x))
+            # Without a gradient, the boundary is infinitely far.
+            gap = (gap - push) / largest
+            distance = tf.abs(gap) / norms.size(w, _DUAL[self.norm])
+            nearer = distance < nearest
+            return (
+                k + 1,
+                tf.where(nearer, distance, nearest),
+                tf.where(nearer, gap, value),
+                tf.where(per_image(nearer, x), w, direction),
+            )
+
+        nearest = tf.fill(tf.shape(labels), np.inf)
+        first = (0, nearest, tf.zeros_like(nearest), tf.zeros_like(x))
+        if goals.shape[1] == 1:
+            return look(*first)[2:]
+        return tf.while_loop(
+            lambda k, *_: k < goals.shape[1],
+            look,
+            first,
+            parallel_iterations=1,
+        )[2:]
+
+    def _clip(self, x):
+        return tf.clip_by_value(x, self.clip_min, self.clip_max)
+
+
+def _toward_image(margin_fn, image, low, best):
+    """Adversarial points `best`, moved to the boundary before `image`.
+
+    By secants: to where the margin would be 0, were it linear between the
+    last two points on either side. `low` is the margin of `image`.
+    """
+
+    def step(k, inside, low, best, high):
+        share = _FINAL_SHARE * tf.math.divide_no_nan(high, high - low)
+        point = best + per_image(share, image) * (inside - best)
+        margin = margin_fn(point)
+        hit = margin > 0
+        low, high = tf.where(hit, low, margin), tf.where(hit, margin, high)
+        hit = per_image(hit, image)
+        inside, best = tf.where(hit, inside, point), tf.where(hit, point, best)
+        return k + 1, inside, low, best, high
+
+    # The first point is `best` itself: in a batch of another size, rounding
+    # may have taken what margin it had, and then it stays.
+    return tf.while_loop(
+        lambda k, *_: k <= _FINAL_STEPS,
+        step,
+        (0, image, low, best, tf.zeros_like(low)),
+        parallel_iterations=1,
+    )[3]

@@ -1,0 +1,320 @@
+"""Attacks that follow the gradient of the loss: FGSM, BIM, MIM, PGD."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_qsn.attacks import norms
+from keras_qsn.attacks.base import Attack
+from keras_qsn.attacks.losses import fooled
+from keras_qsn.attacks.losses import loss_gradient
+from keras_qsn.attacks.losses import per_image
+from keras_qsn.classifier.inputs import check_count
+
+# Between the seeds of restarts, so that seeds in use do not share starts.
+_SEED_STRIDE = 1_000_003
+
+
+class FastGradientMethod(Attack):
+    """FGSM: one step along the gradient of the loss.
+
+    `x_adv = clip(x + eps * d)`, where `d` is the unit step that raises the
+    cross-entropy `J(x, y)` most in the given norm: `sign(dJ/dx)` for
+    L-infinity, `dJ/dx` over its length for L2, the steepest pixels for L1.
+    With `y_target` it lowers `J(x, y_target)` instead.
+
+    Args:
+        eps: Float >= 0. Size of the step. Defaults to `0.3`.
+        norm: `np.inf`, `2` or `1`. Defaults to `np.inf`.
+        clip_min: Smallest pixel value. Defaults to `0.0`.
+        clip_max: Largest pixel value. Defaults to `1.0`.
+        seed: Integer; unused, since the attack is deterministic.
+
+    Raises:
+        ValueError: If a parameter is out of range.
+
+    Example:
+
+    >>> FastGradientMethod(eps=0.1, norm=2).get_config()["norm"]
+    2
+
+    Limitations:
+        The weakest attack here. A model it fails to break is not robust:
+        always compare with `ProjectedGradientDescent` and a transfer attack.
+
+    Reference:
+        - Goodfellow et al., 2015: https://arxiv.org/abs/1412.6572
+    """
+
+    norms = (np.inf, 2, 1)
+    follows = "cross_entropy"
+
+    def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
+        gradient, _ = loss_gradient(logits_fn, x, labels, targeted)
+        return x + eps * norms.steepest(gradient, self.norm)
+
+
+class ProjectedGradientDescent(Attack):
+    """PGD: gradient steps from a random start, kept inside the ball.
+
+    `x_0` uniform in the ball, then `nb_iter` times
+    `x <- project(x + eps_iter * d(x))` with `d` as in `FastGradientMethod`.
+    Of several restarts, each image keeps the first that fools the model.
+
+    Args:
+        eps: Float >= 0. Radius of the ball. Defaults to `0.3`.
+        eps_iter: Float > 0, size of one step. Defaults to `None`:
+            `2.5 * eps / nb_iter`, so that the steps can cross the ball.
+        nb_iter: Integer >= 1. Number of steps. Defaults to `40`.
+        norm: `np.inf` or `2`. Defaults to `np.inf`.
+        clip_min: Smallest pixel value. Defaults to `0.0`.
+        clip_max: Largest pixel value. Defaults to `1.0`.
+        rand_init: Whether to start at a random point. Defaults to `True`.
+        seed: Integer. Decides each image's start, whatever the batch size.
+        nb_restarts: Integer >= 1. Defaults to `1`.
+        early_stop: Whether an image stops at its first adversarial example,
+            and a batch once all its images have; for accuracy under attack,
+            where only the existence of an example matters. Defaults to
+            `False`.
+
+    Raises:
+        ValueError: If a parameter is out of range.
+
+    Example:
+
+    >>> attack = ProjectedGradientDescent(eps=0.3, nb_iter=10)
+    >>> ProjectedGradientDescent.from_config(attack.get_config()).nb_iter
+    10
+
+    Limitations:
+        Follows the gradient, so a layer that hides it (a steep quantizer)
+        makes PGD weaker than FGSM or a transfer attack.
+
+    Reference:
+        - Madry et al., 2018: https://arxiv.org/abs/1706.06083
+    """
+
+    follows = "cross_entropy"
+    counts = ("nb_iter", "nb_restarts")
+    # Weight of past gradients in the direction; MomentumIterativeMethod's.
+    decay_factor = 0.0
+
+    def __init__(
+        self,
+        eps=0.3,
+        eps_iter=None,
+        nb_iter=40,
+        norm=np.inf,
+        clip_min=0.0,
+        clip_max=1.0,
+        rand_init=True,
+        seed=0,
+        nb_restarts=1,
+        early_stop=False,
+    ):
+        super().__init__(eps, norm, clip_min, clip_max, seed)
+        if not (eps_iter is None or (np.isfinite(eps_iter) and eps_iter > 0)):
+            raise ValueError(
+                "`eps_iter` must be a finite number above 0, or None for "
+                f"2.5 * eps / nb_iter. Received: eps_iter={eps_iter}"
+            )
+        self.eps_iter = eps_iter
+        self.nb_iter = check_count("nb_iter", nb_iter)
+        self.nb_restarts = check_count("nb_restarts", nb_restarts)
+        self.rand_init = bool(rand_init)
+        self.early_stop = bool(early_stop)
+        if self.nb_restarts > 1 and not self.rand_init:
+            raise ValueError(
+                "`nb_restarts` above 1 needs `rand_init=True`: without a "
+                "random start all restarts are the same. "
+                f"Received: nb_restarts={nb_restarts}"
+            )
+
+    def get_config(self):
+        config = {
+            **super().get_config(),
+            "eps_iter": self.eps_iter,
+            "nb_iter": self.nb_iter,
+            "rand_init": self.rand_init,
+            "nb_restarts": self.nb_restarts,
+            "early_stop": self.early_stop,
+        }
+        return self._own(config)
+
+    def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
+        def restart(i, kept, done):
+            again = seeds + [i * _SEED_STRIDE, 0]
+            x_adv = self._descend(logits_fn, x, labels, eps, again, targeted)
+            kept = tf.where(per_image(done, x), kept, x_adv)
+            done = tf.cond(
+                i + 1 < self.nb_restarts,
+                lambda: fooled(logits_fn(kept), labels, targeted),
+                lambda: done,
+            )
+            return i + 1, kept, done
+
+        return tf.while_loop(
+            lambda i, kept, done: (i < self.nb_restarts) & ~tf.reduce_all(done),
+            restart,
+            (0, x, tf.zeros_like(labels, tf.bool)),
+            parallel_iterations=1,
+        )[1]
+
+    def _at(self, logits_fn, step):
+        """The logits that are differentiated in a step."""
+        return logits_fn
+
+    def _descend(self, logits_fn, x, labels, eps, seeds, targeted):
+        eps_iter = self.eps_iter
+        if eps_iter is None:
+            eps_iter = 2.5 * eps / tf.cast(self.nb_iter, tf.float32)
+
+        def move(i, image, x_adv, momentum, label):
+            gradient, logits = loss_gradient(
+                self._at(logits_fn, i), x_adv, label, targeted
+            )
+            if self.decay_factor:
+                momentum = self.decay_factor * momentum
+                momentum += norms.unit_mean(gradient)
+                gradient = momentum
+            moved = x_adv + eps_iter * norms.steepest(gradient, self.norm)
+            return self._project(image, moved, eps), momentum, logits
+
+        def step(i, x_adv, momentum, running):
+            if not self.early_stop:
+                x_adv, momentum, _ = move(i, x, x_adv, momentum, labels)
+                return i + 1, x_adv, momentum, running
+            # Only the images still at work go through the model.
+            rows = tf.where(running)
+            image, before, push, label = (
+                tf.gather_nd(t, rows) for t in (x, x_adv, momentum, labels)
+            )
+            after, push, logits = move(i, image, before, push, label)
+            done = fooled(logits, label, targeted)
+            after = tf.where(per_image(done, x), before, after)
+            return (
+                i + 1,
+                tf.tensor_scatter_nd_update(x_adv, rows, after),
+                tf.tensor_scatter_nd_update(momentum, rows, push),
+                tf.tensor_scatter_nd_update(running, rows, ~done),
+            )
+
+        start = x
+        if self.rand_init:
+            start += eps * norms.sample(x.shape[1:], seeds, self.norm)
+            start = self._project(x, start, eps)
+        momentum = tf.zeros_like(x if self.decay_factor else labels, x.dtype)
+        return tf.while_loop(
+            lambda i, x_adv, momentum, running: (
+                (i < self.nb_iter) & tf.reduce_any(running)
+            ),
+            step,
+            (0, start, momentum, tf.ones_like(labels, tf.bool)),
+            parallel_iterations=1,
+        )[1]
+
+
+class BasicIterativeMethod(ProjectedGradientDescent):
+    """BIM: PGD that starts at the image itself.
+
+    Args:
+        eps: Float >= 0. Radius of the ball. Defaults to `0.3`.
+        eps_iter: Float > 0, size of one step. Defaults to `None`:
+            `2.5 * eps / nb_iter`.
+        nb_iter: Integer >= 1. Number of steps. Defaults to `10`.
+        norm: `np.inf` or `2`. Defaults to `np.inf`.
+        clip_min: Smallest pixel value. Defaults to `0.0`.
+        clip_max: Largest pixel value. Defaults to `1.0`.
+        early_stop: As for `ProjectedGradientDescent`.
+
+    Raises:
+        ValueError: If a parameter is out of range.
+
+    Example:
+
+    >>> BasicIterativeMethod(eps=0.1).nb_iter
+    10
+
+    Limitations:
+        As for `ProjectedGradientDescent`, without the random start.
+
+    Reference:
+        - Kurakin et al., 2017: https://arxiv.org/abs/1607.02533
+    """
+
+    def __init__(
+        self,
+        eps=0.3,
+        eps_iter=None,
+        nb_iter=10,
+        norm=np.inf,
+        clip_min=0.0,
+        clip_max=1.0,
+        early_stop=False,
+    ):
+        super().__init__(
+            eps,
+            eps_iter,
+            nb_iter,
+            norm,
+            clip_min,
+            clip_max,
+            rand_init=False,
+            early_stop=early_stop,
+        )
+
+
+class MomentumIterativeMethod(BasicIterativeMethod):
+    """MIM: BIM along a running mean of gradients.
+
+    `g <- decay_factor * g + dJ/dx / mean|dJ/dx|`, and a step along the unit
+    direction of `g`.
+
+    Args:
+        eps: Float >= 0. Radius of the ball. Defaults to `0.3`.
+        eps_iter: Float > 0, size of one step. Defaults to `None`:
+            `2.5 * eps / nb_iter`.
+        nb_iter: Integer >= 1. Number of steps. Defaults to `10`.
+        norm: `np.inf` or `2`. Defaults to `np.inf`.
+        clip_min: Smallest pixel value. Defaults to `0.0`.
+        clip_max: Largest pixel value. Defaults to `1.0`.
+        early_stop: As for `ProjectedGradientDescent`.
+        decay_factor: Float > 0, the paper's mu. Defaults to `1.0`.
+
+    Raises:
+        ValueError: If a parameter is out of range.
+
+    Example:
+
+    >>> MomentumIterativeMethod(eps=0.1).decay_factor
+    1.0
+
+    Limitations:
+        Made for transfer; in white-box use PGD with restarts is stronger.
+
+    Reference:
+        - Dong et al., 2018: https://arxiv.org/abs/1710.06081
+    """
+
+    def __init__(
+        self,
+        eps=0.3,
+        eps_iter=None,
+        nb_iter=10,
+        norm=np.inf,
+        clip_min=0.0,
+        clip_max=1.0,
+        early_stop=False,
+        decay_factor=1.0,
+    ):
+        super().__init__(
+            eps, eps_iter, nb_iter, norm, clip_min, clip_max, early_stop
+        )
+        if not (np.isfinite(decay_factor) and decay_factor > 0):
+            raise ValueError(
+                "`decay_factor` must be a finite number above 0. "
+                f"Received: decay_factor={decay_factor}"
+            )
+        self.decay_factor = float(decay_factor)
+
+    def get_config(self):
+        return {**super().get_config(), "decay_factor": self.decay_factor}

@@ -1,0 +1,1 @@
+"""The contract with a model: what the library knows of a classifier."""

@@ -11,14 +11,14 @@ from certified_models import predicted
 from certified_models import randomized
 from certified_models import sequential
 from keras_qsn.attacks import norms
-from keras_qsn.certification import crown
-from keras_qsn.certification import interval
-from keras_qsn.certification import reduction
-from keras_qsn.certification import smooth
-from keras_qsn.certification import zonotope
-from keras_qsn.certification.bounds import Bounds
-from keras_qsn.certification.graph import trace
-from keras_qsn.certification.rules import rules_of
+from keras_qsn.certification.bounds import crown
+from keras_qsn.certification.bounds import interval
+from keras_qsn.certification.bounds import zonotope
+from keras_qsn.certification.branching import elimination
+from keras_qsn.certification.network import trace
+from keras_qsn.certification.rules import smooth
+from keras_qsn.certification.rules.enclosures import Bounds
+from keras_qsn.certification.rules.registry import rules_of
 from keras_qsn.models import KerasModelWrapper
 
 layers = keras.layers
@@ -400,7 +400,7 @@ def test_reduced_networks_against_random_points(name):
     bounds = zonotope.propagate(graph, first, tf.constant(unknown))
     known = [bounds[p] for p in graph.pre_activations]
     ends = low.astype("float64"), high.astype("float64")
-    found = reduction.reduce(graph, *ends, known, lambda: False)
+    found = elimination.reduce(graph, *ends, known, lambda: False)
     if "max" in name or name == "padded":
         assert found is None
         return
@@ -431,10 +431,12 @@ def test_reduced_networks_against_random_points(name):
 
 
 def test_reduced_networks_have_a_limit(monkeypatch):
-    monkeypatch.setattr("keras_qsn.certification.reduction._LARGE", 100)
+    monkeypatch.setattr(
+        "keras_qsn.certification.branching.elimination._LARGE", 100
+    )
     _, _, graph = traced("deep")
     low = np.zeros((6, 6, 2))
     first = interval.level_bounds(graph, low[None], low[None] + 1)
     known = interval.propagate(graph, first)
     known = [known[p] for p in graph.pre_activations]
-    assert reduction.reduce(graph, low, low + 1, known, bool) is None
+    assert elimination.reduce(graph, low, low + 1, known, bool) is None

@@ -9,7 +9,7 @@ import pytest
 from keras_qsn import attacks
 from keras_qsn._core import kept
 from keras_qsn.certification import certify
-from keras_qsn.certification.work import Work
+from keras_qsn.certification.escalation import Work
 from keras_qsn.evaluation import audits
 from keras_qsn.evaluation import checks
 from keras_qsn.evaluation import evaluate_robustness

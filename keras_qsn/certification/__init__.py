@@ -2,6 +2,6 @@
 
 from keras_qsn.certification.certificate import Certificate
 from keras_qsn.certification.certificate import CertificationInterrupted
-from keras_qsn.certification.certify import certify
+from keras_qsn.certification.certifying import certify
 
 __all__ = ["Certificate", "CertificationInterrupted", "certify"]

@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from keras_qsn.certification.affine import total
-from keras_qsn.certification.bounds import ROUNDING
+from keras_qsn.certification.rules.affine import total
+from keras_qsn.certification.rules.enclosures import ROUNDING
 
 
 def lower_bound(graph, bounds, position, rows, relaxed=True):

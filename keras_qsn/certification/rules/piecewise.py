@@ -8,10 +8,10 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification.activation import Activation
-from keras_qsn.certification.affine import weight_of
-from keras_qsn.certification.bounds import ROUNDING
-from keras_qsn.certification.bounds import Bounds
+from keras_qsn.certification.rules.activation import Activation
+from keras_qsn.certification.rules.affine import weight_of
+from keras_qsn.certification.rules.enclosures import ROUNDING
+from keras_qsn.certification.rules.enclosures import Bounds
 
 # Of what a sloped activation may round off in float32.
 _SLOPED = 2.0**-21

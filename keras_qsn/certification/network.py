@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.tracing import replaced
-from keras_qsn.certification.affine import Affine
-from keras_qsn.certification.rules import refusal
-from keras_qsn.certification.rules import rules_of
+from keras_qsn.certification.rules.affine import Affine
+from keras_qsn.certification.rules.registry import refusal
+from keras_qsn.certification.rules.registry import rules_of
 from keras_qsn.defenses import BitDepthReduction
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import QuantLayer

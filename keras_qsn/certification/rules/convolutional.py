@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification.affine import Affine
-from keras_qsn.certification.affine import bias_of
-from keras_qsn.certification.affine import most_of_an_image
-from keras_qsn.certification.affine import weight_of
+from keras_qsn.certification.rules.affine import Affine
+from keras_qsn.certification.rules.affine import bias_of
+from keras_qsn.certification.rules.affine import most_of_an_image
+from keras_qsn.certification.rules.affine import weight_of
 
 
 def convolution(layer, shape):

@@ -7,8 +7,8 @@ training in float32 alike.
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification.bounds import Bounds
-from keras_qsn.certification.rules import rules_of
+from keras_qsn.certification.rules.enclosures import Bounds
+from keras_qsn.certification.rules.registry import rules_of
 
 # What a soft quantizer in float32 may be off for each threshold, in levels.
 _SIGMOID = 2.0**-18

@@ -12,14 +12,14 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification import interval
-from keras_qsn.certification.activation import Activation
-from keras_qsn.certification.affine import Affine
-from keras_qsn.certification.bounds import LARGEST
-from keras_qsn.certification.bounds import ROUNDING
-from keras_qsn.certification.bounds import Bounds
-from keras_qsn.certification.reduced import Neurons
-from keras_qsn.certification.reduced import Reduced
+from keras_qsn.certification.bounds import interval
+from keras_qsn.certification.branching.reduced_network import Neurons
+from keras_qsn.certification.branching.reduced_network import Reduced
+from keras_qsn.certification.rules.activation import Activation
+from keras_qsn.certification.rules.affine import Affine
+from keras_qsn.certification.rules.enclosures import LARGEST
+from keras_qsn.certification.rules.enclosures import ROUNDING
+from keras_qsn.certification.rules.enclosures import Bounds
 
 # Entries of a matrix above which there is nothing to gain.
 _LARGE = 2**22

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_qsn.certification.affine import total
+from keras_qsn.certification.rules.affine import total
 
 
 class Activation:

@@ -9,10 +9,10 @@ from keras_qsn._core.kept import versions
 from keras_qsn._core.progress import ImageProgress
 from keras_qsn._core.tracing import layers_of
 from keras_qsn.attacks.norms import ball
+from keras_qsn.certification.bounds.compiled import Proofs
 from keras_qsn.certification.certificate import CertificationInterrupted
 from keras_qsn.certification.deployed import Deployed
-from keras_qsn.certification.proofs import Proofs
-from keras_qsn.certification.work import Work
+from keras_qsn.certification.escalation import Work
 from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_count
 from keras_qsn.classifier.inputs import check_images

@@ -10,11 +10,11 @@ import typing
 import keras
 import tensorflow as tf
 
-from keras_qsn.certification.bounds import SUBNORMAL
-from keras_qsn.certification.bounds import Bounds
-from keras_qsn.certification.bounds import proves
-from keras_qsn.certification.bounds import rounding
-from keras_qsn.certification.bounds import underflow
+from keras_qsn.certification.rules.enclosures import SUBNORMAL
+from keras_qsn.certification.rules.enclosures import Bounds
+from keras_qsn.certification.rules.enclosures import proves
+from keras_qsn.certification.rules.enclosures import rounding
+from keras_qsn.certification.rules.enclosures import underflow
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,10 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification.activation import Activation
-from keras_qsn.certification.bounds import ROUNDING
-from keras_qsn.certification.bounds import Bounds
-from keras_qsn.certification.bounds import proves
+from keras_qsn.certification.rules.activation import Activation
+from keras_qsn.certification.rules.enclosures import ROUNDING
+from keras_qsn.certification.rules.enclosures import Bounds
+from keras_qsn.certification.rules.enclosures import proves
 
 # What float32 may be off in the logistic function, in tanh and, below zero, in
 # `exp(x) - 1`: 8 units of 2^-23. Of 70 million float32 numbers all over the

@@ -3,12 +3,12 @@
 import keras
 
 from keras_qsn._core.convolution import FastConv2D
-from keras_qsn.certification import affine
-from keras_qsn.certification import convolutional
-from keras_qsn.certification import piecewise
-from keras_qsn.certification import pooling
-from keras_qsn.certification import scaling
-from keras_qsn.certification import smooth
+from keras_qsn.certification.rules import affine
+from keras_qsn.certification.rules import convolutional
+from keras_qsn.certification.rules import piecewise
+from keras_qsn.certification.rules import pooling
+from keras_qsn.certification.rules import scaling
+from keras_qsn.certification.rules import smooth
 from keras_qsn.classifier.heads import LinearHead
 from keras_qsn.classifier.heads import TwoLogits
 

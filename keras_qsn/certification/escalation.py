@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_qsn._core.kept import keep_arrays
 from keras_qsn._core.kept import kept_arrays
-from keras_qsn.certification.branching import branch
+from keras_qsn.certification.branching.search import branch
 from keras_qsn.certification.certificate import Certificate
 
 # Images bounded by CROWN at a time, each as large as one for every class.

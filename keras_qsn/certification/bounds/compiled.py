@@ -6,14 +6,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.convolution import fast_convolutions
-from keras_qsn.certification import crown
-from keras_qsn.certification import interval
-from keras_qsn.certification import zonotope
-from keras_qsn.certification.bounds import LARGEST
-from keras_qsn.certification.bounds import Bounds
+from keras_qsn.certification.bounds import crown
+from keras_qsn.certification.bounds import interval
+from keras_qsn.certification.bounds import zonotope
+from keras_qsn.certification.branching.elimination import reduce
 from keras_qsn.certification.clock import Clock
-from keras_qsn.certification.graph import trace
-from keras_qsn.certification.reduction import reduce
+from keras_qsn.certification.network import trace
+from keras_qsn.certification.rules.enclosures import LARGEST
+from keras_qsn.certification.rules.enclosures import Bounds
 
 # Coefficients of one node that are held at a time, and neurons of one image.
 _HELD, _NEURONS = 2**22, 64

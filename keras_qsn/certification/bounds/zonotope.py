@@ -13,8 +13,8 @@ import typing
 
 import tensorflow as tf
 
-from keras_qsn.certification.activation import Activation
-from keras_qsn.certification.bounds import Bounds
+from keras_qsn.certification.rules.activation import Activation
+from keras_qsn.certification.rules.enclosures import Bounds
 
 
 class Zonotope(typing.NamedTuple):

@@ -7,10 +7,10 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification.affine import total
-from keras_qsn.certification.affine import transpose
-from keras_qsn.certification.bounds import ROUNDING
-from keras_qsn.certification.bounds import Bounds
+from keras_qsn.certification.rules.affine import total
+from keras_qsn.certification.rules.affine import transpose
+from keras_qsn.certification.rules.enclosures import ROUNDING
+from keras_qsn.certification.rules.enclosures import Bounds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification.affine import Affine
-from keras_qsn.certification.affine import weight_of
+from keras_qsn.certification.rules.affine import Affine
+from keras_qsn.certification.rules.affine import weight_of
 
 # Rounding steps on the way through a normalization, its inverse square root
 # (a few units off on some devices) included: half as many for each number.

@@ -1,0 +1,1 @@
+"""What each layer computes, bounded: one file for each kind of rule."""

@@ -12,6 +12,7 @@ import tensorflow as tf
 import keras_qsn as qsn
 from certified_models import hard
 from certified_models import images
+from certified_models import input_bounds
 from certified_models import margin_of
 from certified_models import predicted
 from certified_models import randomized
@@ -24,6 +25,7 @@ from keras_qsn.certification import certify
 from keras_qsn.certification.bounds import compiled
 from keras_qsn.certification.bounds import crown
 from keras_qsn.certification.bounds import interval
+from keras_qsn.certification.branching import elimination
 from keras_qsn.certification.network import trace
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import KerasModelWrapper
@@ -475,7 +477,7 @@ def test_bounds_are_differentiable():
 
     def worst(dtype):
         low, high = norms.ball(x, tf.constant(0.1))
-        first = interval.input_bounds(graph, low, high, dtype)
+        first = input_bounds(graph, low, high, dtype)
         bounds = interval.propagate(graph, first)
         assert all(bounds[p].radius.dtype == dtype for p in range(len(bounds)))
         return tf.reduce_mean(crown.margins(graph, bounds, y, relaxed=False))
@@ -672,7 +674,7 @@ def test_a_kept_run_goes_on_where_it_was(
     x, y, found = proved
     model, folder = trained["hard"], tmp_path / "kept"
     # Each image in a file of its own.
-    module = sys.modules["keras_qsn.certification.certifying"]
+    module = sys.modules["keras_qsn.certification.escalation"]
     monkeypatch.setattr(module, "_KEEP_AFTER", -1.0)
 
     def stop(done):
@@ -750,8 +752,10 @@ def test_building_functions_takes_none_of_the_time(monkeypatch):
 
 def test_time_is_up_after_one_more_batch_of_boxes(monkeypatch):
     time = Time(monkeypatch)
-    monkeypatch.setattr("keras_qsn.certification.branching.search._BOXES", 1)
-    bounded = time.passes(monkeypatch, compiled.Proofs, "of_nodes", 2.0)
+    monkeypatch.setattr("keras_qsn.certification.branching.search._DOMAINS", 1)
+    bounded = time.passes(
+        monkeypatch, compiled.CompiledBounds, "lower_bound", 2.0
+    )
     model = tiny(hard(5), 0)
     x = images(20, (3, 4, 1))
     y = predicted(model, x)
@@ -765,13 +769,14 @@ def test_time_is_up_after_one_more_batch_of_boxes(monkeypatch):
 def test_nothing_else_goes_on_when_time_is_up(monkeypatch):
     """Neither sharper bounds nor the reduced network."""
     model = tiny(hard(5), 0)
-    found = compiled.Proofs(KerasModelWrapper(model), (3, 4, 1))
+    found = compiled.CompiledBounds(KerasModelWrapper(model), (3, 4, 1))
     low, high = np.zeros((1, 3, 4, 1)), np.ones((1, 3, 4, 1))
-    early = found.sharper_hidden(low, high, lambda: True)
-    full = found.sharper_hidden(low, high, lambda: False)
+    early = found.sharper(low, high, lambda: True)
+    full = found.sharper(low, high, lambda: False)
     assert (full[1].radius < early[1].radius).numpy().any()
-    assert found.reduced(low[0], high[0], full, lambda: True) is None
-    assert found.reduced(low[0], high[0], full, lambda: False) is not None
+    box = found.network, low[0], high[0], full
+    assert elimination.eliminate(*box, lambda: True) is None
+    assert elimination.eliminate(*box, lambda: False) is not None
 
 
 class TestCommand:

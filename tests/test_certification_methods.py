@@ -123,7 +123,7 @@ def test_full_crown_is_chosen_by_cost(monkeypatch):
     y = predicted(model, x)
     wrapper = KerasModelWrapper(model)
     # Of the second and the third hidden layer, and the 51 values there are.
-    assert compiled.Proofs(wrapper, (6,)).cost_of_full == (7 + 6) * 51
+    assert compiled.CompiledBounds(wrapper, (6,)).cost_of_crown == (7 + 6) * 51
     module = sys.modules["keras_qsn.certification.certifying"]
     monkeypatch.setattr(module, "_AFFORDABLE", (7 + 6) * 51)
     assert "crown-full" in certify(model, x, y, 0.2).method

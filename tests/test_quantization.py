@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from certified_models import input_bounds
 from keras_qsn.attacks import norms
 from keras_qsn.certification import certify
 from keras_qsn.certification import network
-from keras_qsn.certification.bounds import interval
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.layers import QuantLayer
 from keras_qsn.quantization import staircase as quantization
@@ -271,7 +271,7 @@ def test_a_pixel_is_above_a_threshold_or_not_however_computed(
 
     wrapper = KerasModelWrapper.of(model)
     proved = network.trace(wrapper, wrapper.input_shape)
-    levels = interval.input_bounds(proved, x, x).center.numpy()[..., 0]
+    levels = input_bounds(proved, x, x).center.numpy()[..., 0]
     np.testing.assert_array_equal(levels > (low + high) / 2, wanted)
 
 

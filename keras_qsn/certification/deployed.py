@@ -38,15 +38,15 @@ class Deployed:
             self._behind = compiled(opened.behind)
             self._invert = compiled(opened.invert, 4)
 
-    def broken(self, levels, label, x, low, high):
+    def broken(self, label, x, low, high, levels):
         """An image of the ball that gets a wrong class, at one of the levels.
 
         Args:
-            levels: Candidates, shape `(candidates, *image)`.
             label: The right class.
             x: The image.
             low: Smallest pixels of the ball.
             high: Largest pixels of the ball.
+            levels: Candidates, shape `(candidates, *image)`.
 
         Returns:
             The image, or `None`.

@@ -1,8 +1,8 @@
-"""Reduce a network to what can change on one box.
+"""Eliminate from a network what cannot change on one box.
 
 Behind a hard quantizer some 50 pixels of an image can change. On such a box
 most neurons are constants or lie on one piece of their activation. Node after
-node is written as linear functions of the variables of `Reduced`:
+node is written as linear functions of the variables of a `ReducedNetwork`:
 
     constant + coefficients . variables, off by at most radius.
 """
@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn.certification.bounds import interval
-from keras_qsn.certification.branching.reduced_network import Neurons
-from keras_qsn.certification.branching.reduced_network import Reduced
+from keras_qsn.certification.branching.reduced_network import ReducedNetwork
+from keras_qsn.certification.branching.reduced_network import Unstable
 from keras_qsn.certification.rules.activation import Activation
 from keras_qsn.certification.rules.affine import Affine
 from keras_qsn.certification.rules.enclosures import LARGEST
@@ -49,80 +49,92 @@ class Linear(typing.NamedTuple):
     fresh: np.ndarray = np.empty(0, int)
     start: int = 0
 
+    @property
+    def varies(self):
+        """Whether each entry can change."""
+        mask = np.zeros(len(self.constant), bool)
+        mask[self.live] = mask[self.fresh] = True
+        return mask
+
     def at(self, entries, count):
         """Coefficients of some entries, `(entries, count)`; 0 where none."""
-        found = np.zeros((len(entries), count))
+        A = np.zeros((len(entries), count))
         _, own, place = np.intersect1d(
             self.live, entries, True, return_indices=True
         )
-        found[place, : self.coefficients.shape[1]] = self.coefficients[own]
+        A[place, : self.coefficients.shape[1]] = self.coefficients[own]
         _, own, place = np.intersect1d(
             self.fresh, entries, True, return_indices=True
         )
-        found[place, self.start + own] = 1.0
-        return found
+        A[place, self.start + own] = 1.0
+        return A
 
 
-def reduce(graph, low, high, known, late):
+def eliminate(network, low, high, intermediate, late):
     """The network on one box, or `None` where that is no smaller.
 
+    Affine nodes and stable neurons are written in terms of the variables
+    there are. An unstable neuron is a new one; so is each output of any other
+    rule that what varies can change.
+
     Args:
-        graph: `Graph`.
+        network: `Network`.
         low: Smallest levels, of shape `(*image)`.
         high: Largest levels.
-        known: Bounds of what the nonlinear nodes read, on this box.
+        intermediate: Bounds of the pre-activations, on this box.
         late: Function that tells whether the time is up.
 
     Returns:
-        A `Reduced` whose pixels are those with `low != high`, in order; or
-        `None`: if a nonlinear rule reads more than one number at a time, too
-        much can change, or the time is up.
+        A `ReducedNetwork` whose pixels are those with `low != high`, in
+        order; or `None`, if too much can change, or the time is up.
     """
     bounds = interval.propagate(
-        graph,
-        interval.level_bounds(graph, low[None], high[None]),
-        dict(zip(graph.pre_activations, known)),
+        network,
+        interval.level_bounds(network, low[None], high[None]),
+        network.at_pre_activations(intermediate),
     )
     if max(np.max(node.magnitude) for node in bounds) >= LARGEST:
         return None
-    found, neurons = [_pixels(graph, low, high)], []
-    count = len(found[0].fresh)
-    for position, node in enumerate(graph.nodes[1:], 1):
+    made, unstable = [_pixels(network, low, high)], []
+    count = len(made[0].fresh)
+    for position, node in enumerate(network.nodes[1:], 1):
         if late():
             return None
-        sources = [bounds[i] for i in node.inputs]
-        inputs = [found[i] for i in node.inputs]
+        inputs = [made[i] for i in node.inputs]
+        known = [bounds[i] for i in node.inputs]
+        shapes = [network.nodes[i].shape for i in node.inputs]
         if node.affine:
-            shapes = [graph.nodes[i].shape for i in node.inputs]
             step = _Step(node.rule, shapes, node.shape)
-            wanted = _wanted(graph, bounds, position)
-            made = step.applied(inputs, sources, wanted, count)
-            if made is None:
-                return None
-        elif isinstance(node.rule, Activation):
-            made, bent = _activated(node, *inputs, *sources, count)
-            neurons.append(bent)
-            count += len(bent.constant)
+            wanted = _wanted(network, bounds, position)
+            linear = step.applied(inputs, known, wanted, count)
         else:
+            write = _other
+            if isinstance(node.rule, Activation):
+                write = _activated
+            linear, neurons = write(node.rule, shapes, inputs, known, count)
+        if linear is None:
             return None
-        found.append(made)
-    logits = found[-1]
-    every = np.arange(graph.num_classes)
-    return Reduced(
-        neurons,
+        if len(linear.fresh):
+            unstable.append(neurons)
+            count += len(linear.fresh)
+        made.append(linear)
+    logits = made[-1]
+    every = np.arange(network.num_classes)
+    return ReducedNetwork(
+        unstable,
         logits.constant,
         logits.at(every, count),
         logits.radius + ROUNDING * logits.size,
     )
 
 
-def _pixels(graph, low, high):
+def _pixels(network, low, high):
     """The input: a variable for each pixel that can change."""
     fresh = np.flatnonzero(low != high)
     constant = low.ravel().copy()
     constant[fresh] = 0.0
     # What the quantizer itself may be off.
-    radius = interval.level_bounds(graph, low[None], low[None]).radius
+    radius = interval.level_bounds(network, low[None], low[None]).radius
     size = np.maximum(np.abs(low), np.abs(high)).ravel()
     return Linear(
         constant,
@@ -134,14 +146,14 @@ def _pixels(graph, low, high):
     )
 
 
-def _wanted(graph, bounds, position):
+def _wanted(network, bounds, position):
     """Entries of a node that change anything after it."""
-    readers = [n.rule for n in graph.nodes[1:] if position in n.inputs]
-    wanted = np.zeros(graph.nodes[position].shape, bool)
+    readers = [n.rule for n in network.nodes[1:] if position in n.inputs]
+    wanted = np.zeros(network.nodes[position].shape, bool)
     for rule in readers:
         if not isinstance(rule, Activation):
             return np.ones(wanted.size, bool)
-        slope, _, _ = rule.band(bounds[position])
+        slope, _, _ = rule.parallel(bounds[position])
         wanted |= slope.numpy()[0] != 0
     return wanted.ravel() if readers else np.ones(wanted.size, bool)
 
@@ -153,7 +165,7 @@ class _Step(typing.NamedTuple):
     shapes: list
     shape: tuple
 
-    def applied(self, inputs, sources, wanted, count):
+    def applied(self, inputs, known, wanted, count):
         """The `Linear` behind the rule; `None` if it is too large."""
         constant = self.product([x.constant for x in inputs])
         radius = self.product([x.radius for x in inputs], absolute=True)
@@ -163,10 +175,8 @@ class _Step(typing.NamedTuple):
             constant += np.broadcast_to(bias, self.shape).ravel()
             size += np.broadcast_to(weight, self.shape).ravel()
         if self.rule.terms:
-            radius += self.rule.error(*sources).numpy().ravel()
-        varies = [np.zeros(len(x.constant)) for x in inputs]
-        for mask, x in zip(varies, inputs):
-            mask[x.live] = mask[x.fresh] = 1.0
+            radius += self.rule.error(*known).numpy().ravel()
+        varies = [x.varies.astype("float64") for x in inputs]
         reached = self.product(varies, absolute=True) > 0
         live = np.flatnonzero(reached & wanted)
         varying = sum(int(mask.sum()) for mask in varies)
@@ -189,53 +199,88 @@ class _Step(typing.NamedTuple):
         """`W` between some entries of one input and some of the output."""
         if self.rule.entries is not None:
             return self.rule.entries(inputs, outputs)
-        found = np.empty((len(outputs), len(inputs)))
+        W = np.empty((len(outputs), len(inputs)))
         sizes = [int(np.prod(shape)) for shape in self.shapes]
         for start in range(0, len(inputs), _INPUTS):
             some = inputs[start : start + _INPUTS]
             vectors = [np.zeros((len(some), size)) for size in sizes]
             vectors[place][np.arange(len(some)), some] = 1.0
-            made = self._products(vectors)[:, outputs]
-            found[:, start : start + len(some)] = made.T
-        return found
+            W[:, start : start + len(some)] = self._products(vectors)[
+                :, outputs
+            ].T
+        return W
 
     def _products(self, batches, absolute=False):
         inputs = [
             tf.constant(batch.reshape(-1, *shape))
             for batch, shape in zip(batches, self.shapes)
         ]
-        found = self.rule.product(*inputs, absolute=absolute).numpy()
-        return found.reshape(len(found), -1)
+        made = self.rule.product(*inputs, absolute=absolute).numpy()
+        return made.reshape(len(made), -1)
 
 
-def _activated(node, x, bounds, count):
-    """The `Linear` behind an activation, and the neurons it has made."""
-    rule = node.rule
-
-    def flat(tensor):
-        return np.array(tensor).ravel()
-
-    slope, base, roof = map(flat, rule.band(bounds))
-    varies = np.zeros(len(slope), bool)
-    varies[x.live] = varies[x.fresh] = True
-    bent = flat(rule.undecided(bounds)) & varies & (slope != 0)
-    fresh = np.flatnonzero(bent)
-    neurons = Neurons(
-        rule.at(fresh, node.shape),
-        x.constant[fresh],
-        x.at(fresh, count),
-        x.radius[fresh] + ROUNDING * x.size[fresh],
-        Bounds(*(tf.constant(flat(part)[fresh]) for part in bounds)),
-    )
-    live = np.flatnonzero(~bent & varies & (slope != 0))
-    constant = slope * x.constant + (base + roof) / 2
-    radius = np.abs(slope) * x.radius + (roof - base) / 2
-    radius += flat(rule.error(bounds))
-    size = np.abs(slope) * x.size + np.maximum(np.abs(base), np.abs(roof))
+def _activated(rule, shapes, inputs, known, count):
+    """The `Linear` behind an activation, and its unstable neurons."""
+    (x,), (bounds,) = inputs, known
+    slope, lower, upper = map(_flat, rule.parallel(bounds))
+    changes = x.varies & (slope != 0)
+    unstable = _flat(rule.unstable(bounds)) & changes
+    fresh = np.flatnonzero(unstable)
+    live = np.flatnonzero(~unstable & changes)
+    constant = slope * x.constant + (lower + upper) / 2
+    radius = np.abs(slope) * x.radius + (upper - lower) / 2
+    radius += _flat(rule.error(bounds))
+    size = np.abs(slope) * x.size + np.maximum(np.abs(lower), np.abs(upper))
     constant[fresh] = radius[fresh] = 0.0
-    size[fresh] = flat(rule.bounds(bounds).magnitude)[fresh]
+    size[fresh] = _flat(rule.bounds(bounds).magnitude)[fresh]
     coefficients = slope[live, None] * x.at(live, count)
     return (
         Linear(constant, radius, size, live, coefficients, fresh, count),
-        neurons,
+        _unstable(rule, fresh, shapes, inputs, known, count),
     )
+
+
+def _other(rule, shapes, inputs, known, count):
+    """The same behind any rule. What does not vary is in the radius."""
+    fixed = [
+        Bounds(
+            b.center, tf.where(x.varies.reshape(b.radius.shape), 0.0, b.radius)
+        )
+        for x, b in zip(inputs, known)
+    ]
+    output = rule.bounds(*known)
+    constant, radius = map(_flat, output)
+    fresh = np.flatnonzero(radius > _flat(rule.bounds(*fixed).radius))
+    neurons = _unstable(rule, fresh, shapes, inputs, known, count)
+    if neurons.coefficients.size > _LARGE:
+        return None, None
+    constant[fresh] = radius[fresh] = 0.0
+    nothing = np.empty(0, int), np.empty((0, count))
+    size = _flat(output.magnitude)
+    return Linear(constant, radius, size, *nothing, fresh, count), neurons
+
+
+def _unstable(rule, fresh, shapes, inputs, known, count):
+    """The `Unstable` neurons at some places of a rule's output."""
+    part, reads = rule.part(fresh, shapes)
+    constant, A, radius, centers, radii = (
+        np.concatenate(parts)
+        for parts in zip(
+            *(
+                (
+                    x.constant[places],
+                    x.at(places, count),
+                    x.radius[places] + ROUNDING * x.size[places],
+                    _flat(bounds.center)[places],
+                    _flat(bounds.radius)[places],
+                )
+                for x, bounds, places in zip(inputs, known, reads)
+            )
+        )
+    )
+    box = Bounds(tf.constant(centers), tf.constant(radii))
+    return Unstable(part, constant, A, radius, box)
+
+
+def _flat(tensor):
+    return np.array(tensor).ravel()

@@ -1,9 +1,9 @@
 """A network reduced to what can change on one box: a small, dense one.
 
 Its variables are the pixels that can change and the outputs of the neurons
-whose activation is bent on the box; all else is a linear function of
-these, off by at most a radius. Boxes inside are bounded by it a dozen times
-faster than by the whole network.
+that are unstable on the box; all else is a linear function of these, off by
+at most a radius. Boxes inside are bounded by it a dozen times faster than by
+the whole network.
 """
 
 import typing
@@ -11,108 +11,104 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification.rules.activation import Activation
+from keras_qsn.certification.rules.base import Rule
 from keras_qsn.certification.rules.enclosures import Bounds
 
 
-class Neurons(typing.NamedTuple):
-    """Neurons of one activation that is bent on what they read.
+class Unstable(typing.NamedTuple):
+    """Outputs of one rule that are variables.
 
     Attributes:
-        rule: The activation.
+        rule: The rule of these outputs alone.
         constant: Of what they read, a vector.
-        coefficients: The same, `(neurons, variables before)`.
+        coefficients: The same, `(numbers read, variables before)`.
         radius: The same.
         known: `Bounds` of what they read, anywhere in the whole box.
     """
 
-    rule: Activation
+    rule: Rule
     constant: np.ndarray
     coefficients: np.ndarray
     radius: np.ndarray
     known: Bounds
 
 
-class Reduced:
+class ReducedNetwork:
     """What is left of a network on one box.
 
     Args:
-        neurons: List of `Neurons`, in the order of computation.
+        unstable: List of `Unstable`, in the order of computation.
         constant: Of the logits, a vector.
         coefficients: The same, `(classes, variables)`.
         radius: The same.
     """
 
-    def __init__(self, neurons, constant, coefficients, radius):
-        self._neurons = neurons
+    def __init__(self, unstable, constant, coefficients, radius):
+        self._unstable = unstable
         self._constant = constant
         self._coefficients = coefficients
         self._radius = radius
 
-    def lower_bound(self, low, high, rows):
+    def lower_bound(self, low, high, A):
         """Lower bounds of linear functions of the logits, by CROWN.
 
         Args:
             low: Smallest levels of the pixels that can change, of shape
                 `(boxes, pixels)`.
             high: Largest levels.
-            rows: Coefficients, shape `(functions, classes)`.
+            A: Coefficients, shape `(functions, classes)`.
 
         Returns:
             The bounds, `(boxes, functions)`, and the coefficients of the
             pixels, `(boxes, functions, pixels)`.
         """
         pixels = Bounds.between(tf.constant(low), tf.constant(high))
-        read = self._read(pixels)
-        least, slopes = _backward(
-            rows @ self._coefficients, self._neurons, read, pixels
+        bias, of_pixels = self._backward(
+            A @ self._coefficients, self._intermediate(pixels), pixels
         )
-        least += rows @ self._constant - np.abs(rows) @ self._radius
-        return least, slopes
+        bias += A @ self._constant - np.abs(A) @ self._radius
+        return bias, of_pixels
 
-    def _read(self, pixels):
-        """Bounds of what the neurons read, activation after activation."""
+    def _intermediate(self, pixels):
+        """Bounds of what the neurons read, rule after rule."""
         center, radius = (part.numpy() for part in pixels)
-        read = []
-        for neurons in self._neurons:
-            matrix = neurons.coefficients
+        intermediate = []
+        for neurons in self._unstable:
+            W = neurons.coefficients
             bounds = Bounds(
-                tf.constant(center @ matrix.T + neurons.constant),
-                tf.constant(radius @ np.abs(matrix).T + neurons.radius),
+                tf.constant(center @ W.T + neurons.constant),
+                tf.constant(radius @ np.abs(W).T + neurons.radius),
             ).intersect(neurons.known)
-            read.append(bounds)
+            intermediate.append(bounds)
             values = neurons.rule.bounds(bounds)
             center, radius = (
                 np.concatenate([before, part.numpy()], 1)
                 for before, part in zip((center, radius), values)
             )
-        return read
+        return intermediate
 
+    def _backward(self, A, intermediate, pixels):
+        """Lower bounds of linear functions of the variables.
 
-def _backward(rows, neurons, read, pixels):
-    """Lower bounds of linear functions of the variables.
-
-    Args:
-        rows: Coefficients, `(functions, variables)`.
-        neurons: List of `Neurons`: those that are variables.
-        read: `Bounds` of what they read, `(boxes, neurons)`.
-        pixels: `Bounds` of the pixels, `(boxes, pixels)`.
-
-    Returns:
-        The bounds, `(boxes, functions)`, and the coefficients of the pixels,
-        `(boxes, functions, pixels)`.
-    """
-    center, radius = (part.numpy()[:, None] for part in pixels)
-    rows = np.repeat(rows[None], len(center), 0)
-    least = np.zeros(rows.shape[:2])
-    for each, bounds in zip(reversed(neurons), reversed(read)):
-        before = each.coefficients.shape[1]
-        (of_read,), constant = each.rule.backward(
-            tf.constant(rows[..., before:]), None, bounds
-        )
-        of_read = of_read.numpy()
-        least += constant.numpy() + of_read @ each.constant
-        least -= np.abs(of_read) @ each.radius
-        rows = rows[..., :before] + of_read @ each.coefficients
-    least += (rows * center - np.abs(rows) * radius).sum(2)
-    return least, rows
+        Args:
+            A: Coefficients, `(functions, variables)`.
+            intermediate: `Bounds` of what the neurons read.
+            pixels: `Bounds` of the pixels, `(boxes, pixels)`.
+        """
+        center, radius = (part.numpy()[:, None] for part in pixels)
+        A = np.repeat(A[None], len(center), 0)
+        lower = np.zeros(A.shape[:2])
+        for neurons, bounds in zip(
+            reversed(self._unstable), reversed(intermediate)
+        ):
+            W = neurons.coefficients
+            reads, before = W.shape
+            (of_read,), bias = neurons.rule.backward(
+                tf.constant(A[..., before:]), [(reads,)], bounds
+            )
+            of_read = of_read.numpy()
+            lower += bias.numpy() + of_read @ neurons.constant
+            lower -= np.abs(of_read) @ neurons.radius
+            A = A[..., :before] + of_read @ W
+        lower += (A * center - np.abs(A) * radius).sum(2)
+        return lower, A

@@ -6,16 +6,19 @@ import typing
 
 import numpy as np
 
-# Boxes bounded at a time, by the whole network and by what is left of it.
-_BOXES, _REDUCED_BOXES = 32, 256
+from keras_qsn.certification.branching.elimination import eliminate
 
-# Boxes after which sharper bounds of the hidden layers and a reduced network,
-# together as dear as some hundred boxes, are worth it: most images need fewer.
+# Domains bounded at a time, by the whole network and by a reduced one.
+_DOMAINS, _REDUCED_DOMAINS = 32, 256
+
+# Domains after which sharper bounds of the hidden layers and a reduced network,
+# together as dear as some hundred domains, are worth it: most images need
+# fewer.
 _SHARPEN_AFTER = 64
 
 
 class Verdict(typing.NamedTuple):
-    """What branching found about one image.
+    """What branching says of one image.
 
     Attributes:
         status: `"certified"`, `"broken"` or `"unknown"`.
@@ -28,18 +31,18 @@ class Verdict(typing.NamedTuple):
     image: np.ndarray | None
 
 
-def branch(proofs, realize, low, high, label, step, late):
+def branch(bounds, realize, low, high, label, step, late):
     """Prove one image robust, or find the image that breaks it.
 
-    The ball is a box of levels. A box whose margins CROWN cannot bound above
-    zero is cut in two at one pixel, the one with the largest part in the
-    worst bound, until all boxes are proved or single points. Before a box is
-    cut, its corners that are worst for the linear bounds are tried on the
-    model, so a box of one point is either proved, broken, or within rounding
-    of the decision boundary.
+    The ball is a box of levels. A domain whose margins CROWN cannot bound
+    above zero is cut in two at one pixel, the one with the largest part in
+    the worst bound, until all domains are proved or single points. Before one
+    is cut, its corners that are worst for the linear bounds are tried on the
+    model, so a domain of one point is either proved, broken, or within
+    rounding of the decision boundary.
 
     Args:
-        proofs: `Proofs` of the model.
+        bounds: `CompiledBounds` of the model.
         realize: Function from levels, `(points, *image)`, to an image of the
             ball that the model misclassifies at one of them, or `None`.
         low: Smallest levels, of shape `(*image)`.
@@ -51,65 +54,66 @@ def branch(proofs, realize, low, high, label, step, late):
     Returns:
         A `Verdict`.
     """
-    known, sharpened = proofs.hidden(low[None], high[None]), False
-    classes = np.eye(proofs.graph.num_classes)
-    rows = classes[label] - np.delete(classes, label, 0)
-    boxes = _Boxes(low, high, step, len(rows))
+    box = low[None], high[None]
+    intermediate, sharpened = bounds.by_interval(*box), False
+    classes = np.eye(bounds.network.num_classes)
+    A = classes[label] - np.delete(classes, label, 0)
+    domains = _Domains(low, high, step, len(A))
 
-    def bound(lows, highs, rows):
-        least, slopes = proofs.of_nodes(
-            boxes.images(lows), boxes.images(highs), rows, known
+    def lower_bound(lows, highs, A):
+        lower, slopes = bounds.lower_bound(
+            domains.images(lows), domains.images(highs), A, intermediate
         )
-        return least, slopes.reshape(*least.shape, -1)[..., boxes.pixels]
+        slopes = slopes.numpy().reshape(*lower.shape, -1)
+        return lower.numpy(), slopes[..., domains.pixels]
 
-    proved, stuck, bounded, at_once = np.inf, False, 0, _BOXES
-    while len(boxes) and not late():
+    proved, stuck, bounded, at_once = np.inf, False, 0, _DOMAINS
+    while len(domains) and not late():
         if bounded >= _SHARPEN_AFTER and not sharpened:
-            known = proofs.sharper_hidden(low[None], high[None], late)
-            sharpened = True
-            reduced = proofs.reduced(low, high, known, late)
+            intermediate, sharpened = bounds.sharper(*box, late), True
+            reduced = eliminate(bounds.network, low, high, intermediate, late)
             if reduced is not None:
-                bound, at_once = reduced.lower_bound, _REDUCED_BOXES
-        lows, highs, doubtful = boxes.pop(at_once)
+                lower_bound, at_once = reduced.lower_bound, _REDUCED_DOMAINS
+        lows, highs, open_rows = domains.pop(at_once)
         bounded += len(lows)
-        # What is proved of a box is proved of its parts.
-        some = doubtful.any(0)
-        least, slopes = bound(lows, highs, rows[some])
-        least[~doubtful[:, some]] = np.inf
-        proved = min(proved, least[least > 0].min(initial=np.inf))
-        doubtful[:, some] = ~(least > 0)
-        left = doubtful.any(1)
-        lows, highs, doubtful, least, slopes = (
-            part[left] for part in (lows, highs, doubtful, least, slopes)
+        # What is proved of a domain is proved of its parts.
+        some = open_rows.any(0)
+        lower, slopes = lower_bound(lows, highs, A[some])
+        lower[~open_rows[:, some]] = np.inf
+        proved = min(proved, lower[lower > 0].min(initial=np.inf))
+        open_rows[:, some] = ~(lower > 0)
+        left = open_rows.any(1)
+        lows, highs, open_rows, lower, slopes = (
+            part[left] for part in (lows, highs, open_rows, lower, slopes)
         )
-        worst = least.min(1)
+        worst = lower.min(1)
         corners = np.where(slopes > 0, lows[:, None], highs[:, None])
         points = (lows == highs).all(1)
-        # The worst boxes came first.
-        tried = points | (np.arange(len(points)) < _BOXES)
-        tried = tried[:, None] & ~(least > 0)
-        image = realize(boxes.images(corners[tried]))
+        # The worst domains came first.
+        tried = points | (np.arange(len(points)) < _DOMAINS)
+        tried = tried[:, None] & ~(lower > 0)
+        image = realize(domains.images(corners[tried]))
         if image is not None:
-            least = min(proved, boxes.margin, worst.min())
-            return Verdict("broken", least, image)
+            margin = min(proved, domains.margin, worst.min())
+            return Verdict("broken", margin, image)
         stuck |= points.any()
         proved = min(proved, worst[points].min(initial=np.inf))
-        lows, highs, doubtful, least, slopes, worst = (
+        lows, highs, open_rows, lower, slopes, worst = (
             part[~points]
-            for part in (lows, highs, doubtful, least, slopes, worst)
+            for part in (lows, highs, open_rows, lower, slopes, worst)
         )
         if not len(lows):
             continue
         of_worst = np.take_along_axis(
-            slopes, least.argmin(1)[:, None, None], 1
+            slopes, lower.argmin(1)[:, None, None], 1
         )[:, 0]
-        boxes.cut(lows, highs, doubtful, of_worst, worst)
-    if len(boxes) or stuck:
-        return Verdict("unknown", min(proved, boxes.margin), None)
+        domains.cut(lows, highs, open_rows, of_worst, worst)
+    if len(domains) or stuck:
+        return Verdict("unknown", min(proved, domains.margin), None)
     return Verdict("certified", proved, None)
 
 
-class _Boxes:
+class _Domains:
     """The boxes of levels still to be proved, and which functions of each.
 
     Only the pixels that can change are stored.
@@ -141,13 +145,13 @@ class _Boxes:
         return flat.reshape(-1, *self._base.shape)
 
     def pop(self, count):
-        """Take out the boxes with the least bounds."""
+        """Take out the domains with the least bounds."""
         count = min(count, len(self))
         taken = [heapq.heappop(self._heap)[2:] for _ in range(count)]
         return [np.array(part) for part in zip(*taken)]
 
-    def cut(self, lows, highs, doubtful, slopes, bounds):
-        """Put in both halves of each box.
+    def cut(self, lows, highs, open_rows, slopes, bounds):
+        """Put in both halves of each domain.
 
         Cut at the pixel that the bound gains most from, between its two
         middle levels.
@@ -162,10 +166,10 @@ class _Boxes:
         lower_highs, upper_lows = highs.copy(), lows.copy()
         lower_highs[rows, pixel] = middle
         upper_lows[rows, pixel] = middle + self._step
-        self._push(bounds, lows, lower_highs, doubtful)
-        self._push(bounds, upper_lows, highs, doubtful)
+        self._push(bounds, lows, lower_highs, open_rows)
+        self._push(bounds, upper_lows, highs, open_rows)
 
     def _push(self, bounds, *parts):
-        for bound, *box in zip(bounds, *parts):
-            # What comes first among equals: boxes cannot be compared.
-            heapq.heappush(self._heap, (bound, next(self._count), *box))
+        for bound, *domain in zip(bounds, *parts):
+            # What comes first among equals: domains cannot be compared.
+            heapq.heappush(self._heap, (bound, next(self._count), *domain))

@@ -1,4 +1,4 @@
-"""Affine layers: products with `W`, with `|W|` and with the transpose of `W`.
+"""Affine rules: products with `W`, with `|W|` and with the transpose of `W`.
 
 No dense matrix is ever made of a convolution: the product is the layer's own
 operation, the transpose its gradient.
@@ -7,19 +7,21 @@ operation, the transpose its gradient.
 import dataclasses
 import typing
 
-import keras
 import tensorflow as tf
 
+from keras_qsn.certification.rules.base import Rule
 from keras_qsn.certification.rules.enclosures import SUBNORMAL
 from keras_qsn.certification.rules.enclosures import Bounds
+from keras_qsn.certification.rules.enclosures import Zonotope
 from keras_qsn.certification.rules.enclosures import proves
 from keras_qsn.certification.rules.enclosures import rounding
+from keras_qsn.certification.rules.enclosures import total
 from keras_qsn.certification.rules.enclosures import underflow
 
 
 @dataclasses.dataclass(frozen=True)
-class Affine:
-    """`y = W x + b`, or `W x_1 + W x_2 + ... + b` of several inputs.
+class Affine(Rule):
+    """The rule of `y = W x + b`, or `W x_1 + W x_2 + ... + b` of several.
 
     Attributes:
         product: Function of `*inputs` and `absolute`: the product with `W`,
@@ -48,7 +50,6 @@ class Affine:
     shape: tuple = None
 
     def bounds(self, *inputs):
-        """Interval of the output: one product for each of `W` and `|W|`."""
         center, radii = self._center(inputs), [x.radius for x in inputs]
         if not (self.terms and proves(center.dtype)):
             return Bounds(center, self.product(*radii, absolute=True))
@@ -56,29 +57,26 @@ class Affine:
         radii = [radius + part for radius, part in zip(radii, lost)]
         return Bounds(center, self.product(*radii, absolute=True) + more)
 
-    def backward(self, rows, shapes, *inputs):
-        """Linear functions of the output as functions of the inputs.
-
-        Args:
-            rows: Coefficients, shape `(batch, functions, *output)`.
-            shapes: Shape of each input.
-            *inputs: `Bounds` of the inputs.
-
-        Returns:
-            The coefficients of each input, and a constant of shape `(batch,
-            functions)` such that the function is never below.
-        """
-        found = transpose(self.product, rows, shapes)
-        constant = tf.zeros(tf.shape(rows)[:2], rows.dtype)
+    def backward(self, A, shapes, *inputs):
+        coefficients = transpose(self.product, A, shapes)
+        bias = tf.zeros(tf.shape(A)[:2], A.dtype)
         if self.bias is not None:
-            constant += total(rows * self.bias(rows.dtype)[0])
+            bias += total(A * self.bias(A.dtype)[0])
         if self.terms:
-            error = self.error(*inputs)
-            constant -= total(tf.abs(rows) * error[:, None])
-        return found, constant
+            bias -= total(tf.abs(A) * self.error(*inputs)[:, None])
+        return coefficients, bias
+
+    def forward(self, sets, inputs):
+        center, generators, radius = (
+            self.product(*parts, absolute=absolute)
+            for parts, absolute in zip(zip(*sets), (False, False, True))
+        )
+        if self.bias is not None:
+            center += self.bias(center.dtype)[0]
+        return Zonotope(center, generators, radius + self.error(*inputs))
 
     def error(self, *inputs):
-        """What float32 may be off in the output, within these intervals."""
+        """What float32 may be off in the output, within these boxes."""
         lost, more = self._lost(inputs, self._center(inputs))
         return self.product(*lost, absolute=True) + more
 
@@ -106,89 +104,28 @@ class Affine:
         return lost, more
 
 
-def transpose(product, rows, shapes):
+def transpose(product, A, shapes):
     """Coefficients of a linear operation's output, as those of its inputs.
 
     By its gradient, which needs no values of the inputs: they are not
     computed in a compiled function.
     """
-    flat = tf.reshape(rows, [-1, *rows.shape[2:]])
+    flat = tf.reshape(A, [-1, *A.shape[2:]])
     zeros = [
         tf.zeros([tf.shape(flat)[0], *shape], flat.dtype) for shape in shapes
     ]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(zeros)
         values = product(*zeros)
-    found = tape.gradient(values, zeros, output_gradients=flat)
-    count = tf.unstack(tf.shape(rows)[:2])
+    parts = tape.gradient(values, zeros, output_gradients=flat)
+    count = tf.unstack(tf.shape(A)[:2])
     return [
-        tf.reshape(part, [*count, *shape]) for part, shape in zip(found, shapes)
+        tf.reshape(part, [*count, *shape]) for part, shape in zip(parts, shapes)
     ]
 
 
-def total(rows):
-    """Sum of each function's coefficients, shape `(batch, functions)`."""
-    return tf.reduce_sum(rows, list(range(2, len(rows.shape))))
-
-
-def rearrangement(layer, shape, terms=0):
-    """A layer without weights, whose `W` holds nothing below zero."""
-
-    def product(x, absolute=False):
-        return type(layer).call(layer, x)
-
-    return Affine(product, terms, mixes=terms > 0)
-
-
-def addition(layer, *shapes):
-    if len(set(shapes)) > 1:
-        raise ValueError(f"inputs of different shapes, {shapes}")
-
-    def product(*inputs, absolute=False):
-        return tf.add_n(inputs)
-
-    return Affine(product, terms=len(shapes))
-
-
-def concatenation(layer, *shapes):
-    axis = layer.axis
-    if axis == 0:
-        raise ValueError("it joins images, its axis is 0")
-
-    def product(*inputs, absolute=False):
-        return tf.concat(inputs, axis)
-
-    return Affine(product, mixes=False)
-
-
-def average_pooling(layer, shape):
-    height, width = layer.pool_size
-    return rearrangement(layer, shape, terms=height * width + 1)
-
-
-def global_average_pooling(layer, shape):
-    height, width, _ = shape
-    return rearrangement(layer, shape, terms=height * width + 1)
-
-
-def dense(layer, shape):
-    def product(x, absolute=False):
-        return keras.ops.matmul(x, weight_of(layer.kernel, x.dtype, absolute))
-
-    return Affine(
-        product, shape[-1], bias_of(layer.bias), nonzero=most_of_an_image
-    )
-
-
-def most_of_an_image(counted):
-    """Sums over the last axis, and the largest of an image."""
-    axes = list(range(1, len(counted.shape)))
-    return tf.reduce_max(
-        tf.reduce_sum(counted, -1, keepdims=True), axes, keepdims=True
-    )
-
-
 def bias_of(variable):
+    """`Affine.bias` of a layer's weight, or of none."""
     if variable is None:
         return None
 
@@ -202,3 +139,11 @@ def bias_of(variable):
 def weight_of(variable, dtype, absolute=False):
     weight = tf.cast(tf.convert_to_tensor(variable), dtype)
     return tf.abs(weight) if absolute else weight
+
+
+def most_of_an_image(counted):
+    """Sums over the last axis, and the largest of an image."""
+    axes = list(range(1, len(counted.shape)))
+    return tf.reduce_max(
+        tf.reduce_sum(counted, -1, keepdims=True), axes, keepdims=True
+    )

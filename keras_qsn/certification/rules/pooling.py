@@ -4,18 +4,21 @@ import dataclasses
 import functools
 import typing
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification.rules.affine import total
 from keras_qsn.certification.rules.affine import transpose
+from keras_qsn.certification.rules.base import Rule
 from keras_qsn.certification.rules.enclosures import ROUNDING
 from keras_qsn.certification.rules.enclosures import Bounds
+from keras_qsn.certification.rules.enclosures import total
+from keras_qsn.certification.rules.registry import register_rule
 
 
 @dataclasses.dataclass(frozen=True)
-class MaxPooling:
-    """The largest value of each window.
+class MaxPooling(Rule):
+    """The rule of the largest value of each window.
 
     Attributes:
         windows: Function of images that lists the values of each window along
@@ -29,31 +32,43 @@ class MaxPooling:
             *(tf.reduce_max(self.windows(end), -2) for end in x.ends)
         )
 
-    def undecided(self, x):
-        """Where the interval is more than a point."""
-        return x.radius > ROUNDING * x.magnitude
-
-    def backward(self, rows, shapes, x):
-        """As `Affine.backward`: never below the value that is surely largest,
-        nor above the largest that any may take."""
+    def backward(self, A, shapes, x):
+        """Never below the value that is surely largest, nor above the largest
+        that any may take."""
         low, high = (self.windows(end) for end in x.ends)
         axis = len(low.shape) - 2
         surest = tf.one_hot(
-            tf.argmax(low, axis), low.shape[axis], axis=axis, dtype=rows.dtype
+            tf.argmax(low, axis), low.shape[axis], axis=axis, dtype=A.dtype
         )
-        floor, roof = tf.reduce_max(low, -2), tf.reduce_max(high, -2)
+        lower, upper = tf.reduce_max(low, -2), tf.reduce_max(high, -2)
         others = tf.where(surest > 0, tf.cast(-np.inf, high.dtype), high)
-        settled = tf.cast(tf.reduce_max(others, -2) <= floor, rows.dtype)
-        upward, downward = tf.nn.relu(rows), -tf.nn.relu(-rows)
-        passed = upward + downward * settled[:, None]
-        constant = total(downward * ((1 - settled) * roof)[:, None])
-        size = tf.maximum(tf.abs(floor), tf.abs(roof))
-        constant -= ROUNDING * total(tf.abs(rows) * size[:, None])
+        settled = tf.cast(tf.reduce_max(others, -2) <= lower, A.dtype)
+        positive, negative = tf.nn.relu(A), -tf.nn.relu(-A)
+        passed = positive + negative * settled[:, None]
+        bias = total(negative * ((1 - settled) * upper)[:, None])
+        size = tf.maximum(tf.abs(lower), tf.abs(upper))
+        bias -= ROUNDING * total(tf.abs(A) * size[:, None])
         spread = passed[..., None, :] * surest[:, None]
-        return transpose(self.windows, spread, shapes), constant
+        return transpose(self.windows, spread, shapes), bias
+
+    def part(self, entries, shapes):
+        places = np.arange(np.prod(*shapes), dtype="float64")
+        values = self.windows(places.reshape(1, *shapes[0])).numpy()[0]
+        values = np.moveaxis(values, -2, 0).reshape(values.shape[-2], -1)
+        values = values[:, entries]
+        reads = np.unique(values[np.isfinite(values)])
+        # What is padded reads a number put before all others.
+        index = np.where(values < 0, 0, np.searchsorted(reads, values) + 1)
+
+        def windows(x):
+            x = tf.pad(x, [[0, 0], [1, 0]], constant_values=-np.inf)
+            return tf.gather(x, index, axis=1)
+
+        return MaxPooling(windows), [reads.astype(int)]
 
 
-def max_pooling(layer, shape):
+@register_rule(keras.layers.MaxPooling2D)
+def _max_pooling(layer, shape):
     return MaxPooling(
         functools.partial(
             _windows,
@@ -64,7 +79,8 @@ def max_pooling(layer, shape):
     )
 
 
-def global_max_pooling(layer, shape):
+@register_rule(keras.layers.GlobalMaxPooling2D)
+def _global_max_pooling(layer, shape):
     height, width, channels = shape
     ones = [1, 1] if layer.keepdims else []
 

@@ -2,25 +2,71 @@
 
 import keras
 
-from keras_qsn._core.convolution import FastConv2D
-from keras_qsn.certification.rules import affine
-from keras_qsn.certification.rules import convolutional
-from keras_qsn.certification.rules import piecewise
-from keras_qsn.certification.rules import pooling
-from keras_qsn.certification.rules import scaling
-from keras_qsn.certification.rules import smooth
-from keras_qsn.classifier.heads import LinearHead
-from keras_qsn.classifier.heads import TwoLogits
+from keras_qsn.certification.rules.base import Rule
 
-_LAYERS = keras.layers
+# Functions of a layer and of the shapes of its inputs, by its class; and of
+# nothing, by an activation function.
+_RULES = {}
+
+
+def register_rule(*kinds):
+    """Decorator: what it decorates makes the rule of these kinds of layers.
+
+    It is called with the layer and the shape of each of its inputs, without
+    the batch, and returns a `Rule`, or a list of rules that are applied one
+    after the other. So it is a function, or a subclass of `Rule`. A
+    `ValueError` of its own refuses the layer, with its message as the reason.
+
+    A subclass of the layer has the same rule if it changes only how the layer
+    is made: `__init__`, `build`, `get_config`.
+
+    Args:
+        *kinds: Classes of Keras layers; or activation functions, such as
+            `keras.activations.softsign`, whose rule is made without
+            arguments.
+
+    Returns:
+        The decorator, which returns what it is given.
+
+    Raises:
+        TypeError: If a kind is neither.
+
+    Example:
+
+    >>> class Double(keras.layers.Layer):
+    ...     def call(self, inputs):
+    ...         return 2 * inputs
+    >>> @register_rule(Double)
+    ... def double(layer, shape):
+    ...     return Affine(lambda x, absolute=False: 2 * x, terms=1)
+    >>> model = keras.Sequential([keras.Input((2,)), Double()])
+    >>> certify(model, [[0.1, 0.9]], [1], eps=0.3).margin.round(3)
+    array([0.4])
+
+    Limitations:
+        What a `folder` of `certify` keeps does not know of a rule that is
+        changed: name another folder then.
+    """
+    for kind in kinds:
+        a_class = isinstance(kind, type)
+        if not (issubclass(kind, keras.Layer) if a_class else callable(kind)):
+            raise TypeError(
+                "A rule is registered for a class of Keras layers or an "
+                f"activation function. Received: {kind!r}"
+            )
+
+    def register(make):
+        _RULES.update(dict.fromkeys(kinds, make))
+        return make
+
+    return register
 
 
 def rules_of(layer, *shapes):
-    """What a layer computes, as a chain of affine and nonlinear rules.
+    """What a layer computes, as a chain of rules.
 
     Args:
-        layer: Keras layer, of a very class that has a rule: a subclass may
-            compute something else.
+        layer: Keras layer.
         *shapes: Shapes of its inputs, without the batch.
 
     Returns:
@@ -29,29 +75,55 @@ def rules_of(layer, *shapes):
     Raises:
         ValueError: If there is no sound rule for the layer.
     """
-    rule = _RULES.get(type(layer))
-    if rule is None:
+    kinds = (kind for kind in _RULES if computes_as(layer, kind))
+    make = _RULES.get(next(kinds, None))
+    if make is None:
         raise refusal(layer, "there is no sound rule for this class")
     try:
-        _check(layer)
-        rules = rule(layer, *shapes)
+        check_numbers(layer)
+        made = make(layer, *shapes)
     except ValueError as error:
         raise refusal(layer, str(error)) from error
-    return rules + _activation_of(layer)
+    made = made if isinstance(made, list) else [made]
+    if not all(isinstance(rule, Rule) for rule in made):
+        raise TypeError(
+            f"What is registered for {type(layer).__name__} must return a "
+            f"`Rule` or a list of them. Received: {made}"
+        )
+    return made
 
 
-def refusal(layer, reason):
-    """The error that names a layer and why it cannot be certified."""
-    known = ", ".join(sorted({kind.__name__ for kind in _RULES}))
-    return ValueError(
-        "A certificate needs a sound rule for every layer. Received: layer "
-        f"'{layer.name}' ({type(layer).__name__}), which is refused: {reason}. "
-        f"Known layers: {known}, and QuantLayer at the input or behind what "
-        "rescales it."
-    )
+def activation_of(layer):
+    """The rules of a layer's `activation`: one, or none for the identity.
+
+    Raises:
+        ValueError: If there is no sound rule for it.
+    """
+    if layer.activation in (None, keras.activations.linear):
+        return []
+    if layer.activation not in _RULES:
+        name = getattr(layer.activation, "__name__", layer.activation)
+        raise ValueError(f"its activation is {name}")
+    return [_RULES[layer.activation]()]
 
 
-def _check(layer):
+def computes_as(layer, kind):
+    """Whether a layer is of a class, or of a subclass that is only made in
+    another way."""
+    own = type(layer)
+    while own is not kind:
+        if len(own.__bases__) != 1 or {*vars(own)} - _MAKING:
+            return False
+        own = own.__base__
+    return True
+
+
+def check_numbers(layer):
+    """Refuse what does not compute in float32, channels last.
+
+    Raises:
+        ValueError: If it does not.
+    """
     if layer.compute_dtype != "float32" or layer.variable_dtype != "float32":
         raise ValueError(f"its dtype policy is {layer.dtype_policy.name}")
     if getattr(layer, "quantization_mode", None) is not None:
@@ -60,88 +132,22 @@ def _check(layer):
         raise ValueError(f"its data format is {layer.data_format}")
 
 
-def _activation_of(layer):
-    activation = getattr(layer, "activation", None)
-    if activation is None or activation is keras.activations.linear:
-        return []
-    make = _ACTIVATIONS.get(activation)
-    if make is None:
-        name = getattr(activation, "__name__", activation)
-        raise refusal(layer, f"its activation is {name}")
-    return [make()]
+def refusal(layer, reason):
+    """The error that names a layer and why it cannot be certified."""
+    known = sorted({k.__name__ for k in _RULES if isinstance(k, type)})
+    return ValueError(
+        "A certificate needs a sound rule for every layer. Received: layer "
+        f"'{layer.name}' ({type(layer).__name__}), which is refused: {reason}. "
+        f"Known layers: {', '.join(known)}, and QuantLayer at the input or "
+        "behind what rescales it. `register_rule` makes others known."
+    )
 
 
-def _one(make):
-    return lambda layer, *shapes: [make(layer, *shapes)]
+class _Made(keras.layers.Layer):
+    """A subclass that computes nothing of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
 
 
-def _nothing(layer, *shapes):
-    return []
-
-
-def _relu_layer(layer, shape):
-    return [
-        piecewise.relu(layer.max_value, layer.negative_slope, layer.threshold)
-    ]
-
-
-def _leaky_relu_layer(layer, shape):
-    return [piecewise.relu(negative_slope=layer.negative_slope)]
-
-
-def _linear_head(layer, shape):
-    _check(layer.dense)
-    return [affine.dense(layer.dense, shape)]
-
-
-def _elu_layer(layer, shape):
-    return [smooth.elu(layer.alpha)]
-
-
-def _prelu_layer(layer, shape):
-    return [piecewise.prelu(layer.alpha)]
-
-
-def _batch_normalization(layer, shape):
-    if layer.axis in (0, None) or not isinstance(layer.axis, int):
-        raise ValueError(f"its axis is {layer.axis}")
-    return [scaling.batch_normalization(layer, shape)]
-
-
-_RULES = {
-    _LAYERS.Activation: _nothing,
-    _LAYERS.Add: _one(affine.addition),
-    _LAYERS.AveragePooling2D: _one(affine.average_pooling),
-    _LAYERS.BatchNormalization: _batch_normalization,
-    _LAYERS.Concatenate: _one(affine.concatenation),
-    _LAYERS.Conv2D: _one(convolutional.convolution),
-    _LAYERS.Dense: _one(affine.dense),
-    _LAYERS.DepthwiseConv2D: _one(convolutional.depthwise_convolution),
-    _LAYERS.Dropout: _nothing,
-    _LAYERS.ELU: _elu_layer,
-    _LAYERS.Flatten: _one(affine.rearrangement),
-    _LAYERS.GlobalAveragePooling2D: _one(affine.global_average_pooling),
-    _LAYERS.GlobalMaxPooling2D: _one(pooling.global_max_pooling),
-    _LAYERS.Identity: _nothing,
-    _LAYERS.LeakyReLU: _leaky_relu_layer,
-    _LAYERS.MaxPooling2D: _one(pooling.max_pooling),
-    _LAYERS.Normalization: _one(scaling.normalization),
-    _LAYERS.PReLU: _prelu_layer,
-    _LAYERS.ReLU: _relu_layer,
-    _LAYERS.Rescaling: _one(scaling.rescaling),
-    _LAYERS.Reshape: _one(affine.rearrangement),
-    _LAYERS.SeparableConv2D: convolutional.separable_convolution,
-    _LAYERS.ZeroPadding2D: _one(affine.rearrangement),
-    FastConv2D: _one(convolutional.convolution),
-    LinearHead: _linear_head,
-    TwoLogits: _one(affine.rearrangement),
-}
-
-_ACTIVATIONS = {
-    keras.activations.relu: piecewise.relu,
-    keras.activations.relu6: lambda: piecewise.relu(max_value=6.0),
-    keras.activations.leaky_relu: lambda: piecewise.relu(negative_slope=0.2),
-    keras.activations.elu: smooth.elu,
-    keras.activations.sigmoid: smooth.sigmoid,
-    keras.activations.tanh: smooth.tanh,
-}
+_MAKING = {*vars(_Made), "__annotations__", "build", "get_config"}

@@ -445,7 +445,7 @@ def test_weights_that_are_no_numbers_are_refused(value):
     values[0, 0, 0, :2] = value
     kernel.assign(values)
     name = model.layers[0].layers[1].name
-    with pytest.raises(ValueError, match=f"2 value.*'kernel' in.*'{name}'"):
+    with pytest.raises(ValueError, match=f"2 value.*'{name}/kernel'"):
         certify(model, images(1, (3, 4, 1)), [0], 0.1)
 
 

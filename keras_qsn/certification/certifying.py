@@ -1,6 +1,5 @@
 """Prove that no image of a ball changes the class."""
 
-import keras
 import numpy as np
 
 from keras_qsn._core.files import fingerprint
@@ -8,7 +7,6 @@ from keras_qsn._core.kept import Folder
 from keras_qsn._core.kept import claimed
 from keras_qsn._core.kept import versions
 from keras_qsn._core.progress import ImageProgress
-from keras_qsn._core.tracing import layers_of
 from keras_qsn.attacks.norms import ball
 from keras_qsn.certification.bounds.compiled import CompiledBounds
 from keras_qsn.certification.deployed import Deployed
@@ -151,7 +149,7 @@ def certify(
             "`y` must hold the labels: a certificate is about the right "
             "class. Received: y=None"
         )
-    _check_weights(wrapper.model)
+    _check_weights(wrapper.model.weights)
     bounds = CompiledBounds(wrapper, x.shape[1:])
     hard = bounds.network.hard
     methods = _check_methods(methods, bounds)
@@ -170,7 +168,7 @@ def certify(
         }
     work = Escalation(
         bounds,
-        Deployed(wrapper, x.shape[1:], hard, low, high, bounds.clock),
+        Deployed(wrapper, x.shape[1:], hard, (low, high), bounds.clock),
         methods,
         time_limit,
         eps,
@@ -182,20 +180,16 @@ def certify(
         return work.run(batch_size, Folder(folder), progress)
 
 
-def _check_weights(model):
-    for layer in layers_of(model):
-        if isinstance(layer, keras.Model):
-            continue
-        for weight in layer.weights:
-            values = np.asarray(weight)
-            count = int(np.size(values) - np.isfinite(values).sum())
-            if count:
-                raise ValueError(
-                    "The model's weights must be finite. Received: "
-                    f"{count} value(s) of '{weight.name}' in layer "
-                    f"'{layer.name}' ({type(layer).__name__}) that are "
-                    "infinite or not a number. Did the training diverge?"
-                )
+def _check_weights(weights):
+    for weight in weights:
+        values = np.asarray(weight)
+        count = values.size - int(np.isfinite(values).sum())
+        if count:
+            raise ValueError(
+                f"The model's weights must be finite. Received: {count} "
+                f"value(s) of '{weight.path}' that are infinite or not a "
+                "number. Did the training diverge?"
+            )
 
 
 def _check_methods(methods, bounds):

@@ -23,9 +23,7 @@ class Escalation:
     Args:
         bounds: `CompiledBounds` of the model.
         deployed: `Deployed`, the model itself.
-        methods: Names of the methods.
-        time_limit: Seconds for one image.
-        eps: Radius of the ball.
+        methods, time_limit, eps: As for `certify`.
         images: The images, and the smallest and largest ones of their balls.
         y: Labels.
     """
@@ -49,16 +47,7 @@ class Escalation:
         )
 
     def run(self, batch_size, folder, progress):
-        """The certificate, in steps that a folder keeps.
-
-        Args:
-            batch_size: Images bounded at a time.
-            folder: `Folder`; what it holds is not done again.
-            progress: Function of the number of images finished.
-
-        Raises:
-            CertificationInterrupted: On Ctrl-C.
-        """
+        """The certificate; what a `Folder` holds is not done again."""
         done = kept = self.restore(folder)
         try:
             while done < len(self._y):

@@ -16,13 +16,8 @@ from keras_qsn.layers import QuantLayer
 
 
 class Node(typing.NamedTuple):
-    """One step of a network.
-
-    Attributes:
-        rule: `Rule`; `None` for the input.
-        inputs: Positions of the nodes that it reads.
-        shape: Shape of its output, without the batch.
-    """
+    """A `Rule`, `None` for the input; the positions of the nodes that it
+    reads; the shape of its output, without the batch."""
 
     rule: typing.Any
     inputs: tuple
@@ -67,6 +62,12 @@ class Network:
         return self.nodes[-1].shape[0]
 
     @property
+    def products(self):
+        """How many there are for one image."""
+        affine = (node for node in self.nodes[1:] if node.affine)
+        return sum(node.rule.terms * np.prod(node.shape) for node in affine)
+
+    @property
     def hard(self):
         """Whether the input has levels, so that pixels can be branched on."""
         return self.quantizer is not None and self.quantizer.hard
@@ -76,6 +77,10 @@ class Network:
         """Positions of the nodes that nonlinear rules read."""
         nonlinear = (node for node in self.nodes[1:] if not node.affine)
         return tuple(sorted({i for node in nonlinear for i in node.inputs}))
+
+    def readers(self, position):
+        """Rules that read a node."""
+        return [n.rule for n in self.nodes[1:] if position in n.inputs]
 
     @property
     def improvable(self):
@@ -93,17 +98,15 @@ def trace(wrapper, shape):
 
     Whatever the model is made of (Sequential, functional, models inside
     models, subclasses that only call layers), what its layers hand to each
-    other is followed. A number that no known layer made is refused.
+    other is followed.
 
     Args:
         wrapper: The model's `KerasModelWrapper`.
         shape: Shape of one image.
 
-    Returns:
-        A `Network`.
-
     Raises:
-        ValueError: If a layer or an operation has no sound rule.
+        ValueError: If a layer has no sound rule, or reads a number that no
+            known layer made.
     """
     return _Tracer().trace(wrapper, shape)
 

@@ -11,6 +11,7 @@ from keras_qsn.certification.bounds import interval
 from keras_qsn.certification.bounds import zonotope
 from keras_qsn.certification.clock import Clock
 from keras_qsn.certification.network import trace
+from keras_qsn.certification.rules.affine import Affine
 from keras_qsn.certification.rules.enclosures import LARGEST
 from keras_qsn.certification.rules.enclosures import Bounds
 
@@ -86,10 +87,8 @@ class CompiledBounds:
 
     def levels(self, low, high):
         """What the network behind the quantizer sees of a box's ends."""
-        return [
-            np.asarray(end, "float64")
-            for end in interval.levels(self.network, low, high)
-        ]
+        ends = interval.levels(self.network, low, high)
+        return [np.asarray(end, "float64") for end in ends]
 
     @_compiled("low", "high", "labels")
     def margins_by_interval(self, low, high, labels):
@@ -97,11 +96,10 @@ class CompiledBounds:
         bounds = self._propagated(low, high)
         margins = crown.margins(self.network, bounds, labels, relaxed=False)
         lower, upper = bounds[-1].ends
-        return (
-            _trusted(margins, bounds),
-            _trusted(lower, bounds),
-            -_trusted(-upper, bounds),
+        margins, lower, upper = (
+            _trusted(part, bounds) for part in (margins, lower, -upper)
         )
+        return margins, lower, -upper
 
     @_compiled("low", "high", "labels")
     def margins_by_crown(self, low, high, labels):
@@ -112,18 +110,9 @@ class CompiledBounds:
 
     @_compiled("low", "high", "A", "intermediate")
     def lower_bound(self, low, high, A, intermediate):
-        """Lower bounds of linear functions of the logits, by CROWN.
-
-        Args:
-            low: Smallest levels.
-            high: Largest levels.
-            A: Coefficients, shape `(functions, classes)`.
-            intermediate: As above.
-
-        Returns:
-            The bounds, `(boxes, functions)`, and the coefficients of the
-            input, `(boxes, functions, *image)`.
-        """
+        """Lower bounds of functions of the logits, `A` of shape `(functions,
+        classes)`, by CROWN: `(boxes, functions)`; and the coefficients of the
+        input, `(boxes, functions, *image)`."""
         bounds = self._propagated(low, high, intermediate)
         last = len(self.network.nodes) - 1
         A = tf.repeat(A[None], tf.shape(low)[0], 0)
@@ -148,26 +137,15 @@ class CompiledBounds:
 
         Forward ones first; then, layer by layer, backward ones of the neurons
         that may be unstable, in layers where these are few enough. What is
-        not done in time is left out.
-
-        Args:
-            low: Smallest levels, of one box.
-            high: Largest levels.
-            late: Function that tells whether the time is up.
-
-        Returns:
-            A list of `Bounds`.
+        not done when it is `late()` is left out.
         """
         unknown = np.flatnonzero(low != high).astype("int32")
         bounds = self.by_zonotope(low, high, unknown)
         return self._sharpened(low, high, bounds, late, _MANY)
 
     def by_crown(self, low, high, late):
-        """The same by backward linear bounds alone, of all such neurons.
-
-        What full CROWN has of the hidden layers, and never wider than the
-        intervals.
-        """
+        """The same by backward linear bounds alone, of all such neurons: what
+        full CROWN has of the hidden layers, never wider than intervals."""
         return self._sharpened(low, high, self.by_interval(low, high), late)
 
     @property
@@ -186,7 +164,12 @@ class CompiledBounds:
         for place, position in enumerate(self.network.pre_activations):
             if position not in self.network.improvable:
                 continue
-            unstable = self._unstable(position, bounds[place])
+            masks = [
+                rule.unstable(bounds[place]).numpy()
+                for rule in self.network.readers(position)
+                if not isinstance(rule, Affine)
+            ]
+            unstable = np.flatnonzero(np.any(masks, 0)).astype("int32")
             if len(unstable) > most:
                 continue
             for start in range(0, len(unstable), at_once):
@@ -210,23 +193,13 @@ class CompiledBounds:
         lower, upper = tf.split(both[0], 2)
         ends = []
         for end, part, keep in zip(
-            bounds[position].ends,
-            (lower, -upper),
-            (tf.maximum, tf.minimum),
+            bounds[position].ends, (lower, -upper), (tf.maximum, tf.minimum)
         ):
             flat = tf.reshape(end, [size])
             part = keep(tf.gather(flat, chunk), part)
             flat = tf.tensor_scatter_nd_update(flat, chunk[:, None], part)
             ends.append(tf.reshape(flat, [1, *shape]))
         return Bounds.between(*ends)
-
-    def _unstable(self, position, bounds):
-        masks = [
-            node.rule.unstable(bounds).numpy()
-            for node in self.network.nodes[1:]
-            if not node.affine and position in node.inputs
-        ]
-        return np.flatnonzero(np.any(masks, 0)).astype("int32")
 
     def _propagated(self, low, high, intermediate=()):
         first = interval.level_bounds(self.network, low, high)
@@ -252,6 +225,5 @@ def _trusted(lower, bounds):
     fine = True
     for node in bounds:
         inside = node.magnitude < LARGEST
-        axes = list(range(1, len(inside.shape)))
-        fine &= tf.reduce_all(inside, axes)
+        fine &= tf.reduce_all(inside, list(range(1, len(inside.shape))))
     return tf.where(fine[:, None], lower, -np.inf)

@@ -52,8 +52,7 @@ def margins(network, bounds, labels, relaxed=True):
         network: `Network`.
         bounds: List of `Bounds` of its nodes.
         labels: Integers of shape `(batch,)`, the classes `y`.
-        relaxed: `True` for CROWN, `False` for intervals with a fused last
-            layer.
+        relaxed: As above.
 
     Returns:
         A tensor of shape `(batch, classes)`, 0 at `j = y`.

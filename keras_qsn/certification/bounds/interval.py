@@ -22,8 +22,7 @@ def levels(network, low, high):
 
     Args:
         network: `Network`.
-        low: Float32 images, the smallest values.
-        high: Float32 images, the largest values.
+        low: Float32 images, the smallest values; `high` the largest.
 
     Returns:
         The smallest and the largest levels, float32; what was given, where

@@ -33,8 +33,8 @@ class Linear(typing.NamedTuple):
 
     Attributes:
         constant: Vector, one number for each entry of the flattened node.
-        radius: Vector. What each entry may be off: float32's rounding.
-        size: Vector. All that is added up for an entry is smaller in sum.
+        radius: What each entry may be off: float32's rounding.
+        size: All that is added up for an entry is smaller in sum.
         live: Positions of the entries that have coefficients, increasing.
         coefficients: Matrix, `(live, variables)`, of the variables there were.
         fresh: Positions of entries that are variables themselves.
@@ -75,18 +75,18 @@ def eliminate(network, low, high, intermediate, late):
 
     Affine nodes and stable neurons are written in terms of the variables
     there are. An unstable neuron is a new one; so is each output of any other
-    rule that what varies can change.
+    rule that what varies can change. Such rules may read so much that the
+    whole network is less work: then there is nothing to gain.
 
     Args:
         network: `Network`.
-        low: Smallest levels, of shape `(*image)`.
-        high: Largest levels.
+        low: Smallest levels, of shape `(*image)`; `high` the largest.
         intermediate: Bounds of the pre-activations, on this box.
         late: Function that tells whether the time is up.
 
     Returns:
         A `ReducedNetwork` whose pixels are those with `low != high`, in
-        order; or `None`, if too much can change, or the time is up.
+        order; or `None`, if nothing is gained, or the time is up.
     """
     bounds = interval.propagate(
         network,
@@ -96,7 +96,7 @@ def eliminate(network, low, high, intermediate, late):
     if max(np.max(node.magnitude) for node in bounds) >= LARGEST:
         return None
     made, unstable = [_pixels(network, low, high)], []
-    count = len(made[0].fresh)
+    count, products = len(made[0].fresh), 0
     for position, node in enumerate(network.nodes[1:], 1):
         if late():
             return None
@@ -107,16 +107,18 @@ def eliminate(network, low, high, intermediate, late):
             step = _Step(node.rule, shapes, node.shape)
             wanted = _wanted(network, bounds, position)
             linear = step.applied(inputs, known, wanted, count)
-        else:
-            write = _other
-            if isinstance(node.rule, Activation):
-                write = _activated
-            linear, neurons = write(node.rule, shapes, inputs, known, count)
-        if linear is None:
-            return None
-        if len(linear.fresh):
+        elif isinstance(node.rule, Activation):
+            linear, neurons = _activated(
+                node.rule, shapes, inputs, known, count
+            )
             unstable.append(neurons)
-            count += len(linear.fresh)
+        else:
+            linear, neurons = _other(node.rule, shapes, inputs, known, count)
+            unstable.append(neurons)
+            products += neurons.coefficients.size
+        if linear is None or products > network.products:
+            return None
+        count += len(linear.fresh)
         made.append(linear)
     logits = made[-1]
     every = np.arange(network.num_classes)
@@ -136,26 +138,17 @@ def _pixels(network, low, high):
     # What the quantizer itself may be off.
     radius = interval.level_bounds(network, low[None], low[None]).radius
     size = np.maximum(np.abs(low), np.abs(high)).ravel()
-    return Linear(
-        constant,
-        radius.numpy().ravel(),
-        size,
-        np.empty(0, int),
-        np.empty((0, 0)),
-        fresh,
-    )
+    nothing = np.empty(0, int), np.empty((0, 0))
+    return Linear(constant, _flat(radius), size, *nothing, fresh)
 
 
 def _wanted(network, bounds, position):
     """Entries of a node that change anything after it."""
-    readers = [n.rule for n in network.nodes[1:] if position in n.inputs]
-    wanted = np.zeros(network.nodes[position].shape, bool)
-    for rule in readers:
-        if not isinstance(rule, Activation):
-            return np.ones(wanted.size, bool)
-        slope, _, _ = rule.parallel(bounds[position])
-        wanted |= slope.numpy()[0] != 0
-    return wanted.ravel() if readers else np.ones(wanted.size, bool)
+    readers = network.readers(position)
+    if not (readers and all(isinstance(r, Activation) for r in readers)):
+        return np.ones(np.prod(network.nodes[position].shape), bool)
+    slopes = [_flat(rule.parallel(bounds[position])[0]) for rule in readers]
+    return np.any(slopes, 0)
 
 
 class _Step(typing.NamedTuple):
@@ -205,9 +198,8 @@ class _Step(typing.NamedTuple):
             some = inputs[start : start + _INPUTS]
             vectors = [np.zeros((len(some), size)) for size in sizes]
             vectors[place][np.arange(len(some)), some] = 1.0
-            W[:, start : start + len(some)] = self._products(vectors)[
-                :, outputs
-            ].T
+            made = self._products(vectors)[:, outputs]
+            W[:, start : start + len(some)] = made.T
         return W
 
     def _products(self, batches, absolute=False):
@@ -252,8 +244,6 @@ def _other(rule, shapes, inputs, known, count):
     constant, radius = map(_flat, output)
     fresh = np.flatnonzero(radius > _flat(rule.bounds(*fixed).radius))
     neurons = _unstable(rule, fresh, shapes, inputs, known, count)
-    if neurons.coefficients.size > _LARGE:
-        return None, None
     constant[fresh] = radius[fresh] = 0.0
     nothing = np.empty(0, int), np.empty((0, count))
     size = _flat(output.magnitude)
@@ -262,24 +252,18 @@ def _other(rule, shapes, inputs, known, count):
 
 def _unstable(rule, fresh, shapes, inputs, known, count):
     """The `Unstable` neurons at some places of a rule's output."""
-    part, reads = rule.part(fresh, shapes)
-    constant, A, radius, centers, radii = (
-        np.concatenate(parts)
-        for parts in zip(
-            *(
-                (
-                    x.constant[places],
-                    x.at(places, count),
-                    x.radius[places] + ROUNDING * x.size[places],
-                    _flat(bounds.center)[places],
-                    _flat(bounds.radius)[places],
-                )
-                for x, bounds, places in zip(inputs, known, reads)
-            )
+    part, reads = rule.part(fresh, shapes, *known)
+    read = [
+        (
+            x.constant[places],
+            x.at(places, count),
+            x.radius[places] + ROUNDING * x.size[places],
+            *(_flat(end)[places] for end in bounds),
         )
-    )
-    box = Bounds(tf.constant(centers), tf.constant(radii))
-    return Unstable(part, constant, A, radius, box)
+        for x, bounds, places in zip(inputs, known, reads)
+    ]
+    constant, A, radius, *box = map(np.concatenate, zip(*read))
+    return Unstable(part, constant, A, radius, Bounds(*map(tf.constant, box)))
 
 
 def _flat(tensor):

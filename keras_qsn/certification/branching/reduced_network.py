@@ -20,9 +20,8 @@ class Unstable(typing.NamedTuple):
 
     Attributes:
         rule: The rule of these outputs alone.
-        constant: Of what they read, a vector.
-        coefficients: The same, `(numbers read, variables before)`.
-        radius: The same.
+        constant, coefficients, radius: Of what they read, in terms of the
+            variables before.
         known: `Bounds` of what they read, anywhere in the whole box.
     """
 
@@ -38,9 +37,8 @@ class ReducedNetwork:
 
     Args:
         unstable: List of `Unstable`, in the order of computation.
-        constant: Of the logits, a vector.
-        coefficients: The same, `(classes, variables)`.
-        radius: The same.
+        constant, coefficients, radius: Of the logits, in terms of all
+            variables.
     """
 
     def __init__(self, unstable, constant, coefficients, radius):
@@ -50,18 +48,8 @@ class ReducedNetwork:
         self._radius = radius
 
     def lower_bound(self, low, high, A):
-        """Lower bounds of linear functions of the logits, by CROWN.
-
-        Args:
-            low: Smallest levels of the pixels that can change, of shape
-                `(boxes, pixels)`.
-            high: Largest levels.
-            A: Coefficients, shape `(functions, classes)`.
-
-        Returns:
-            The bounds, `(boxes, functions)`, and the coefficients of the
-            pixels, `(boxes, functions, pixels)`.
-        """
+        """As `CompiledBounds.lower_bound`, `low` and `high` of the pixels that
+        can change alone: `(boxes, pixels)`."""
         pixels = Bounds.between(tf.constant(low), tf.constant(high))
         bias, of_pixels = self._backward(
             A @ self._coefficients, self._intermediate(pixels), pixels
@@ -88,13 +76,7 @@ class ReducedNetwork:
         return intermediate
 
     def _backward(self, A, intermediate, pixels):
-        """Lower bounds of linear functions of the variables.
-
-        Args:
-            A: Coefficients, `(functions, variables)`.
-            intermediate: `Bounds` of what the neurons read.
-            pixels: `Bounds` of the pixels, `(boxes, pixels)`.
-        """
+        """Lower bounds of functions of the variables, and their `A`."""
         center, radius = (part.numpy()[:, None] for part in pixels)
         A = np.repeat(A[None], len(center), 0)
         lower = np.zeros(A.shape[:2])

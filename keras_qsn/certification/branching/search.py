@@ -18,13 +18,8 @@ _SHARPEN_AFTER = 64
 
 
 class Verdict(typing.NamedTuple):
-    """What branching says of one image.
-
-    Attributes:
-        status: `"certified"`, `"broken"` or `"unknown"`.
-        margin: Lower bound of the smallest margin.
-        image: The counterexample, or `None`.
-    """
+    """What branching says of one image: `"certified"`, `"broken"` or
+    `"unknown"`, a lower bound of its margin, and a counterexample or `None`."""
 
     status: str
     margin: float
@@ -45,8 +40,7 @@ def branch(bounds, realize, low, high, label, step, late):
         bounds: `CompiledBounds` of the model.
         realize: Function from levels, `(points, *image)`, to an image of the
             ball that the model misclassifies at one of them, or `None`.
-        low: Smallest levels, of shape `(*image)`.
-        high: Largest levels.
+        low: Smallest levels, of shape `(*image)`; `high` the largest.
         label: The right class.
         step: Distance of two levels.
         late: Function that tells whether the time is up.

@@ -82,7 +82,7 @@ class Activation(Rule):
             tf.abs(slope) * x.radius + (upper - lower) / 2 + self.error(bounds),
         )
 
-    def part(self, entries, shapes):
+    def part(self, entries, shapes, x):
         return self, [entries]
 
 

@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from keras_qsn.certification.rules.base import Rule
 from keras_qsn.certification.rules.enclosures import SUBNORMAL
+from keras_qsn.certification.rules.enclosures import UNDERFLOW
 from keras_qsn.certification.rules.enclosures import Bounds
 from keras_qsn.certification.rules.enclosures import Zonotope
 from keras_qsn.certification.rules.enclosures import proves
 from keras_qsn.certification.rules.enclosures import rounding
 from keras_qsn.certification.rules.enclosures import total
-from keras_qsn.certification.rules.enclosures import underflow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Affine(Rule):
     shape: tuple = None
 
     def bounds(self, *inputs):
-        center, radii = self._center(inputs), [x.radius for x in inputs]
+        center = self._product([x.center for x in inputs])
+        radii = [x.radius for x in inputs]
         if not (self.terms and proves(center.dtype)):
             return Bounds(center, self.product(*radii, absolute=True))
         lost, more = self._lost(inputs, center)
@@ -67,24 +68,23 @@ class Affine(Rule):
         return coefficients, bias
 
     def forward(self, sets, inputs):
-        center, generators, radius = (
-            self.product(*parts, absolute=absolute)
-            for parts, absolute in zip(zip(*sets), (False, False, True))
+        centers, generators, radii = zip(*sets)
+        return Zonotope(
+            self._product(centers),
+            self.product(*generators),
+            self.product(*radii, absolute=True) + self.error(*inputs),
         )
-        if self.bias is not None:
-            center += self.bias(center.dtype)[0]
-        return Zonotope(center, generators, radius + self.error(*inputs))
 
     def error(self, *inputs):
         """What float32 may be off in the output, within these boxes."""
-        lost, more = self._lost(inputs, self._center(inputs))
+        center = self._product([x.center for x in inputs])
+        lost, more = self._lost(inputs, center)
         return self.product(*lost, absolute=True) + more
 
-    def _center(self, inputs):
-        center = self.product(*(x.center for x in inputs))
-        if self.bias is not None:
-            center += self.bias(center.dtype)[0]
-        return center
+    def _product(self, inputs):
+        """With the bias."""
+        center = self.product(*inputs)
+        return center + self.bias(center.dtype)[0] if self.bias else center
 
     def _lost(self, inputs, center):
         """What float32 loses: by each input, and besides."""
@@ -98,7 +98,7 @@ class Affine(Rule):
             of_size * tf.abs(x.center) + of_radius * x.radius + SUBNORMAL
             for x in inputs
         ]
-        more = of_result * tf.abs(center) + underflow(self.terms)
+        more = of_result * tf.abs(center) + self.terms * UNDERFLOW
         if self.bias is not None:
             more += of_size * self.bias(center.dtype)[1]
         return lost, more

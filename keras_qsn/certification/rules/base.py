@@ -22,8 +22,8 @@ class Rule:
       default the output's least value, whatever the inputs.
     - `forward(sets, inputs)`: a `Zonotope` that holds the output. By default
       it forgets what the inputs depend on.
-    - `part(entries, shapes)`: the rule of some outputs alone, for branching.
-      By default the whole, of which these are taken.
+    - `part(entries, shapes, *inputs)`: the rule of some outputs alone, for
+      branching. By default the whole, of which these are taken.
 
     What each must hold is what **float32** computes of any inputs that lie in
     `inputs`, `Bounds` with the batch as first axis: eager or compiled, adding
@@ -112,12 +112,13 @@ class Rule:
         sharper: where it is more than a point."""
         return x.radius > ROUNDING * x.magnitude
 
-    def part(self, entries, shapes):
+    def part(self, entries, shapes, *inputs):
         """The rule of some entries of the flattened output.
 
         Args:
             entries: Their positions.
             shapes: Shape of each input.
+            *inputs: `Bounds` of each input, a batch of one.
 
         Returns:
             A rule from one vector to these entries, and the entries of each

@@ -35,9 +35,9 @@ import tensorflow as tf
 
 _UNIT = 2.0**-24
 _HEADROOM = 1 + 2.0**-10
-_UNDERFLOW = 2.0**-100
-
-# What an input may lose that is too small for float32's normal numbers.
+# What such a sum may lose for each term that is too small for float32, and
+# what an input may.
+UNDERFLOW = 2.0**-100
 SUBNORMAL = 2.0**-120
 
 # Of what rounding in float64 may take from a sum over a whole layer.
@@ -117,13 +117,8 @@ class Bounds(typing.NamedTuple):
 
 
 class Zonotope(typing.NamedTuple):
-    """A linear function of unknowns in `[-1, 1]`, and an error of its own.
-
-    Attributes:
-        center: `(1, *shape)`.
-        generators: `(unknowns, *shape)`, what each unknown adds.
-        radius: `(1, *shape)`, the error.
-    """
+    """`center`, `(1, *shape)`, `generators` that unknowns in `[-1, 1]` weigh,
+    `(unknowns, *shape)`, and an error `radius`."""
 
     center: tf.Tensor
     generators: tf.Tensor
@@ -159,8 +154,3 @@ def rounding(additions):
     rate = _UNIT * (1 + 2 * lost / (1 - lost)) * _HEADROOM
     half = rate * additions / 2
     return half + rate, 2 * half + rate, half
-
-
-def underflow(terms):
-    """What such a sum loses, at most, to numbers too small for float32."""
-    return terms * _UNDERFLOW

@@ -89,7 +89,7 @@ class PiecewiseLinear(Activation):
         chord = self._slope(corners[0], corners[len(self.knots) + 1])
         return chord, *biases(chord, corners)
 
-    def part(self, entries, shapes):
+    def part(self, entries, shapes, x):
         rule = self if self.at is None else self.at(entries, *shapes)
         return rule, [entries]
 

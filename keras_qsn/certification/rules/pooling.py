@@ -51,14 +51,20 @@ class MaxPooling(Rule):
         spread = passed[..., None, :] * surest[:, None]
         return transpose(self.windows, spread, shapes), bias
 
-    def part(self, entries, shapes):
+    def part(self, entries, shapes, x):
+        """Of the values that may be the largest of a window."""
         places = np.arange(np.prod(*shapes), dtype="float64")
-        values = self.windows(places.reshape(1, *shapes[0])).numpy()[0]
-        values = np.moveaxis(values, -2, 0).reshape(values.shape[-2], -1)
-        values = values[:, entries]
-        reads = np.unique(values[np.isfinite(values)])
-        # What is padded reads a number put before all others.
-        index = np.where(values < 0, 0, np.searchsorted(reads, values) + 1)
+        low, high, places = (
+            np.moveaxis(self.windows(part).numpy()[0], -2, 0)
+            for part in (*x.ends, places.reshape(1, *shapes[0]))
+        )
+        first = np.arange(len(low)).reshape(-1, *[1] * (low.ndim - 1))
+        never = (high <= low.max(0)) & (first != low.argmax(0))
+        places = np.where(never, -np.inf, places).reshape(len(low), -1)
+        places = places[:, entries]
+        reads = np.unique(places[np.isfinite(places)])
+        # The others read a number put before all.
+        index = np.where(places < 0, 0, np.searchsorted(reads, places) + 1)
 
         def windows(x):
             x = tf.pad(x, [[0, 0], [1, 0]], constant_values=-np.inf)

@@ -63,14 +63,7 @@ def register_rule(*kinds):
 
 
 def rules_of(layer, *shapes):
-    """What a layer computes, as a chain of rules.
-
-    Args:
-        layer: Keras layer.
-        *shapes: Shapes of its inputs, without the batch.
-
-    Returns:
-        A list of rules, empty for a layer that changes nothing in inference.
+    """What a layer computes of inputs of these shapes, as a list of rules.
 
     Raises:
         ValueError: If there is no sound rule for the layer.
@@ -94,11 +87,7 @@ def rules_of(layer, *shapes):
 
 
 def activation_of(layer):
-    """The rules of a layer's `activation`: one, or none for the identity.
-
-    Raises:
-        ValueError: If there is no sound rule for it.
-    """
+    """The rules of a layer's `activation`: one, or none for the identity."""
     if layer.activation in (None, keras.activations.linear):
         return []
     if layer.activation not in _RULES:
@@ -119,11 +108,7 @@ def computes_as(layer, kind):
 
 
 def check_numbers(layer):
-    """Refuse what does not compute in float32, channels last.
-
-    Raises:
-        ValueError: If it does not.
-    """
+    """Refuse what does not compute in float32, channels last."""
     if layer.compute_dtype != "float32" or layer.variable_dtype != "float32":
         raise ValueError(f"its dtype policy is {layer.dtype_policy.name}")
     if getattr(layer, "quantization_mode", None) is not None:

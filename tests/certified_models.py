@@ -2,7 +2,9 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+from keras_qsn.certification.bounds import interval
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import KerasModelWrapper
 
@@ -40,3 +42,14 @@ def predicted(model, x):
 def margin_of(logits, label):
     others = np.delete(logits, label, 1)
     return logits[:, label] - others.max(1)
+
+
+def input_bounds(network, low, high, dtype=tf.float64):
+    """`Bounds` of the network's first node, for images in a box."""
+    ends = interval.levels(network, low, high)
+    return interval.level_bounds(network, *(tf.cast(e, dtype) for e in ends))
+
+
+def margin_rows(labels, num_classes):
+    """`A` of `logit_y - logit_j` for each class `j`."""
+    return np.eye(num_classes)[labels][..., None, :] - np.eye(num_classes)

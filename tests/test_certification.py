@@ -12,6 +12,7 @@ import tensorflow as tf
 import keras_qsn as qsn
 from certified_models import hard
 from certified_models import images
+from certified_models import input_bounds
 from certified_models import margin_of
 from certified_models import predicted
 from certified_models import randomized
@@ -21,10 +22,11 @@ from keras_qsn import cli
 from keras_qsn.attacks import norms
 from keras_qsn.certification import CertificationInterrupted
 from keras_qsn.certification import certify
-from keras_qsn.certification import crown
-from keras_qsn.certification import interval
-from keras_qsn.certification import proofs
-from keras_qsn.certification.graph import trace
+from keras_qsn.certification.bounds import compiled
+from keras_qsn.certification.bounds import crown
+from keras_qsn.certification.bounds import interval
+from keras_qsn.certification.branching import elimination
+from keras_qsn.certification.network import trace
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import KerasModelWrapper
 
@@ -97,7 +99,8 @@ def test_branching_agrees_with_enumeration(
     thresholds, seed, sharpened_after, monkeypatch
 ):
     monkeypatch.setattr(
-        "keras_qsn.certification.branching._SHARPEN_AFTER", sharpened_after
+        "keras_qsn.certification.branching.search._SHARPEN_AFTER",
+        sharpened_after,
     )
     quantizer = hard(1 + len(thresholds), threshold_initializer=thresholds)
     model, eps = tiny(quantizer, seed), 0.25
@@ -415,7 +418,8 @@ def test_the_models_own_rounding_is_paid_for(monkeypatch):
     y = predicted(model, x)
     certify(model, x, y, 0.0)
     monkeypatch.setattr(
-        "keras_qsn.certification.affine.rounding", lambda additions: [0.0] * 3
+        "keras_qsn.certification.rules.affine.rounding",
+        lambda additions: [0.0] * 3,
     )
     with pytest.raises(RuntimeError, match="logits must lie in their bounds"):
         certify(model, x, y, 0.0)
@@ -441,14 +445,14 @@ def test_weights_that_are_no_numbers_are_refused(value):
     values[0, 0, 0, :2] = value
     kernel.assign(values)
     name = model.layers[0].layers[1].name
-    with pytest.raises(ValueError, match=f"2 value.*'kernel' in.*'{name}'"):
+    with pytest.raises(ValueError, match=f"2 value.*'{name}/kernel'"):
         certify(model, images(1, (3, 4, 1)), [0], 0.1)
 
 
 @pytest.mark.parametrize("value", [1e31, 3e38])
 def test_weights_that_overflow_prove_nothing(value, monkeypatch):
     """Nor do they blame the device, or wait for the time limit."""
-    monkeypatch.delattr("keras_qsn.certification.work.branch")
+    monkeypatch.delattr("keras_qsn.certification.escalation.branch")
     model = tiny(hard(), 0)
     weights = model.get_weights()
     weights[1][0, 0, 0, 0] = value
@@ -473,7 +477,7 @@ def test_bounds_are_differentiable():
 
     def worst(dtype):
         low, high = norms.ball(x, tf.constant(0.1))
-        first = interval.input_bounds(graph, low, high, dtype)
+        first = input_bounds(graph, low, high, dtype)
         bounds = interval.propagate(graph, first)
         assert all(bounds[p].radius.dtype == dtype for p in range(len(bounds)))
         return tf.reduce_mean(crown.margins(graph, bounds, y, relaxed=False))
@@ -670,7 +674,7 @@ def test_a_kept_run_goes_on_where_it_was(
     x, y, found = proved
     model, folder = trained["hard"], tmp_path / "kept"
     # Each image in a file of its own.
-    module = sys.modules["keras_qsn.certification.certify"]
+    module = sys.modules["keras_qsn.certification.escalation"]
     monkeypatch.setattr(module, "_KEEP_AFTER", -1.0)
 
     def stop(done):
@@ -685,7 +689,7 @@ def test_a_kept_run_goes_on_where_it_was(
     assert told[0] == 8 and told[-1] == len(x)
     np.testing.assert_array_equal(whole.status, found.status)
     np.testing.assert_allclose(whole.margin, found.margin, atol=1e-9)
-    monkeypatch.delattr("keras_qsn.certification.work.branch")
+    monkeypatch.delattr("keras_qsn.certification.escalation.branch")
     again = certify(model, x, y, **kwargs)
     np.testing.assert_array_equal(again.seconds, whole.seconds)
     assert set(again.counterexamples) == set(found.counterexamples)
@@ -737,7 +741,7 @@ class Time:
 
 def test_building_functions_takes_none_of_the_time(monkeypatch):
     time = Time(monkeypatch)
-    module = sys.modules["keras_qsn.certification.proofs"]
+    module = sys.modules["keras_qsn.certification.bounds.compiled"]
     built = time.passes(monkeypatch, module, "fast_convolutions", 100.0)
     model = tiny(hard(), 3)
     x = images(4, (3, 4, 1), 5)
@@ -748,8 +752,10 @@ def test_building_functions_takes_none_of_the_time(monkeypatch):
 
 def test_time_is_up_after_one_more_batch_of_boxes(monkeypatch):
     time = Time(monkeypatch)
-    monkeypatch.setattr("keras_qsn.certification.branching._BOXES", 1)
-    bounded = time.passes(monkeypatch, proofs.Proofs, "of_nodes", 2.0)
+    monkeypatch.setattr("keras_qsn.certification.branching.search._DOMAINS", 1)
+    bounded = time.passes(
+        monkeypatch, compiled.CompiledBounds, "lower_bound", 2.0
+    )
     model = tiny(hard(5), 0)
     x = images(20, (3, 4, 1))
     y = predicted(model, x)
@@ -763,13 +769,14 @@ def test_time_is_up_after_one_more_batch_of_boxes(monkeypatch):
 def test_nothing_else_goes_on_when_time_is_up(monkeypatch):
     """Neither sharper bounds nor the reduced network."""
     model = tiny(hard(5), 0)
-    found = proofs.Proofs(KerasModelWrapper(model), (3, 4, 1))
+    found = compiled.CompiledBounds(KerasModelWrapper(model), (3, 4, 1))
     low, high = np.zeros((1, 3, 4, 1)), np.ones((1, 3, 4, 1))
-    early = found.sharper_hidden(low, high, lambda: True)
-    full = found.sharper_hidden(low, high, lambda: False)
+    early = found.sharper(low, high, lambda: True)
+    full = found.sharper(low, high, lambda: False)
     assert (full[1].radius < early[1].radius).numpy().any()
-    assert found.reduced(low[0], high[0], full, lambda: True) is None
-    assert found.reduced(low[0], high[0], full, lambda: False) is not None
+    box = found.network, low[0], high[0], full
+    assert elimination.eliminate(*box, lambda: True) is None
+    assert elimination.eliminate(*box, lambda: False) is not None
 
 
 class TestCommand:

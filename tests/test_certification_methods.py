@@ -14,10 +14,10 @@ from certified_models import predicted
 from certified_models import randomized
 from certified_models import sequential
 from keras_qsn.attacks import norms
-from keras_qsn.certification import bounds
 from keras_qsn.certification import certify
-from keras_qsn.certification import proofs
-from keras_qsn.certification.rules import rules_of
+from keras_qsn.certification.bounds import compiled
+from keras_qsn.certification.rules import enclosures
+from keras_qsn.certification.rules.registry import rules_of
 from keras_qsn.models import KerasModelWrapper
 
 layers = keras.layers
@@ -123,8 +123,8 @@ def test_full_crown_is_chosen_by_cost(monkeypatch):
     y = predicted(model, x)
     wrapper = KerasModelWrapper(model)
     # Of the second and the third hidden layer, and the 51 values there are.
-    assert proofs.Proofs(wrapper, (6,)).cost_of_full == (7 + 6) * 51
-    module = sys.modules["keras_qsn.certification.certify"]
+    assert compiled.CompiledBounds(wrapper, (6,)).cost_of_crown == (7 + 6) * 51
+    module = sys.modules["keras_qsn.certification.certifying"]
     monkeypatch.setattr(module, "_AFFORDABLE", (7 + 6) * 51)
     assert "crown-full" in certify(model, x, y, 0.2).method
     monkeypatch.setattr(module, "_AFFORDABLE", (7 + 6) * 51 - 1)
@@ -162,7 +162,7 @@ def test_chunks_change_nothing(held, monkeypatch):
     x = images(3, (6,))
     y = predicted(model, x)
     whole = certify(model, x, y, 0.1, "crown-full")
-    monkeypatch.setattr("keras_qsn.certification.proofs._HELD", held)
+    monkeypatch.setattr("keras_qsn.certification.bounds.compiled._HELD", held)
     parts = certify(model, x, y, 0.1, "crown-full")
     np.testing.assert_allclose(parts.margin, whole.margin, atol=1e-9)
 
@@ -209,8 +209,12 @@ def test_no_order_of_a_float32_sum_loses_more(order, kind):
         off = abs(float(summed((w, x), rng, order)) - exact)
         layer.set_weights([w[:, None], np.zeros(1)])
         (rule,) = rules_of(layer, (200,))
-        point = bounds.Bounds(*(tf.constant(v[None]) for v in (x * 1.0, 0 * x)))
-        point = bounds.Bounds(*(tf.cast(part, tf.float64) for part in point))
+        point = enclosures.Bounds(
+            *(tf.constant(v[None]) for v in (x * 1.0, 0 * x))
+        )
+        point = enclosures.Bounds(
+            *(tf.cast(part, tf.float64) for part in point)
+        )
         ratios.append(off / float(rule.error(point)[0, 0]))
     assert 0 < max(ratios) < 1
 

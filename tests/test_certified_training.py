@@ -8,7 +8,7 @@ import tensorflow as tf
 from conftest import small_cnn
 from keras_qsn.attacks import CubeAttack
 from keras_qsn.certification import certify
-from keras_qsn.certification.graph import trace
+from keras_qsn.certification.network import trace
 from keras_qsn.constraints import ThresholdRange
 from keras_qsn.datasets import ShuffledBatches
 from keras_qsn.layers import QuantLayer

@@ -44,9 +44,15 @@ NAMES = {
         "train_substitute",
     },
     "certification": {
+        "Activation",
+        "Affine",
+        "Bounds",
         "Certificate",
         "CertificationInterrupted",
+        "PiecewiseLinear",
+        "Rule",
         "certify",
+        "register_rule",
     },
     "constraints": {"ThresholdRange"},
     "datasets": {

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from certified_models import input_bounds
 from keras_qsn.attacks import norms
 from keras_qsn.certification import certify
-from keras_qsn.certification import graph
-from keras_qsn.certification import interval
+from keras_qsn.certification import network
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.layers import QuantLayer
 from keras_qsn.quantization import staircase as quantization
@@ -270,8 +270,8 @@ def test_a_pixel_is_above_a_threshold_or_not_however_computed(
             np.testing.assert_array_equal(found, wanted, str((function, how)))
 
     wrapper = KerasModelWrapper.of(model)
-    proved = graph.trace(wrapper, wrapper.input_shape)
-    levels = interval.input_bounds(proved, x, x).center.numpy()[..., 0]
+    proved = network.trace(wrapper, wrapper.input_shape)
+    levels = input_bounds(proved, x, x).center.numpy()[..., 0]
     np.testing.assert_array_equal(levels > (low + high) / 2, wanted)
 
 

@@ -9,7 +9,7 @@ import pytest
 from keras_qsn import attacks
 from keras_qsn._core import kept
 from keras_qsn.certification import certify
-from keras_qsn.certification.work import Work
+from keras_qsn.certification.escalation import Escalation
 from keras_qsn.evaluation import audits
 from keras_qsn.evaluation import checks
 from keras_qsn.evaluation import evaluate_robustness
@@ -267,8 +267,8 @@ class TestDamage:
         path = tmp_path / "from-0.npz"
 
         def read():
-            work = Work(None, None, (), 1.0, 0.02, (X, X, X), Y)
-            return work.certificate(work.restore(0, path))
+            work = Escalation(None, None, (), 1.0, 0.02, (X, X, X), Y)
+            return work.certificate(work.restore(kept.Folder(tmp_path)))
 
         wanted = read()
         # A slow machine has kept the first of several parts.

@@ -93,6 +93,44 @@ def alone(folder):
         lock.release()
 
 
+class Folder:
+    """Finished parts of a piece of work, each in a file that its name tells.
+
+    `.json` holds plain values, `.npz` a dictionary of arrays, and any other
+    file bytes.
+
+    Args:
+        path: The folder; `None` keeps nothing.
+    """
+
+    def __init__(self, path):
+        self.path = path
+
+    def get(self, name):
+        """What is kept under a name, or `None` if nothing is.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
+        if self.path is None or not (self.path / name).exists():
+            return None
+        read = {".json": kept_json, ".npz": kept_arrays}
+        path = self.path / name
+        return read.get(path.suffix, kept_bytes)(path)
+
+    def put(self, name, value):
+        """Keep a value under a name, whole or not at all."""
+        if self.path is None:
+            return
+        path = self.path / name
+        if path.suffix == ".json":
+            keep_json(path, value)
+        elif path.suffix == ".npz":
+            keep_arrays(path, **value)
+        else:
+            keep_bytes(path, value)
+
+
 def keep_bytes(path, content):
     """Write a file that ends in its checksum, atomically."""
     write_bytes(path, content + _seal(content))

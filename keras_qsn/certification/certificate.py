@@ -82,29 +82,26 @@ class Certificate:
             `margin` (`None` if there is no bound), `undetermined` and
             `seconds` of each.
         """
-        rows = zip(
-            self.status.tolist(),
-            self.method.tolist(),
-            self.margin.tolist(),
-            self.undetermined.tolist(),
-            self.seconds.tolist(),
-        )
+        arrays = arrays_of(self)
+        rows = zip(*(array.tolist() for array in arrays.values()))
+        images = [dict(zip(arrays, row)) for row in rows]
+        for image in images:
+            if not np.isfinite(image["margin"]):
+                image["margin"] = None
+            image["seconds"] = round(image["seconds"], 4)
         return {
             "eps": self.eps,
             "certified_accuracy": self.certified_accuracy,
             "possible_accuracy": self.possible_accuracy,
             "clean_accuracy": self.clean_accuracy,
-            "images": [
-                {
-                    "status": status,
-                    "method": method,
-                    "margin": margin if np.isfinite(margin) else None,
-                    "undetermined": undetermined,
-                    "seconds": round(seconds, 4),
-                }
-                for status, method, margin, undetermined, seconds in rows
-            ],
+            "images": images,
         }
+
+
+def arrays_of(certificate):
+    """What a certificate says of each image: arrays by their names."""
+    names = [field.name for field in dataclasses.fields(certificate)]
+    return {name: getattr(certificate, name) for name in names[1:-1]}
 
 
 class CertificationInterrupted(KeyboardInterrupt):

@@ -1,6 +1,5 @@
 """A clock that stands still while functions are built."""
 
-import contextlib
 import time
 
 
@@ -10,13 +9,10 @@ class Clock:
     def __init__(self):
         self._stood = 0.0
 
-    def now(self):
-        return time.perf_counter() - self._stood
-
     def alarm(self, seconds):
         """A function that tells whether so many seconds have passed by now."""
-        end = self.now() + seconds
-        return lambda: self.now() >= end
+        end = time.perf_counter() - self._stood + seconds
+        return lambda: time.perf_counter() - self._stood >= end
 
     def built(self, make):
         """The function that `make` makes: made at its first call.
@@ -29,16 +25,11 @@ class Clock:
         def call(*arguments):
             if made:
                 return made[0](*arguments)
-            with self._standing():
+            started = time.perf_counter()
+            try:
                 made.append(make())
                 return made[0](*arguments)
+            finally:
+                self._stood += time.perf_counter() - started
 
         return call
-
-    @contextlib.contextmanager
-    def _standing(self):
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._stood += time.perf_counter() - started

@@ -16,12 +16,11 @@ class Deployed:
         wrapper: The model's `KerasModelWrapper`.
         shape: Shape of one image.
         hard: Whether a hard quantizer is at its input.
-        clip_min: Smallest pixel value.
-        clip_max: Largest pixel value.
+        value_range: Smallest and largest pixel value.
         clock: `Clock` that stands while functions are built.
     """
 
-    def __init__(self, wrapper, shape, hard, clip_min, clip_max, clock):
+    def __init__(self, wrapper, shape, hard, value_range, clock):
         spec = tf.TensorSpec([None, *shape], tf.float32)
 
         def compiled(function, count=1):
@@ -33,20 +32,18 @@ class Deployed:
 
         self.logits = compiled(wrapper.get_logits)
         if hard:
-            opened = OpenedModel(wrapper, clip_min, clip_max)
+            opened = OpenedModel(wrapper, *value_range)
             self.step = opened.step
             self._behind = compiled(opened.behind)
             self._invert = compiled(opened.invert, 4)
 
-    def broken(self, levels, label, x, low, high):
+    def broken(self, label, x, low, high, levels):
         """An image of the ball that gets a wrong class, at one of the levels.
 
         Args:
-            levels: Candidates, shape `(candidates, *image)`.
             label: The right class.
-            x: The image.
-            low: Smallest pixels of the ball.
-            high: Largest pixels of the ball.
+            x: The image; `low` and `high` are the ends of its ball.
+            levels: Candidates, shape `(candidates, *image)`.
 
         Returns:
             The image, or `None`.

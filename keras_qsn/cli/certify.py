@@ -8,7 +8,7 @@ from rich.table import Table
 
 from keras_qsn import report
 from keras_qsn.certification import certify
-from keras_qsn.certification.certify import METHODS
+from keras_qsn.certification.certifying import METHODS
 from keras_qsn.cli.inputs import add_inputs
 from keras_qsn.cli.inputs import load_images
 from keras_qsn.cli.inputs import load_model

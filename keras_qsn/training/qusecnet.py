@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_qsn._core.convolution import fast_convolutions
 from keras_qsn.attacks.base import Attack
-from keras_qsn.certification.graph import trace
+from keras_qsn.certification.network import trace
 from keras_qsn.classifier.accepted import with_float_input
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.training.batches import BatchCheck

@@ -7,14 +7,13 @@ training in float32 alike.
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification.bounds import Bounds
-from keras_qsn.certification.rules import rules_of
+from keras_qsn.certification.rules.enclosures import Bounds
 
 # What a soft quantizer in float32 may be off for each threshold, in levels.
 _SIGMOID = 2.0**-18
 
 
-def levels(graph, low, high):
+def levels(network, low, high):
     """What the network behind the quantizer sees of a box's ends.
 
     The quantizer itself, as deployed, maps them: it does not decrease. What
@@ -22,19 +21,17 @@ def levels(graph, low, high):
     float32 may be off: no way of computing it leaves the box.
 
     Args:
-        graph: `Graph`.
-        low: Float32 images, the smallest values.
-        high: Float32 images, the largest values.
+        network: `Network`.
+        low: Float32 images, the smallest values; `high` the largest.
 
     Returns:
         The smallest and the largest levels, float32; what was given, where
         there is no quantizer.
     """
-    if not graph.before:
-        return graph.quantized(low), graph.quantized(high)
+    if not network.before:
+        return network.quantized(low), network.quantized(high)
     box = Bounds.between(*(tf.cast(end, tf.float64) for end in (low, high)))
-    for layer in graph.before:
-        (rule,) = rules_of(layer, graph.nodes[0].shape)
+    for rule in network.rescaling:
         box = rule.bounds(box)
     low, high = (
         tf.math.nextafter(
@@ -42,26 +39,13 @@ def levels(graph, low, high):
         )
         for end, limit in zip(box.ends, (-np.inf, np.inf))
     )
-    return graph.quantizer(low), graph.quantizer(high)
+    return network.quantizer(low), network.quantizer(high)
 
 
-def input_bounds(graph, low, high, dtype=tf.float64):
-    """`Bounds` of the graph's first node, for images in a box.
-
-    Args:
-        graph: `Graph`.
-        low: Float32 images, the smallest values.
-        high: Float32 images, the largest values.
-        dtype: Of the bounds.
-    """
-    ends = levels(graph, low, high)
-    return level_bounds(graph, *(tf.cast(end, dtype) for end in ends))
-
-
-def level_bounds(graph, low, high):
-    """`Bounds` of the graph's first node between what it was given."""
+def level_bounds(network, low, high):
+    """`Bounds` of the network's first node between what it was given."""
     box = Bounds.between(low, high)
-    return Bounds(box.center, box.radius + _error(graph.quantizer))
+    return Bounds(box.center, box.radius + _error(network.quantizer))
 
 
 def _error(layer):
@@ -80,11 +64,11 @@ def _error(layer):
     return _SIGMOID * (steps + max(abs(low), abs(high)))
 
 
-def propagate(graph, first, within=None):
+def propagate(network, first, within=None):
     """Interval bounds of every node (Gowal et al., 2018).
 
     Args:
-        graph: `Graph`.
+        network: `Network`.
         first: `Bounds` of its first node.
         within: Optional dictionary from positions to `Bounds` that are known
             to hold.
@@ -92,10 +76,10 @@ def propagate(graph, first, within=None):
     Returns:
         A list of `Bounds`, one for each node.
     """
-    found = [first]
-    for position, node in enumerate(graph.nodes[1:], 1):
-        bounds = node.rule.bounds(*(found[i] for i in node.inputs))
+    bounds = [first]
+    for position, node in enumerate(network.nodes[1:], 1):
+        output = node.rule.bounds(*(bounds[i] for i in node.inputs))
         if within and position in within:
-            bounds = bounds.intersect(within[position])
-        found.append(bounds)
-    return found
+            output = output.intersect(within[position])
+        bounds.append(output)
+    return bounds

@@ -11,13 +11,15 @@ touches to the middle.
 import dataclasses
 import typing
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification.activation import Activation
-from keras_qsn.certification.bounds import ROUNDING
-from keras_qsn.certification.bounds import Bounds
-from keras_qsn.certification.bounds import proves
+from keras_qsn.certification.rules.activation import Activation
+from keras_qsn.certification.rules.activation import chosen
+from keras_qsn.certification.rules.enclosures import ROUNDING
+from keras_qsn.certification.rules.enclosures import proves
+from keras_qsn.certification.rules.registry import register_rule
 
 # What float32 may be off in the logistic function, in tanh and, below zero, in
 # `exp(x) - 1`: 8 units of 2^-23. Of 70 million float32 numbers all over the
@@ -30,7 +32,7 @@ _HALVINGS = 14
 
 @dataclasses.dataclass(frozen=True)
 class Smooth(Activation):
-    """A non-decreasing activation with a derivative.
+    """The rule of a non-decreasing activation with a derivative.
 
     Attributes:
         function: The activation, for tensors of any float dtype.
@@ -47,19 +49,12 @@ class Smooth(Activation):
     straight: float = np.inf
     size: float = 1.0
 
-    def bounds(self, x):
-        low, high = (self.function(end) for end in x.ends)
-        found = Bounds.between(low, high)
-        if not proves(found.radius.dtype):
-            return found
-        return Bounds(found.center, found.radius + self.error(x))
-
-    def undecided(self, x):
+    def unstable(self, x):
         """Where the interval is more than a point, and not all straight."""
         low, _ = x.ends
-        return (x.radius > ROUNDING * x.magnitude) & (low < self.straight)
+        return super().unstable(x) & (low < self.straight)
 
-    def lines(self, x):
+    def relaxation(self, x):
         """The line below and the line above the activation of least area."""
         middle = x.center
 
@@ -87,58 +82,53 @@ class Smooth(Activation):
             parallel_iterations=1,
         )
         below, above = ((flat + steep) / 2 for flat, steep in pairs(ends))
-        (lowest, _), _ = self._touch(below, x)
-        _, (highest, _) = self._touch(above, x)
+        (lower, _), _ = self._touch(below, x)
+        _, (upper, _) = self._touch(above, x)
         # Where all is straight the chord is it, which halving only nears.
-        chord, base, roof = self.band(x)
-        better = chord * middle + base > below * middle + lowest
-        worse = chord * middle + roof < above * middle + highest
+        chord, base, top = self.parallel(x)
         return (
-            (tf.where(better, chord, below), tf.where(better, base, lowest)),
-            (tf.where(worse, chord, above), tf.where(worse, roof, highest)),
+            chosen(tf.greater, (chord, base), (below, lower), middle),
+            chosen(tf.less, (chord, top), (above, upper), middle),
         )
 
-    def band(self, x):
-        """Two lines of the chord's slope that hold the activation between.
-
-        Returns:
-            Their slope, and the value of each at zero.
-        """
+    def parallel(self, x):
         low, high = x.ends
         chord = tf.math.divide_no_nan(
             self.function(high) - self.function(low), high - low
         )
         chord = tf.clip_by_value(chord, 0.0, self.slope)
-        (base, _), (roof, _) = self._touch(chord, x)
-        return chord, base, roof
+        (lower, _), (upper, _) = self._touch(chord, x)
+        return chord, lower, upper
 
     def _touch(self, slope, x):
-        """The values at zero of the lines of this slope that touch the
-        activation from below and from above, and where they touch."""
+        """The biases of the lines of this slope that touch the activation from
+        below and from above, and where they touch."""
         low, high = x.ends
         inside = [*self.stationary(slope)]
         if np.isfinite(self.straight):
             inside.append(tf.cast(self.straight, low.dtype))
         points = [low, high]
         points += [tf.minimum(tf.maximum(low, p), high) for p in inside]
-        base = roof = self.function(low) - slope * low
+        lower = upper = self.function(low) - slope * low
         least = largest = low
         for point in points[1:]:
             gap = self.function(point) - slope * point
-            least = tf.where(gap < base, point, least)
-            largest = tf.where(gap > roof, point, largest)
-            base, roof = tf.minimum(gap, base), tf.maximum(gap, roof)
-        return (base, least), (roof, largest)
+            least = tf.where(gap < lower, point, least)
+            largest = tf.where(gap > upper, point, largest)
+            lower, upper = tf.minimum(gap, lower), tf.maximum(gap, upper)
+        return (lower, least), (upper, largest)
 
     def error(self, x):
-        """What float32 may be off in the output, and float64 in the lines."""
         low, _ = x.ends
-        bent = tf.cast(low < self.straight, low.dtype)
+        if not proves(low.dtype):
+            return tf.zeros_like(low)
+        curved = tf.cast(low < self.straight, low.dtype)
         lost = ROUNDING * self.slope * (x.magnitude + 1)
-        return lost + _OFF * self.size * bent
+        return lost + _OFF * self.size * curved
 
 
-def sigmoid():
+@register_rule(keras.activations.sigmoid)
+def _sigmoid():
     def stationary(slope):
         # `s (1 - s) = slope`, the smaller solution without cancellation.
         root = tf.sqrt(tf.nn.relu(1 - 4 * slope))
@@ -149,7 +139,8 @@ def sigmoid():
     return Smooth(tf.sigmoid, 0.25, stationary)
 
 
-def tanh():
+@register_rule(keras.activations.tanh)
+def _tanh():
     def stationary(slope):
         # `1 - t^2 = slope`, and the inverse of tanh without cancellation.
         value = tf.sqrt(tf.nn.relu(1 - slope))
@@ -159,7 +150,8 @@ def tanh():
     return Smooth(tf.tanh, 1.0, stationary)
 
 
-def elu(alpha=1.0):
+@register_rule(keras.activations.elu)
+def _elu(alpha=1.0):
     """`x` above zero, `alpha (exp(x) - 1)` below."""
     alpha = float(np.float32(alpha))
     if not alpha >= 0:
@@ -174,3 +166,8 @@ def elu(alpha=1.0):
 
     top = max(1.0, alpha)
     return Smooth(function, top, stationary, straight=0.0, size=top)
+
+
+@register_rule(keras.layers.ELU)
+def _elu_layer(layer, shape):
+    return _elu(layer.alpha)

@@ -5,13 +5,16 @@ import functools
 import itertools
 import typing
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification.activation import Activation
-from keras_qsn.certification.affine import weight_of
-from keras_qsn.certification.bounds import ROUNDING
-from keras_qsn.certification.bounds import Bounds
+from keras_qsn.certification.rules.activation import Activation
+from keras_qsn.certification.rules.activation import biases
+from keras_qsn.certification.rules.activation import chosen
+from keras_qsn.certification.rules.affine import weight_of
+from keras_qsn.certification.rules.enclosures import ROUNDING
+from keras_qsn.certification.rules.registry import register_rule
 
 # Of what a sloped activation may round off in float32.
 _SLOPED = 2.0**-21
@@ -19,7 +22,7 @@ _SLOPED = 2.0**-21
 
 @dataclasses.dataclass(frozen=True)
 class PiecewiseLinear(Activation):
-    """An activation of straight pieces.
+    """The rule of an activation of straight pieces.
 
     Attributes:
         function: The activation, for tensors of any float dtype.
@@ -30,8 +33,15 @@ class PiecewiseLinear(Activation):
             piece, its sign left out.
         falls: Whether the slope of a piece may be below zero.
         exact: Whether float32 computes it without rounding.
-        part: Function of entries of a flattened node and of its shape that
+        at: Function of entries of a flattened node and of its shape that
             returns the activation of these; `None` if all have the same.
+
+    Example:
+
+    >>> hard_tanh = PiecewiseLinear(keras.ops.hard_tanh, knots=(-1.0, 1.0))
+    >>> x = Bounds.between(np.array([-3.0]), np.array([0.5]))
+    >>> [end.round(6).tolist() for end in np.array(hard_tanh.bounds(x).ends)]
+    [[-1.0], [0.5]]
     """
 
     function: typing.Callable
@@ -40,79 +50,48 @@ class PiecewiseLinear(Activation):
     steepest: typing.Callable = functools.partial(tf.cast, 1.0)
     falls: bool = False
     exact: bool = True
-    part: typing.Callable = None
+    at: typing.Callable = None
 
-    def at(self, entries, shape):
-        return self if self.part is None else self.part(entries, shape)
+    def values(self, x):
+        if not self.falls:
+            return super().values(x)
+        values = [value for _, value in self._corners(x)]
+        return [
+            functools.reduce(choose, values)
+            for choose in (tf.minimum, tf.maximum)
+        ]
 
-    def bounds(self, x):
-        values = [self.function(end) for end in x.ends]
-        if self.falls:
-            corners = [value for _, value in self._corners(x)]
-            values = [
-                functools.reduce(choose, corners)
-                for choose in (tf.minimum, tf.maximum)
-            ]
-        found = Bounds.between(*values)
-        if self.exact:
-            return found
-        return Bounds(found.center, found.radius + self.error(x))
-
-    def undecided(self, x):
+    def unstable(self, x):
         """Where a knot lies inside the interval."""
         low, high = x.ends
         inside = [(low < knot) & (knot < high) for knot in self.knots]
         return functools.reduce(tf.logical_or, inside)
 
-    def lines(self, x):
+    def relaxation(self, x):
         """The line below and the line above the activation of least area.
 
         Both are edges of the hull of the activation's corners: among the
         lines through two corners, moved until they lie on one side of all,
         those nearest at the interval's middle.
-
-        Returns:
-            Slope and value at zero of the line below; of the line above.
         """
-        corners = self._corners(x)
-        slopes = [
-            self._slope(*pair) for pair in itertools.combinations(corners, 2)
-        ]
-        middle = x.center
-        best = None
-        for slope in slopes:
-            gaps = [f - slope * p for p, f in corners]
-            base = functools.reduce(tf.minimum, gaps)
-            roof = functools.reduce(tf.maximum, gaps)
-            if best is None:
-                best = (slope, base), (slope, roof)
-                continue
-            (below, lowest), (above, highest) = best
-            higher = slope * middle + base > below * middle + lowest
-            lower = slope * middle + roof < above * middle + highest
-            best = (
-                (
-                    tf.where(higher, slope, below),
-                    tf.where(higher, base, lowest),
-                ),
-                (
-                    tf.where(lower, slope, above),
-                    tf.where(lower, roof, highest),
-                ),
-            )
+        corners, best = self._corners(x), None
+        for pair in itertools.combinations(corners, 2):
+            slope = self._slope(*pair)
+            lower, upper = ((slope, bias) for bias in biases(slope, corners))
+            if best is not None:
+                lower = chosen(tf.greater, lower, best[0], x.center)
+                upper = chosen(tf.less, upper, best[1], x.center)
+            best = lower, upper
         return best
 
-    def band(self, x):
-        """Two lines of the chord's slope that hold the activation between.
-
-        Returns:
-            Their slope, and the value of each at zero.
-        """
+    def parallel(self, x):
         corners = self._corners(x)
-        slope = self._slope(corners[0], corners[len(self.knots) + 1])
-        gaps = [f - slope * p for p, f in corners]
-        base = functools.reduce(tf.minimum, gaps)
-        return slope, base, functools.reduce(tf.maximum, gaps)
+        chord = self._slope(corners[0], corners[len(self.knots) + 1])
+        return chord, *biases(chord, corners)
+
+    def part(self, entries, shapes, x):
+        rule = self if self.at is None else self.at(entries, *shapes)
+        return rule, [entries]
 
     def _corners(self, x):
         """Ends, knots in the interval, and both sides of a leap."""
@@ -136,12 +115,12 @@ class PiecewiseLinear(Activation):
         return tf.clip_by_value(slope, flattest, steepest)
 
     def error(self, x):
-        """What float32 may be off in the output, and float64 in the lines."""
         largest = max(map(abs, self.knots))
         size = self.steepest(x.magnitude.dtype) * (x.magnitude + largest)
         return (ROUNDING if self.exact else _SLOPED) * size
 
 
+@register_rule(keras.activations.relu)
 def relu(max_value=None, negative_slope=0.0, threshold=0.0):
     """`keras.activations.relu` with its arguments as float32 sees them."""
     slope, threshold = _single(negative_slope), _single(threshold)
@@ -167,7 +146,32 @@ def relu(max_value=None, negative_slope=0.0, threshold=0.0):
     )
 
 
-def prelu(alpha):
+@register_rule(keras.activations.relu6)
+def _relu6():
+    return relu(max_value=6.0)
+
+
+@register_rule(keras.activations.leaky_relu)
+def _leaky_relu():
+    return relu(negative_slope=0.2)
+
+
+@register_rule(keras.layers.ReLU)
+def _relu_layer(layer, shape):
+    return relu(layer.max_value, layer.negative_slope, layer.threshold)
+
+
+@register_rule(keras.layers.LeakyReLU)
+def _leaky_relu_layer(layer, shape):
+    return relu(negative_slope=layer.negative_slope)
+
+
+@register_rule(keras.layers.PReLU)
+def _prelu_layer(layer, shape):
+    return _prelu(layer.alpha)
+
+
+def _prelu(alpha):
     """`x` above zero, `alpha x` below, whatever the sign of `alpha`.
 
     Args:
@@ -180,9 +184,9 @@ def prelu(alpha):
     def steepest(dtype):
         return tf.maximum(weight_of(alpha, dtype, absolute=True), 1.0)
 
-    def part(entries, shape):
+    def at(entries, shape):
         every = tf.broadcast_to(tf.convert_to_tensor(alpha), shape)
-        return prelu(tf.gather(tf.reshape(every, [-1]), entries))
+        return _prelu(tf.gather(tf.reshape(every, [-1]), entries))
 
     return PiecewiseLinear(
         function,
@@ -190,7 +194,7 @@ def prelu(alpha):
         steepest=steepest,
         falls=True,
         exact=False,
-        part=part,
+        at=at,
     )
 
 

@@ -1,18 +1,16 @@
 """Prove that no image of a ball changes the class."""
 
-import keras
 import numpy as np
 
 from keras_qsn._core.files import fingerprint
+from keras_qsn._core.kept import Folder
 from keras_qsn._core.kept import claimed
 from keras_qsn._core.kept import versions
 from keras_qsn._core.progress import ImageProgress
-from keras_qsn._core.tracing import layers_of
 from keras_qsn.attacks.norms import ball
-from keras_qsn.certification.certificate import CertificationInterrupted
+from keras_qsn.certification.bounds.compiled import CompiledBounds
 from keras_qsn.certification.deployed import Deployed
-from keras_qsn.certification.proofs import Proofs
-from keras_qsn.certification.work import Work
+from keras_qsn.certification.escalation import Escalation
 from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_count
 from keras_qsn.classifier.inputs import check_images
@@ -24,12 +22,9 @@ from keras_qsn.classifier.wrapper import KerasModelWrapper
 
 METHODS = ("interval", "crown", "crown-full", "branching")
 
-# Up to which `Proofs.cost_of_full` bounds the hidden layers by CROWN unasked:
+# Up to which `cost_of_crown` the hidden layers are bounded by CROWN unasked:
 # about a second for an image.
 _AFFORDABLE = 2**24
-
-# Seconds of work that a kill may cost.
-_KEEP_AFTER = 10.0
 
 
 def certify(
@@ -154,11 +149,11 @@ def certify(
             "`y` must hold the labels: a certificate is about the right "
             "class. Received: y=None"
         )
-    _check_weights(wrapper.model)
-    proofs = Proofs(wrapper, x.shape[1:])
-    hard = proofs.graph.hard
-    methods = _check_methods(methods, proofs)
-    y = check_labels(y, len(x), proofs.graph.num_classes)
+    _check_weights(wrapper.model.weights)
+    bounds = CompiledBounds(wrapper, x.shape[1:])
+    hard = bounds.network.hard
+    methods = _check_methods(methods, bounds)
+    y = check_labels(y, len(x), bounds.network.num_classes)
     settings = None
     if folder is not None:
         settings = {
@@ -171,9 +166,9 @@ def certify(
             "range": [np.asarray(end).tolist() for end in (low, high)],
             "versions": versions(),
         }
-    work = Work(
-        proofs,
-        Deployed(wrapper, x.shape[1:], hard, low, high, proofs.clock),
+    work = Escalation(
+        bounds,
+        Deployed(wrapper, x.shape[1:], hard, (low, high), bounds.clock),
         methods,
         time_limit,
         eps,
@@ -182,64 +177,25 @@ def certify(
     )
     progress = ImageProgress(len(x), callback, verbose)
     with claimed(folder, settings) as folder:
-        return _finish(work, len(x), batch_size, folder, progress)
+        return work.run(batch_size, Folder(folder), progress)
 
 
-def _finish(work, count, batch_size, folder, progress):
-    """The certificate, what the folder has not kept yet worked out."""
-    done = kept = _restored(work, folder)
-    try:
-        while done < count:
-            batch = slice(done, min(done + batch_size, count))
-            work.bound(batch)
-            for i in range(batch.start, batch.stop):
-                work.finish(i)
-                done = i + 1
-                progress(done)
-                if folder and work.seconds(kept, done) > _KEEP_AFTER:
-                    work.keep(kept, done, _file(folder, kept))
-                    kept = done
-    except KeyboardInterrupt as error:
-        raise CertificationInterrupted(work.certificate(done)) from error
-    finally:
-        if folder and kept < done:
-            work.keep(kept, done, _file(folder, kept))
-    return work.certificate(done)
+def _check_weights(weights):
+    for weight in weights:
+        values = np.asarray(weight)
+        count = values.size - int(np.isfinite(values).sum())
+        if count:
+            raise ValueError(
+                f"The model's weights must be finite. Received: {count} "
+                f"value(s) of '{weight.path}' that are infinite or not a "
+                "number. Did the training diverge?"
+            )
 
 
-def _restored(work, folder):
-    """How many images an earlier run has finished; they are taken over."""
-    done = 0
-    while folder and _file(folder, done).exists():
-        done = work.restore(done, _file(folder, done))
-    return done
-
-
-def _file(folder, first):
-    """Holds the images from `first` on."""
-    return folder / f"from-{first}.npz"
-
-
-def _check_weights(model):
-    for layer in layers_of(model):
-        if isinstance(layer, keras.Model):
-            continue
-        for weight in layer.weights:
-            values = np.asarray(weight)
-            count = int(np.size(values) - np.isfinite(values).sum())
-            if count:
-                raise ValueError(
-                    "The model's weights must be finite. Received: "
-                    f"{count} value(s) of '{weight.name}' in layer "
-                    f"'{layer.name}' ({type(layer).__name__}) that are "
-                    "infinite or not a number. Did the training diverge?"
-                )
-
-
-def _check_methods(methods, proofs):
-    hard = proofs.graph.hard
+def _check_methods(methods, bounds):
+    hard = bounds.network.hard
     if methods is None:
-        full = not hard and proofs.cost_of_full <= _AFFORDABLE
+        full = not hard and bounds.cost_of_crown <= _AFFORDABLE
         dear = [("crown-full", full), ("branching", hard)]
         return ("interval", "crown", *(name for name, on in dear if on))
     methods = (methods,) if isinstance(methods, str) else tuple(methods)

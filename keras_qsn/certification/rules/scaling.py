@@ -4,15 +4,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification.affine import Affine
-from keras_qsn.certification.affine import weight_of
+from keras_qsn.certification.rules.affine import Affine
+from keras_qsn.certification.rules.affine import weight_of
+from keras_qsn.certification.rules.registry import register_rule
 
 # Rounding steps on the way through a normalization, its inverse square root
 # (a few units off on some devices) included: half as many for each number.
 _NORMALIZATION_TERMS = 32
 
 
-def scaling(parts, terms):
+def _scaling(parts, terms):
     """`s x + b` with factors that each number has of its own.
 
     Args:
@@ -28,7 +29,8 @@ def scaling(parts, terms):
     return Affine(product, terms, lambda dtype: parts(dtype)[1:], mixes=False)
 
 
-def rescaling(layer, shape):
+@register_rule(keras.layers.Rescaling)
+def _rescaling(layer, shape):
     """`scale x + offset`, as float32 sees them."""
     scale, offset = (
         np.asarray(part, "float32") for part in (layer.scale, layer.offset)
@@ -43,10 +45,11 @@ def rescaling(layer, shape):
         shift = tf.cast(offset, dtype)
         return tf.cast(scale, dtype), shift, tf.abs(shift)
 
-    return scaling(parts, terms=1)
+    return _scaling(parts, terms=1)
 
 
-def normalization(layer, shape):
+@register_rule(keras.layers.Normalization)
+def _normalization(layer, shape):
     """`(x - mean) / d` or, inverted, `mean + d x`, `d` the deviation."""
 
     def stored(constant, dtype):
@@ -64,11 +67,14 @@ def normalization(layer, shape):
         shift = -mean / deviation
         return 1 / deviation, shift, tf.abs(shift)
 
-    return scaling(parts, _NORMALIZATION_TERMS)
+    return _scaling(parts, _NORMALIZATION_TERMS)
 
 
-def batch_normalization(layer, shape):
+@register_rule(keras.layers.BatchNormalization)
+def _batch_normalization(layer, shape):
     """`s x + (beta - s mean)`, `s = gamma / sqrt(variance + epsilon)`."""
+    if layer.axis in (0, None) or not isinstance(layer.axis, int):
+        raise ValueError(f"its axis is {layer.axis}")
     along = [1] * len(shape)
     along[layer.axis % (len(shape) + 1) - 1] = -1
 
@@ -87,4 +93,4 @@ def batch_normalization(layer, shape):
             beta = stored(layer.beta, dtype)
         return factor, beta - shift, tf.abs(beta) + tf.abs(shift)
 
-    return scaling(parts, _NORMALIZATION_TERMS)
+    return _scaling(parts, _NORMALIZATION_TERMS)

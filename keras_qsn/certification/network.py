@@ -1,4 +1,4 @@
-"""A Keras model as a list of nodes, each an affine or a nonlinear rule."""
+"""A Keras model as a list of nodes, a rule each."""
 
 import dataclasses
 import typing
@@ -8,23 +8,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.tracing import replaced
-from keras_qsn.certification.affine import Affine
-from keras_qsn.certification.rules import refusal
-from keras_qsn.certification.rules import rules_of
-from keras_qsn.defenses import BitDepthReduction
-from keras_qsn.layers import ConstantQuantization
+from keras_qsn.certification.rules.affine import Affine
+from keras_qsn.certification.rules.registry import computes_as
+from keras_qsn.certification.rules.registry import refusal
+from keras_qsn.certification.rules.registry import rules_of
 from keras_qsn.layers import QuantLayer
-from keras_qsn.layers import TrainableQuantization
 
 
 class Node(typing.NamedTuple):
-    """One rule of a graph.
-
-    Attributes:
-        rule: `Affine`, `Activation` or `MaxPooling`; `None` for the input.
-        inputs: Positions of the nodes that it reads.
-        shape: Shape of its output, without the batch.
-    """
+    """A `Rule`, `None` for the input; the positions of the nodes that it
+    reads; the shape of its output, without the batch."""
 
     rule: typing.Any
     inputs: tuple
@@ -36,7 +29,7 @@ class Node(typing.NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Graph:
+class Network:
     """A classifier as nodes in the order of computation.
 
     Attributes:
@@ -44,11 +37,13 @@ class Graph:
             where there is one), the last the logits.
         quantizer: The `QuantLayer` at the input, or `None`.
         before: Tuple of layers that rescale the images in front of it.
+        rescaling: Tuple of their rules.
     """
 
     nodes: tuple
-    quantizer: QuantLayer | None
+    quantizer: QuantLayer | None = None
     before: tuple = ()
+    rescaling: tuple = ()
 
     def quantized(self, images):
         """What the nodes are given of images, by the layers themselves."""
@@ -58,9 +53,19 @@ class Graph:
             images = layer(images)
         return images
 
+    def at_pre_activations(self, values):
+        """Values of nodes that nonlinear rules read, by their positions."""
+        return dict(zip(self.pre_activations, values))
+
     @property
     def num_classes(self):
         return self.nodes[-1].shape[0]
+
+    @property
+    def products(self):
+        """How many there are for one image."""
+        affine = (node for node in self.nodes[1:] if node.affine)
+        return sum(node.rule.terms * np.prod(node.shape) for node in affine)
 
     @property
     def hard(self):
@@ -70,16 +75,12 @@ class Graph:
     @property
     def pre_activations(self):
         """Positions of the nodes that nonlinear rules read."""
-        return tuple(
-            sorted(
-                {
-                    source
-                    for node in self.nodes[1:]
-                    if not node.affine
-                    for source in node.inputs
-                }
-            )
-        )
+        nonlinear = (node for node in self.nodes[1:] if not node.affine)
+        return tuple(sorted({i for node in nonlinear for i in node.inputs}))
+
+    def readers(self, position):
+        """Rules that read a node."""
+        return [n.rule for n in self.nodes[1:] if position in n.inputs]
 
     @property
     def improvable(self):
@@ -93,21 +94,19 @@ class Graph:
 
 
 def trace(wrapper, shape):
-    """Read the graph of a classifier off a call of it.
+    """Read the network off a call of a classifier.
 
     Whatever the model is made of (Sequential, functional, models inside
     models, subclasses that only call layers), what its layers hand to each
-    other is followed. A number that no known layer made is refused.
+    other is followed.
 
     Args:
         wrapper: The model's `KerasModelWrapper`.
         shape: Shape of one image.
 
-    Returns:
-        A `Graph`.
-
     Raises:
-        ValueError: If a layer or an operation has no sound rule.
+        ValueError: If a layer has no sound rule, or reads a number that no
+            known layer made.
     """
     return _Tracer().trace(wrapper, shape)
 
@@ -118,7 +117,8 @@ class _Tracer:
     def __init__(self):
         self.nodes = []
         self.layers = []
-        self.quantizer, self.before = None, ()
+        # The quantizer and what is in front of it, as in `Network`.
+        self.opened = {}
         # Positions by the identity of a tensor, which is kept: no other tensor
         # may get the same.
         self.positions = {}
@@ -151,15 +151,14 @@ class _Tracer:
         except ValueError as error:
             # In its own words, without what Keras adds.
             raise (self.error or error) from None
-        nodes = tuple(self.nodes[: self.last + 1])
-        return Graph(nodes, self.quantizer, self.before)
+        return Network(tuple(self.nodes[: self.last + 1]), **self.opened)
 
     def _record(self, layer, inputs, *args, **kwargs):
         """Stands in for a layer's `call`."""
         try:
             if args or kwargs.get("training"):
                 raise refusal(layer, "it is called as in training")
-            if type(layer) in _QUANTIZERS:
+            if computes_as(layer, QuantLayer):
                 rules, sources = self._open(layer, inputs)
             else:
                 rules, sources = self._read(layer, inputs)
@@ -179,10 +178,11 @@ class _Tracer:
         return rules, tuple(self._position(t, _name(layer)) for t in tensors)
 
     def _open(self, layer, inputs):
-        """Let the graph begin behind the quantizer."""
-        self._position(inputs, _name(layer))
-        allowed = all(type(q) in _RESCALING for q in self.layers)
-        if not allowed or self.quantizer is not None:
+        """Let the network begin behind the quantizer."""
+        last = self._position(inputs, _name(layer))
+        chain = [node.inputs for node in self.nodes[1:]]
+        rescaled = all(type(q) in _RESCALING for q in self.layers)
+        if not rescaled or self.opened or chain != [(i,) for i in range(last)]:
             raise refusal(
                 layer,
                 "only the first layer, and no other, may quantize; in front "
@@ -195,14 +195,19 @@ class _Tracer:
                     "its scale is below zero, which turns the order of "
                     "pixels in front of a quantizer",
                 )
-        self.quantizer = layer
-        self.before = tuple(self.layers)
+        self.opened = {
+            "quantizer": layer,
+            "before": tuple(self.layers),
+            "rescaling": tuple(node.rule for node in self.nodes[1:]),
+        }
         del self.nodes[1:]
         self.positions.clear()
         return [], (0,)
 
     def _add(self, rule, sources, output):
-        shape = getattr(rule, "shape", None) or tuple(output.shape[1:])
+        shape = tuple(output.shape[1:])
+        if rule is not None and rule.shape is not None:
+            shape = rule.shape
         self.nodes.append(Node(rule, sources, shape))
         return len(self.nodes) - 1
 
@@ -226,10 +231,3 @@ def _name(layer):
 
 
 _RESCALING = (keras.layers.Rescaling, keras.layers.Normalization)
-
-_QUANTIZERS = (
-    QuantLayer,
-    ConstantQuantization,
-    TrainableQuantization,
-    BitDepthReduction,
-)

@@ -1,16 +1,20 @@
-"""Convolutions as affine rules."""
+"""Convolutions."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.certification.affine import Affine
-from keras_qsn.certification.affine import bias_of
-from keras_qsn.certification.affine import most_of_an_image
-from keras_qsn.certification.affine import weight_of
+from keras_qsn._core.convolution import FastConv2D
+from keras_qsn.certification.rules.affine import Affine
+from keras_qsn.certification.rules.affine import bias_of
+from keras_qsn.certification.rules.affine import most_of_an_image
+from keras_qsn.certification.rules.affine import weight_of
+from keras_qsn.certification.rules.registry import activation_of
+from keras_qsn.certification.rules.registry import register_rule
 
 
-def convolution(layer, shape):
+@register_rule(keras.layers.Conv2D, FastConv2D)
+def _convolution(layer, shape):
     def product(x, absolute=False):
         kernel = weight_of(layer.kernel, x.dtype, absolute)
         return layer.convolution_op(x, kernel)
@@ -20,14 +24,14 @@ def convolution(layer, shape):
 
     # The kernel's channels are those of one group.
     height, width, channels, _ = layer.kernel.shape
-    terms = height * width * channels
-    return Affine(
+    affine = Affine(
         product,
-        terms,
+        height * width * channels,
         bias_of(layer.bias),
         entries,
         nonzero=_counter(layer, layer.groups),
     )
+    return [affine, *activation_of(layer)]
 
 
 def _counter(layer, groups):
@@ -76,11 +80,14 @@ def _entries(layer, shape, inputs, outputs):
     return np.where(weighs, kernel[(*index, filters)], 0.0)
 
 
-def depthwise_convolution(layer, shape):
-    return _depthwise(layer, layer.kernel, shape, bias_of(layer.bias))
+@register_rule(keras.layers.DepthwiseConv2D)
+def _depthwise_convolution(layer, shape):
+    affine = _depthwise(layer, layer.kernel, shape, bias_of(layer.bias))
+    return [affine, *activation_of(layer)]
 
 
-def separable_convolution(layer, shape):
+@register_rule(keras.layers.SeparableConv2D)
+def _separable_convolution(layer, shape):
     """A depthwise convolution, and a product with the channels it made."""
     depthwise = _depthwise(layer, layer.depthwise_kernel, shape)
 
@@ -94,7 +101,7 @@ def separable_convolution(layer, shape):
         bias_of(layer.bias),
         nonzero=most_of_an_image,
     )
-    return [depthwise, pointwise]
+    return [depthwise, pointwise, *activation_of(layer)]
 
 
 def _depthwise(layer, variable, shape, bias=None):

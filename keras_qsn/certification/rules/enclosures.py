@@ -1,6 +1,6 @@
-"""Intervals that hold what a float32 network computes.
+"""Boxes and zonotopes that hold what a float32 network computes.
 
-The certificate is about the deployed network: every node's interval holds the
+The certificate is about the deployed network: every node's box holds the
 float32 number that the model computes there, for every image of the ball.
 
 Let `y = b + sum_i w_i x_i` have `n` additions, in any order, with or without
@@ -35,9 +35,9 @@ import tensorflow as tf
 
 _UNIT = 2.0**-24
 _HEADROOM = 1 + 2.0**-10
-_UNDERFLOW = 2.0**-100
-
-# What an input may lose that is too small for float32's normal numbers.
+# What such a sum may lose for each term that is too small for float32, and
+# what an input may.
+UNDERFLOW = 2.0**-100
 SUBNORMAL = 2.0**-120
 
 # Of what rounding in float64 may take from a sum over a whole layer.
@@ -50,16 +50,27 @@ LARGEST = 2.0**100
 
 
 class Bounds(typing.NamedTuple):
-    """Values in `[center - radius, center + radius]`, tensors of one shape."""
+    """Values in `[center - radius, center + radius]`: a box.
+
+    Attributes:
+        center: Tensor, in a proof of float64.
+        radius: Tensor of the same shape, nowhere below zero.
+
+    Example:
+
+    >>> x = Bounds.between(np.array([-1.0, 2.0]), np.array([1.0, 4.0]))
+    >>> x.center.tolist(), np.round(x.ends[1], 6).tolist()
+    ([0.0, 3.0], [1.0, 4.0])
+    """
 
     center: tf.Tensor
     radius: tf.Tensor
 
     @classmethod
-    def between(cls, low, high):
-        """The interval with these ends, rounded outward."""
-        found = cls((low + high) / 2, (high - low) / 2)
-        return found.widened(tf.maximum(tf.abs(low), tf.abs(high)))
+    def between(cls, lower, upper):
+        """The box with these ends, rounded outward."""
+        box = cls((lower + upper) / 2, (upper - lower) / 2)
+        return box.widened(tf.maximum(tf.abs(lower), tf.abs(upper)))
 
     @property
     def ends(self):
@@ -78,12 +89,50 @@ class Bounds(typing.NamedTuple):
             return self
         return Bounds(self.center, self.radius + _FEW_ULPS * size)
 
+    def rounded(self, operations=1):
+        """What float32 makes of these values by so many operations.
+
+        Args:
+            operations: How many there are, none with a result larger in size
+                than the largest of these values.
+        """
+        if not proves(self.radius.dtype):
+            return self
+        lost = _UNIT * _HEADROOM * self.magnitude + SUBNORMAL
+        return Bounds(self.center, self.radius + operations * lost)
+
     def intersect(self, other):
-        """Values in both intervals, which must meet."""
-        (low, high), (other_low, other_high) = self.ends, other.ends
+        """Values in both boxes, which must meet."""
+        (lower, upper), (other_lower, other_upper) = self.ends, other.ends
         return Bounds.between(
-            tf.maximum(low, other_low), tf.minimum(high, other_high)
+            tf.maximum(lower, other_lower), tf.minimum(upper, other_upper)
         )
+
+    def least(self, A):
+        """Least value of linear functions, `A` of shape `(batch, functions,
+        ...)`."""
+        center, radius = self.center[:, None], self.radius[:, None]
+        radius += ROUNDING * self.magnitude[:, None]
+        return total(A * center - tf.abs(A) * radius)
+
+
+class Zonotope(typing.NamedTuple):
+    """`center`, `(1, *shape)`, `generators` that unknowns in `[-1, 1]` weigh,
+    `(unknowns, *shape)`, and an error `radius`."""
+
+    center: tf.Tensor
+    generators: tf.Tensor
+    radius: tf.Tensor
+
+    @property
+    def bounds(self):
+        reach = tf.reduce_sum(tf.abs(self.generators), 0, keepdims=True)
+        return Bounds(self.center, self.radius + reach)
+
+
+def total(A):
+    """Sum of each function's coefficients, shape `(batch, functions)`."""
+    return tf.reduce_sum(A, list(range(2, len(A.shape))))
 
 
 def proves(dtype):
@@ -105,8 +154,3 @@ def rounding(additions):
     rate = _UNIT * (1 + 2 * lost / (1 - lost)) * _HEADROOM
     half = rate * additions / 2
     return half + rate, 2 * half + rate, half
-
-
-def underflow(terms):
-    """What such a sum loses, at most, to numbers too small for float32."""
-    return terms * _UNDERFLOW

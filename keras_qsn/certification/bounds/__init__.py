@@ -1,0 +1,1 @@
+"""Bounds of a whole network, made of those of its rules."""

@@ -1,0 +1,1 @@
+"""The complete check of networks behind a hard quantizer."""

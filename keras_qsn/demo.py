@@ -276,7 +276,9 @@ def _measure(name, network, x, y, black_box, settings, progress):
             x,
             y,
             batch_size=BATCH_SIZE,
-            callback=lambda n: progress(f"attack {name}", done + n, steps),
+            progress=lambda _, n, total: progress(
+                f"attack {name}", done + n, steps
+            ),
         )
         done += len(x)
         return result

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from keras_qsn import cli
 from keras_qsn import paper
-from keras_qsn._core.kept import alone
+from keras_qsn._core.kept import locked
 from keras_qsn.paper import cells
 from keras_qsn.paper import executors
 from keras_qsn.paper import grid
@@ -254,7 +254,7 @@ class TestRunner:
             assert abs(here["accuracy"] - there["accuracy"]) <= 0.1
 
     def test_two_runs_at_once_are_refused(self, tmp_path):
-        with alone(tmp_path):
+        with locked(tmp_path):
             with pytest.raises(ValueError, match="Another run is at work"):
                 runner.run([], tmp_path)
         assert not runner.run([], tmp_path).failures

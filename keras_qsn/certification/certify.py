@@ -4,9 +4,9 @@ import keras
 import numpy as np
 
 from keras_qsn._core.files import fingerprint
-from keras_qsn._core.kept import claimed
 from keras_qsn._core.kept import versions
-from keras_qsn._core.progress import ImageProgress
+from keras_qsn._core.kept import work_folder
+from keras_qsn._core.progress import Progress
 from keras_qsn._core.tracing import layers_of
 from keras_qsn.attacks.norms import ball
 from keras_qsn.certification.certificate import CertificationInterrupted
@@ -42,7 +42,7 @@ def certify(
     batch_size=128,
     value_range=None,
     folder=None,
-    callback=None,
+    progress=None,
     verbose="auto",
 ):
     """Prove, image by image, that no image within `eps` changes the class.
@@ -94,7 +94,8 @@ def certify(
             `Rescaling` in the model says, else `(0, 1)`.
         folder: Optional folder that keeps what is finished; the same call
             goes on from there after an interrupt or a kill.
-        callback: Function of the number of images finished.
+        progress: Optional function called with the name of the work, the
+            number of images finished, and their count.
         verbose: `0`, `1` or `"auto"`: a progress bar if it takes long.
 
     Returns:
@@ -180,8 +181,8 @@ def certify(
         (x, *(end.numpy() for end in ball(x, eps, low, high))),
         y,
     )
-    progress = ImageProgress(len(x), callback, verbose)
-    with claimed(folder, settings) as folder:
+    progress = Progress(progress, verbose)
+    with work_folder(folder, settings) as folder:
         return _finish(work, len(x), batch_size, folder, progress)
 
 
@@ -195,7 +196,7 @@ def _finish(work, count, batch_size, folder, progress):
             for i in range(batch.start, batch.stop):
                 work.finish(i)
                 done = i + 1
-                progress(done)
+                progress("certificates", done, count)
                 if folder and work.seconds(kept, done) > _KEEP_AFTER:
                     work.keep(kept, done, _file(folder, kept))
                     kept = done

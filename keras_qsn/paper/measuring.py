@@ -8,10 +8,10 @@ import numpy as np
 
 from keras_qsn import attacks
 from keras_qsn import datasets
+from keras_qsn.attacks.threats import THREATS
 from keras_qsn.classifier.opened import as_seen
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import evaluate_robustness
-from keras_qsn.evaluation.outcome import THREATS
 from keras_qsn.paper.networks import quantizer_of
 
 BATCH_SIZE = 128
@@ -99,7 +99,7 @@ def measure_attack(cell, model, source, data):
     if source is None:
         with warnings.catch_warnings():
             # Blind images are counted.
-            warnings.filterwarnings("ignore", ".*found a gradient of zero")
+            warnings.simplefilter("ignore", attacks.BlindAttackWarning)
             result = attack.run(
                 model,
                 x,

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_qsn.paper import cells
 from keras_qsn.paper.figures import FIGURES
 from keras_qsn.paper.grid import Grid
-from keras_qsn.report.tables import markdown_table
+from keras_qsn.report.markdown import markdown_table
 
 SCHEMA_VERSION = 1
 

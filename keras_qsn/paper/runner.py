@@ -12,12 +12,12 @@ import keras
 import numpy as np
 
 from keras_qsn import datasets
-from keras_qsn._core.kept import alone
 from keras_qsn._core.kept import keep_bytes
 from keras_qsn._core.kept import keep_json
 from keras_qsn._core.kept import kept_arrays
 from keras_qsn._core.kept import kept_bytes
 from keras_qsn._core.kept import kept_json
+from keras_qsn._core.kept import locked
 from keras_qsn.paper import cells
 from keras_qsn.paper import executors
 from keras_qsn.paper import measuring
@@ -122,7 +122,7 @@ def run(wanted, folder, data_dir=None, executor=None, progress=None, say=None):
         ValueError: If another run is at work in the folder.
     """
     store = Store(folder)
-    with alone(store.folder), executor or executors.here() as (slots, submit):
+    with locked(store.folder), executor or executors.here() as (slots, submit):
         values = finished(wanted, folder).values
         waiting = [c for c in cells.with_needs(wanted) if c not in values]
         state = _State(store, values, waiting, progress, say)

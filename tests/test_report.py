@@ -9,7 +9,6 @@ import re
 
 import numpy as np
 import pytest
-from keras_qsn._core.shares import wilson_interval
 
 from example_evaluation import BREAKS
 from example_evaluation import CHECKS
@@ -19,6 +18,7 @@ from example_evaluation import digits
 from example_evaluation import example
 from keras_qsn import attacks
 from keras_qsn import report
+from keras_qsn._core.shares import wilson_interval
 from keras_qsn.evaluation.result import Check
 from keras_qsn.evaluation.result import Step
 from keras_qsn.report import charts

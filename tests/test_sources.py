@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_qsn._core.kept import Folder
 from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.evaluation import sources
 from keras_qsn.evaluation.checks import registry
@@ -172,9 +173,9 @@ class TestNewWeights:
 
 
 def trained_sources(model, plan, folder=None, x=X, y=Y):
-    return sources.trained_sources(
-        KerasModelWrapper.of(model), x, y, plan, 0, folder
-    )
+    wrapper = KerasModelWrapper.of(model)
+    folder = Folder(folder)
+    return sources.trained_sources(wrapper, x, y, plan, 0, folder, print)
 
 
 @pytest.fixture

@@ -210,7 +210,8 @@ def _refuse_others(folder):
     if "settings.json" not in names and names - own:
         raise ValueError(
             "`folder` must be new, empty or that of the same work. "
-            f"Received: {folder}, which holds other files."
+            f"Received: {folder}, which holds other files, or work of an "
+            "earlier version of this library. Name another folder."
         )
 
 

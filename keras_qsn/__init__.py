@@ -1,8 +1,10 @@
 """Trainable input quantization for Keras, and what it is worth.
 
 Importing the package registers its layers with Keras, so that saved models
-load without `custom_objects`.
+load without `custom_objects`. `paper` loads when it is used.
 """
+
+import importlib
 
 import keras
 
@@ -22,7 +24,6 @@ from keras_qsn import initializers
 from keras_qsn import layers
 from keras_qsn import losses
 from keras_qsn import models
-from keras_qsn import paper
 from keras_qsn import quantization
 from keras_qsn import training
 from keras_qsn.version import __version__ as __version__
@@ -42,3 +43,10 @@ __all__ = [
     "quantization",
     "training",
 ]
+
+
+def __getattr__(name):
+    # It draws, and matplotlib takes as long to load as the rest.
+    if name == "paper":
+        return importlib.import_module("keras_qsn.paper")
+    raise AttributeError(f"module 'keras_qsn' has no attribute {name!r}")

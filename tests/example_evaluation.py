@@ -3,10 +3,10 @@
 import numpy as np
 
 from keras_qsn import attacks
-from keras_qsn.evaluation.outcome import Check
-from keras_qsn.evaluation.outcome import Evaluation
-from keras_qsn.evaluation.outcome import Outcome
-from keras_qsn.evaluation.outcome import Step
+from keras_qsn.evaluation.result import Check
+from keras_qsn.evaluation.result import Evaluation
+from keras_qsn.evaluation.result import Outcome
+from keras_qsn.evaluation.result import Step
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -49,6 +49,7 @@ CHECKS = [
         "FGSM 84 %, PGD 88 %",
         "More steps, fewer.",
         "PGD(nb_iter=20)",
+        own_gradient=True,
     ),
     Check(
         7, "gradient-health", "gradient", "warn", "31 % faint", "Believe less."

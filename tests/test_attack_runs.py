@@ -114,12 +114,12 @@ class TestProgress:
         attack = attacks.ProjectedGradientDescent(EPS, nb_iter=2)
         whole = attack.run(trained["none"], x, y, batch_size=20)
 
-        def interrupt(done):
+        def interrupt(name, done, total):
             if done == 40:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt, match="40 images") as error:
-            attack.run(trained["none"], x, y, batch_size=20, callback=interrupt)
+            attack.run(trained["none"], x, y, batch_size=20, progress=interrupt)
         assert isinstance(error.value, attacks.AttackInterrupted)
         for kept, full in zip(error.value.result, whole):
             np.testing.assert_array_equal(kept, full[:40])

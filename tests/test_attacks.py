@@ -454,11 +454,19 @@ def test_eps_is_followed_by_a_shared_function(trained, images):
 def test_callback_and_one_hot_labels(trained, images):
     x, y = images
     seen = []
+
+    def progress(*told):
+        seen.append(told)
+
     attack = attacks.FastGradientMethod()
     x_adv = attack.generate(
-        trained["none"], x, np.eye(10)[y], batch_size=20, callback=seen.append
+        trained["none"],
+        x,
+        np.eye(10)[y],
+        batch_size=20,
+        progress=progress,
     )
-    assert seen == [20, 40, 50]
+    assert seen == [("FastGradientMethod", n, 50) for n in (20, 40, 50)]
     np.testing.assert_allclose(
         x_adv, attack.generate(trained["none"], x, y), atol=1e-6
     )

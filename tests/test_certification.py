@@ -657,12 +657,12 @@ def test_interrupted():
     x = images(8, (3, 4, 1))
     y = predicted(model, x)
 
-    def stop(done):
+    def stop(name, done, total):
         if done == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(CertificationInterrupted, match="5 images") as caught:
-        certify(model, x, y, 0.1, callback=stop, batch_size=3)
+        certify(model, x, y, 0.1, progress=stop, batch_size=3)
     part, whole = caught.value.certificate, certify(model, x, y, 0.1)
     assert len(part) == 5
     np.testing.assert_array_equal(part.status, whole.status[:5])
@@ -677,15 +677,19 @@ def test_a_kept_run_goes_on_where_it_was(
     module = sys.modules["keras_qsn.certification.escalation"]
     monkeypatch.setattr(module, "_KEEP_AFTER", -1.0)
 
-    def stop(done):
+    def stop(name, done, total):
         if done == 7:
             raise KeyboardInterrupt
 
     kwargs = {"eps": 0.1, "batch_size": 5, "folder": folder, "verbose": 0}
     with pytest.raises(CertificationInterrupted, match="7 images"):
-        certify(model, x, y, callback=stop, **kwargs)
+        certify(model, x, y, progress=stop, **kwargs)
     told = []
-    whole = certify(model, x, y, callback=told.append, **kwargs)
+
+    def tell(name, done, total):
+        told.append(done)
+
+    whole = certify(model, x, y, progress=tell, **kwargs)
     assert told[0] == 8 and told[-1] == len(x)
     np.testing.assert_array_equal(whole.status, found.status)
     np.testing.assert_allclose(whole.margin, found.margin, atol=1e-9)

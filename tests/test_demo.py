@@ -3,13 +3,17 @@
 import dataclasses
 import json
 
+import keras
 import pytest
 
 from keras_qsn import cli
 from keras_qsn import demo
+from keras_qsn._core import kept
+from keras_qsn.paper import runner
+from keras_qsn.paper.figures import FIGURES
 
 TINY = demo.Settings(
-    epochs=1, nb_iter=2, images=40, sweep_images=20, train_images=300
+    epochs=1, nb_iter=10, images=40, sweep_images=20, train_images=300
 )
 
 
@@ -24,7 +28,8 @@ def test_results_are_complete(finished):
     assert results == json.loads((out / "results.json").read_text())
     assert results["complete"] and results["images"]["test"] == 40
     assert "embedded MNIST digits" in results["data"]
-    assert list(results["defences"]) == list(demo.DEFENCES)
+    names = ["undefended", "CQ", "TQ", "adversarial", "adversarial TQ"]
+    assert list(results["defences"]) == names
     for name, measured in results["defences"].items():
         columns = [measured[c] for c in demo.COLUMNS if c != "worst_case"]
         known = [value for value in columns if value is not None]
@@ -35,6 +40,8 @@ def test_results_are_complete(finished):
             assert [eps for eps, _ in points] == [0, 0.05, 0.1, 0.2, 0.3, 0.4]
     text = (out / "results.md").read_text()
     assert "adversarial TQ" in text and "L-infinity, eps 0.3" in text
+    for name in names:
+        keras.models.load_model(out / f"{name.replace(' ', '-')}.keras")
     for name in ("accuracy.png", "images.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
 
@@ -43,29 +50,41 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     finished, tmp_path, monkeypatch
 ):
     """A second run from the same seed, cut in the middle."""
-    out, trained, measure = tmp_path / "run", [], demo._measure
-    train = demo._train
+    out, performed, perform = tmp_path / "run", [], runner.perform
 
-    def counted(name, *args):
-        trained.append(name)
-        return train(name, *args)
-
-    def interrupted(name, *args):
-        if name == "TQ":
+    def interrupted(cell, *args):
+        if len(performed) == 40:
             raise KeyboardInterrupt
-        return measure(name, *args)
+        performed.append(cell)
+        return perform(cell, *args)
 
-    monkeypatch.setattr(demo, "_train", counted)
-    monkeypatch.setattr(demo, "_measure", interrupted)
+    monkeypatch.setattr(runner, "perform", interrupted)
     with pytest.raises(KeyboardInterrupt):
         demo.run(TINY, out)
-    assert list(json.loads((out / "results.json").read_text())["defences"]) == [
-        "undefended",
-        "CQ",
-    ]
-    monkeypatch.setattr(demo, "_measure", measure)
+    assert not (out / "results.json").exists()
+
+    def counted(cell, *args):
+        performed.append(cell)
+        return perform(cell, *args)
+
+    monkeypatch.setattr(runner, "perform", counted)
     assert demo.run(TINY, out) == finished[1]
-    assert trained == list(demo.DEFENCES), "no network is trained twice"
+    assert len(set(performed)) == len(performed), "nothing is done twice"
+
+
+def test_is_a_figure_of_the_grid(finished):
+    """What `reproduce` draws of the same cells says the same."""
+    out, results = finished
+    kept = runner.finished([], out / "cells").kept
+    for row in FIGURES["demo"].rows(dataclasses.replace(TINY, nb_iter=40).grid):
+        cell = row.cell
+        if cell.attack == "PGD":
+            cell = dataclasses.replace(cell, attack="PGD-10")
+        column = row.setting.split(",")[0].lower()
+        if "black-box" in row.setting:
+            column = f"black_box_{column}"
+        share = results["defences"][row.defence][column]
+        assert kept.values(cell)["accuracy"] == pytest.approx(share)
 
 
 def test_masked_gradients_are_named():
@@ -85,28 +104,26 @@ def test_masked_gradients_are_named():
 class TestBadInput:
     def test_folder_of_another_run(self, finished):
         other = dataclasses.replace(TINY, seed=1)
-        with pytest.raises(ValueError, match=r"another run.*'seed': \(0, 1\)"):
+        with pytest.raises(ValueError, match="other work.*demo.seed"):
             demo.run(other, finished[0])
 
     def test_folder_of_another_version(self, finished, monkeypatch):
-        monkeypatch.setattr(demo, "__version__", "9.9")
-        with pytest.raises(ValueError, match="another version.*this is 9.9"):
+        monkeypatch.setattr(kept, "__version__", "9.9")
+        with pytest.raises(ValueError, match="differs in versions.keras_qsn"):
             demo.run(TINY, finished[0])
 
-    def test_folder_with_other_things(self, tmp_path):
-        (tmp_path / "thesis.tex").write_text("important")
-        with pytest.raises(ValueError, match="is not empty and holds no demo"):
+    @pytest.mark.parametrize("name", ["thesis.tex", "results.json"])
+    def test_folder_with_other_things(self, tmp_path, name):
+        """Or of the version before, which kept its run in `results.json`."""
+        (tmp_path / name).write_text("important")
+        words = "holds other files, or work of an earlier version"
+        with pytest.raises(ValueError, match=words):
             demo.run(TINY, tmp_path)
-        assert (tmp_path / "thesis.tex").read_text() == "important"
-
-    def test_damaged_results(self, tmp_path):
-        (tmp_path / "results.json").write_text("{")
-        with pytest.raises(ValueError, match="damaged or not of a demo run"):
-            demo.run(TINY, tmp_path)
+        assert (tmp_path / name).read_text() == "important"
 
     def test_folder_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(OSError, match="cannot be written.*--out"):
+        with pytest.raises(OSError, match="file/run"):
             demo.run(TINY, tmp_path / "file" / "run")
 
 
@@ -137,7 +154,7 @@ class TestCommandLine:
             "run",
             lambda settings, out, data_dir, progress, show: show(
                 {
-                    "settings": dataclasses.asdict(settings),
+                    "settings": {**dataclasses.asdict(settings), "eps": 0.3},
                     "images": {"test": 40},
                     "data": "digits",
                     "notes": ["CQ: masked [red]"],
@@ -153,7 +170,7 @@ class TestCommandLine:
     def test_errors_exit_with_2(self, tmp_path, capsys):
         (tmp_path / "thesis.tex").write_text("")
         assert cli.main(["demo", "--quick", "--out", str(tmp_path)]) == 2
-        assert "Name another one with `--out`" in " ".join(
+        assert "Name another folder" in " ".join(
             capsys.readouterr().err.split()
         )
 
@@ -166,6 +183,6 @@ class TestCommandLine:
         assert "the same command goes on" in capsys.readouterr().out
 
     def test_settings_of_the_paper(self):
-        assert demo.settings_for("mnist").eps == 0.3
-        assert demo.settings_for("cifar10").eps == 0.1
+        assert demo.settings_for("mnist").grid.eps == 0.3
+        assert demo.settings_for("cifar10").grid.eps == 0.1
         assert demo.settings_for(quick=True, seed=7).seed == 7

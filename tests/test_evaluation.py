@@ -19,8 +19,8 @@ from keras_qsn import evaluation as ev
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.result import AttackResult
 from keras_qsn.cli import evaluate as command
-from keras_qsn.evaluation import checks
 from keras_qsn.evaluation import plans
+from keras_qsn.evaluation.checks import registry
 from keras_qsn.training import QuSecNet
 
 EPS = 0.3
@@ -31,8 +31,8 @@ STEPS = [
 ]
 
 
-ALWAYS_WRONG = checks.Kind(
-    "wrong", "always wrong", lambda probe: ("fail", "0.5", "Do better.")
+ALWAYS_WRONG = registry.Entry(
+    1, "wrong", "always wrong", lambda probe: ("fail", "0.5", "Do better.")
 )
 
 
@@ -44,8 +44,8 @@ def images(digits):
 @pytest.fixture(autouse=True)
 def few_checks(monkeypatch):
     """Their own tests are elsewhere; here they only have to take part."""
-    chosen = [c for c in checks._CHECKS if c.key == "silent-success"]
-    monkeypatch.setattr(checks, "_CHECKS", chosen)
+    chosen = {"silent-success": registry.ENTRIES["silent-success"]}
+    monkeypatch.setattr(registry, "ENTRIES", chosen)
 
 
 def evaluate(model, x, y, **kwargs):
@@ -138,9 +138,12 @@ class TestWorstCase:
         assert len(found.outcomes[0].tried) == 5
 
     def test_intervals_are_wilsons(self):
-        low, high = ev.interval(0.9, 1000)
+        low, high = ev.wilson_interval(0.9, 1000)
         assert (low, high) == pytest.approx((0.87989, 0.91709), abs=1e-4)
-        assert ev.interval(1.0, 50)[0] < 0.95 and ev.interval(1.0, 50)[1] == 1
+        assert (
+            ev.wilson_interval(1.0, 50)[0] < 0.95
+            and ev.wilson_interval(1.0, 50)[1] == 1
+        )
 
 
 class TestResuming:
@@ -360,8 +363,8 @@ class TestCommand:
         assert cli.main([*files, "--at-least", str(left + 0.01)]) == 1
 
     def test_failed_checks(self, files, monkeypatch):
-        bad = [ALWAYS_WRONG]
-        monkeypatch.setattr(checks, "_CHECKS", bad)
+        bad = {"wrong": ALWAYS_WRONG}
+        monkeypatch.setattr(registry, "ENTRIES", bad)
         assert cli.main([*files, "--out", "a"]) == 0
         assert cli.main([*files, "--out", "a", "--strict"]) == 3
 
@@ -386,6 +389,6 @@ class TestCommand:
 
 
 def test_strict_evaluations_raise(trained, images, monkeypatch):
-    monkeypatch.setattr(checks, "_CHECKS", [ALWAYS_WRONG])
+    monkeypatch.setattr(registry, "ENTRIES", {"wrong": ALWAYS_WRONG})
     with pytest.raises(ev.UntrustedEvaluation, match="1. always wrong: 0.5"):
         evaluate(trained["hard"], *images, strict=True)

@@ -153,7 +153,7 @@ class TestFolders:
         for name in (".lock", ".settings.json.part", ".settings.json.0f3.part"):
             (tmp_path / name).write_text("{")
         for _ in range(2):
-            with kept.claimed(tmp_path, {"eps": 0.1}) as folder:
+            with kept.work_folder(tmp_path, {"eps": 0.1}) as folder:
                 assert folder == tmp_path
                 found = {path.name for path in folder.iterdir()}
                 assert found == {".lock", "settings.json"}
@@ -161,19 +161,19 @@ class TestFolders:
     def test_other_files_are(self, tmp_path):
         (tmp_path / "thesis.part").write_text("important")
         with pytest.raises(ValueError, match="holds other files"):
-            with kept.claimed(tmp_path, {"eps": 0.1}):
+            with kept.work_folder(tmp_path, {"eps": 0.1}):
                 pass
         assert os.listdir(tmp_path) == ["thesis.part"]
 
     def test_no_folder_keeps_nothing(self):
-        with kept.claimed(None, None) as folder:
+        with kept.work_folder(None, None) as folder:
             assert folder is None
 
     def test_another_process_is_refused_until_it_is_killed(self, tmp_path):
         script = (
             "import sys, time\n"
-            "from keras_qsn import kept\n"
-            "with kept.claimed(sys.argv[1], {'eps': 0.1}):\n"
+            "from keras_qsn._core import kept\n"
+            "with kept.work_folder(sys.argv[1], {'eps': 0.1}):\n"
             "    print('at work', flush=True)\n"
             "    time.sleep(600)\n"
         )
@@ -184,26 +184,26 @@ class TestFolders:
         ) as process:
             assert process.stdout.readline() == "at work\n"
             with pytest.raises(ValueError, match="Another run is at work in"):
-                with kept.claimed(tmp_path, {"eps": 0.1}):
+                with kept.work_folder(tmp_path, {"eps": 0.1}):
                     pass
             process.send_signal(signal.SIGKILL)
-        with kept.claimed(tmp_path, {"eps": 0.1}) as folder:
+        with kept.work_folder(tmp_path, {"eps": 0.1}) as folder:
             assert folder == tmp_path
 
     def test_an_error_inside_frees_it(self, tmp_path):
         with pytest.raises(KeyboardInterrupt):
-            with kept.claimed(tmp_path, {"eps": 0.1}):
+            with kept.work_folder(tmp_path, {"eps": 0.1}):
                 raise KeyboardInterrupt
-        with kept.claimed(tmp_path, {"eps": 0.1}):
+        with kept.work_folder(tmp_path, {"eps": 0.1}):
             pass
 
     def test_what_differs_is_named(self, tmp_path):
         settings = {"eps": 0.1, "versions": {"keras": "3.0", "python": "3.11"}}
-        with kept.claimed(tmp_path, settings):
+        with kept.work_folder(tmp_path, settings):
             pass
         other = {"eps": 0.2, "versions": {"keras": "3.1", "python": "3.11"}}
         with pytest.raises(
             ValueError, match="other work: it differs in eps, versions.keras."
         ):
-            with kept.claimed(tmp_path, other):
+            with kept.work_folder(tmp_path, other):
                 pass

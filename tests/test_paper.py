@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import dataclasses
-import io
 import json
 import os
 import signal
@@ -16,7 +15,7 @@ import tensorflow as tf
 
 from keras_qsn import cli
 from keras_qsn import paper
-from keras_qsn._core.kept import alone
+from keras_qsn._core.kept import locked
 from keras_qsn.paper import cells
 from keras_qsn.paper import executors
 from keras_qsn.paper import grid
@@ -40,6 +39,7 @@ PLAIN = cells.Network("digits", epochs=1, train_images=200)
 CQ = dataclasses.replace(PLAIN, defence="CQ")
 WHITE_BOX = cells.Attacked(CQ, "FGSM", 0.3, images=20)
 BLACK_BOX = dataclasses.replace(WHITE_BOX, source=PLAIN)
+CRAFTED = cells.Examples(PLAIN, "FGSM", 0.3, images=20)
 
 
 def all_rows(scale, data, seed=0):
@@ -85,7 +85,7 @@ class TestCells:
         squeezed = dataclasses.replace(PLAIN, squeezer="Q2")
         attacked = dataclasses.replace(BLACK_BOX, network=squeezed)
         ordered = cells.with_needs([attacked, WHITE_BOX, attacked])
-        assert ordered == [PLAIN, squeezed, attacked, CQ, WHITE_BOX]
+        assert ordered == [PLAIN, squeezed, CRAFTED, attacked, CQ, WHITE_BOX]
 
     def test_no_training_is_done_twice(self):
         """All figures of MNIST together take fewer than each alone."""
@@ -167,7 +167,7 @@ class TestNetworks:
             CQ, initializer="cleverhans", train_images=8
         )
         # Eight images move a weight by at most one step of Adam's.
-        model = runner._model(runner.perform(network, [])[1]["keras"])
+        model = runner._model(runner.perform(network, [])[1])
         for layer in model.layers:
             if hasattr(layer, "kernel"):
                 kernel = np.asarray(layer.kernel)
@@ -178,12 +178,12 @@ class TestNetworks:
         trained = dataclasses.replace(
             CQ, defence="TQ", threshold_cost="Eq. 2", adversarial_eps=0.3
         )
-        values, files = runner.perform(trained, [])
+        values, content = runner.perform(trained, [])
         quantiles = values["thresholds"]["quantiles"]
         assert quantiles == sorted(quantiles) and quantiles[2] == 0.5
         assert 0 <= values["thresholds"]["moved"] < 1
         assert len(values["history"]["val_adv_accuracy"]) == 1
-        assert values["train_images"] == 200 and set(files) == {"keras"}
+        assert values["train_images"] == 200 and isinstance(content, bytes)
 
 
 @pytest.fixture(scope="module")
@@ -204,11 +204,11 @@ class TestRunner:
     def test_measures_what_it_says(self, finished, digits):
         assert not finished.failures
         values = finished.values[WHITE_BOX]
-        pictures = finished.store.pictures(cells.key(WHITE_BOX))
+        pictures = finished.kept.arrays(cells.key(WHITE_BOX))
         assert values["images"] == 20 and 0 <= values["accuracy"] <= 1
         assert "embedded MNIST digits" in values["data"]
         assert np.abs(pictures["x_adv"] - pictures["x"]).max() <= 0.3 + 1e-6
-        with_file = runner._model(finished.store.network(CQ))
+        with_file = runner._model(finished.kept.content(CQ))
         found = with_file.predict(pictures["x_adv"], verbose=0).argmax(1)
         np.testing.assert_array_equal(found, pictures["prediction"])
         assert finished.values[BLACK_BOX] != values
@@ -217,9 +217,8 @@ class TestRunner:
         started = dataclasses.replace(
             WHITE_BOX, attack="FGSM, from quantized images", eps=0.1
         )
-        network = [finished.store.network(CQ)]
-        _, files = runner.perform(started, network)
-        pictures = np.load(io.BytesIO(files["npz"]))
+        network = [finished.kept.content(CQ)]
+        _, pictures = runner.perform(started, network)
         assert set(np.unique(pictures["x"])) == {0.0, 1.0}
         moved = np.abs(pictures["x_adv"] - pictures["x"]).max()
         assert moved == pytest.approx(0.1)
@@ -228,15 +227,15 @@ class TestRunner:
 
     def test_an_attack_that_does_not_clip(self, finished):
         unclipped = dataclasses.replace(WHITE_BOX, attack="FGSM, unclipped")
-        _, files = runner.perform(unclipped, [finished.store.network(CQ)])
-        pictures = np.load(io.BytesIO(files["npz"]))
+        network = [finished.kept.content(CQ)]
+        _, pictures = runner.perform(unclipped, network)
         moved = np.abs(pictures["x_adv"] - pictures["x"])
         np.testing.assert_allclose(moved[moved > 0], 0.3, atol=1e-6)
         assert pictures["x_adv"].min() == pytest.approx(-0.3)
 
     def test_finished_cells_are_not_run_again(self, finished, monkeypatch):
         monkeypatch.delattr(runner, "perform")
-        again = runner.run([WHITE_BOX, BLACK_BOX], finished.store.folder)
+        again = runner.run([WHITE_BOX, BLACK_BOX], finished.kept.path)
         assert again.values == finished.values
 
     @pytest.mark.parametrize("where", ["processes", "ray"])
@@ -254,7 +253,7 @@ class TestRunner:
             assert abs(here["accuracy"] - there["accuracy"]) <= 0.1
 
     def test_two_runs_at_once_are_refused(self, tmp_path):
-        with alone(tmp_path):
+        with locked(tmp_path):
             with pytest.raises(ValueError, match="Another run is at work"):
                 runner.run([], tmp_path)
         assert not runner.run([], tmp_path).failures
@@ -273,14 +272,18 @@ class TestRunner:
         monkeypatch.setattr(runner, "perform", failing)
         alone = cells.Attacked(PLAIN, "FGSM", 0.3, images=20)
         said = []
-        found = runner.run([BLACK_BOX, alone], tmp_path, say=said.append)
-        assert set(found.values) == {PLAIN, alone}
+        found = runner.run(
+            [BLACK_BOX, alone],
+            tmp_path,
+            progress=lambda line, *work: said.append(line),
+        )
+        assert set(found.values) == {PLAIN, CRAFTED, alone}
         assert "no luck" in found.failures[CQ]
         assert "which failed" in found.failures[BLACK_BOX]
         assert any("FAILED: ValueError: no luck" in line for line in said)
         monkeypatch.setattr(runner, "perform", fake_perform)
         again = runner.run([BLACK_BOX, alone], tmp_path)
-        assert not again.failures and len(again.values) == 4
+        assert not again.failures and len(again.values) == 5
         assert tried.count(PLAIN) == 1
 
     def test_progress_ends_at_its_total(self, tmp_path, monkeypatch):
@@ -289,9 +292,9 @@ class TestRunner:
         runner.run(
             [BLACK_BOX], tmp_path, progress=lambda *args: told.append(args)
         )
-        assert [name for name, _, _ in told] == ["grid"] * 4
+        assert [name[:3] for name, _, _ in told] == ["1/4", "2/4", "3/4", "4/4"]
         done = [done for _, done, _ in told]
-        assert done[0] == 0 and done == sorted(done)
+        assert done == sorted(done)
         assert done[-1] == pytest.approx(told[-1][2])
 
     @pytest.mark.parametrize("after", [1, 5, 8])
@@ -310,9 +313,9 @@ class TestRunner:
         assert repeated == {started[after]}
         rows = FIGURES["fig11"].rows(grid.Grid(TINY, "digits", 0))
         wanted = [c for row in rows for c in (row.cell, row.worst) if c]
-        store = runner.Store(tmp_path / "cells")
+        kept = runner.KeptCells(tmp_path / "cells")
         for cell in cells.with_needs(wanted):
-            assert store.load(cell) == fake_perform(cell, [])[0]
+            assert kept.values(cell) == fake_perform(cell, [])[0]
 
     def test_a_worker_that_dies_takes_only_its_cells(self):
         with executors.processes(1) as (slots, submit):
@@ -325,10 +328,10 @@ class TestRunner:
 def fake_perform(cell, needed, data_dir=None):
     """The shape of a result, without the work."""
     if isinstance(cell, cells.Network):
-        return {"thresholds": None}, {"keras": b"weights"}
+        return {"thresholds": None}, b"weights"
     number = int(cells.key(cell)[-4:], 16) / 0xFFFF
     values = {"accuracy": number, "clean": 1.0, "distortion": None}
-    return values, {"npz": b""}
+    return values, {"correct": np.ones(1, bool)}
 
 
 KILLED = """
@@ -361,7 +364,9 @@ def run(tmp_path_factory):
     """Half a figure for real: no defence and CQ under each of its attacks."""
     out = tmp_path_factory.mktemp("paper")
     whole = FIGURES["fig11"]
-    half = dataclasses.replace(whole, rows=lambda grid: whole.rows(grid)[:3])
+    half = dataclasses.replace(
+        whole, make_rows=lambda grid: whole.rows(grid)[:3]
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grid, "QUICK", TINY)
         patch.setitem(FIGURES, "fig11", half)
@@ -395,7 +400,7 @@ class TestReproduce:
 
     def test_the_worst_case_cell(self):
         worst = cells.WorstCase(CQ, PLAIN, 0.3, images=6)
-        models = [runner.perform(cell, [])[1]["keras"] for cell in worst.needs]
+        models = [runner.perform(cell, [])[1] for cell in worst.needs]
         values, _ = runner.perform(worst, models)
         assert values["accuracy"] <= values["clean"] <= 1
         assert min(values["left"].values()) >= values["accuracy"]
@@ -505,19 +510,17 @@ class TestCommand:
 
 
 def _drawable(cell, needed, data_dir=None):
-    values, files = fake_perform(cell, needed)
+    values, content = fake_perform(cell, needed)
     if isinstance(cell, cells.Network):
         curve = [0.2, 0.5]
         history = {"val_adv_accuracy": curve, "val_accuracy": curve}
-        return {**values, "history": history, "data": "digits"}, files
+        return {**values, "history": history, "data": "digits"}, content
     images = np.zeros((1, 28, 28, 1), "float32")
     names = ("x", "x_adv", "seen", "seen_adv")
-    file = io.BytesIO()
-    np.savez(
-        file,
+    arrays = {
         **dict.fromkeys(names, images),
-        clean=np.zeros(1, int),
-        prediction=np.ones(1, int),
-    )
+        "clean": np.zeros(1, int),
+        "prediction": np.ones(1, int),
+    }
     distortion = {"L0": 3.0, "L2": 1.5, "Linf": 0.3}
-    return {**values, "distortion": distortion}, {"npz": file.getvalue()}
+    return {**values, "distortion": distortion}, arrays

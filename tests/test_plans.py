@@ -11,7 +11,7 @@ from keras_qsn import attacks
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import plans
 from keras_qsn.evaluation.facts import ModelFacts
-from keras_qsn.evaluation.threat import ThreatModel
+from keras_qsn.evaluation.threat_model import ThreatModel
 from keras_qsn.layers import ConstantQuantization
 
 EPS = 0.3
@@ -171,7 +171,7 @@ class TestNamedPlans:
             assert kinds[0] == "white-box"
             for step in steps:
                 assert step.attack.eps in (EPS, None)
-                json.dumps(plans.describe(step))
+                json.dumps(step.get_config())
             plain = plans.named(plan, inside, ModelFacts(10, IMAGE), {})
             assert {s.threat for s in plain} == {"white-box", "queries"}
 

@@ -1,5 +1,6 @@
 """What makes an evaluation worthless is said before any attack."""
 
+import types
 import warnings
 
 import keras
@@ -10,9 +11,9 @@ import tensorflow as tf
 from conftest import small_cnn
 from keras_qsn import attacks
 from keras_qsn.evaluation import evaluate_robustness
-from keras_qsn.evaluation import preflight
+from keras_qsn.evaluation.checks import conditions
 from keras_qsn.evaluation.facts import ModelFacts
-from keras_qsn.evaluation.outcome import Evaluation
+from keras_qsn.evaluation.result import Evaluation
 
 
 @pytest.fixture
@@ -38,6 +39,10 @@ def evaluation_of(y, prediction):
     y = np.asarray(y)
     x = np.zeros((len(y), 1), "float32")
     return Evaluation({}, x, y, np.asarray(prediction), [], [], {}, {})
+
+
+def probe_of(evaluation, facts):
+    return types.SimpleNamespace(evaluation=evaluation, facts=facts)
 
 
 class TestRefusals:
@@ -141,7 +146,7 @@ class TestChecks:
     def test_better_than_guessing(self, right, count, status):
         y = np.zeros(count, int)
         prediction = np.where(np.arange(count) < right, 0, 1)
-        found = preflight.above_chance(
+        found = conditions.beats_chance(
             evaluation_of(y, prediction), ModelFacts(10, (1,))
         )
         assert found[0] == status
@@ -159,21 +164,26 @@ class TestChecks:
         ],
     )
     def test_classes_of_a_prefix_are_few(self, y, classes, status):
-        found = preflight.class_balance(
-            evaluation_of(y, y), ModelFacts(classes, (1,))
+        found = conditions.class_balance(
+            probe_of(evaluation_of(y, y), ModelFacts(classes, (1,)))
         )
         assert found[0] == status
 
     def test_missing_classes_are_named(self):
         y = np.arange(200) % 8
-        _, value, _ = preflight.class_balance(
-            evaluation_of(y, y), ModelFacts(10, (1,))
+        _, value, _ = conditions.class_balance(
+            probe_of(evaluation_of(y, y), ModelFacts(10, (1,)))
         )
         assert value == "8 of 10 classes among 200 images; missing: (8, 9)"
 
     def test_where_the_gradient_ends(self):
-        status, value, _ = preflight.gradient_reaches(
-            ModelFacts(10, (1,), gradient_cut="Round in 'noise'")
+        status, value, _ = conditions.gradient_reaches(
+            probe_of(
+                None, ModelFacts(10, (1,), gradient_cut="Round in 'noise'")
+            )
         )
         assert status == "warn" and "Round in 'noise'" in value
-        assert preflight.gradient_reaches(ModelFacts(10, (1,)))[0] == "pass"
+        assert (
+            conditions.gradient_reaches(probe_of(None, ModelFacts(10, (1,))))[0]
+            == "pass"
+        )

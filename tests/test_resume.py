@@ -10,11 +10,10 @@ from keras_qsn import attacks
 from keras_qsn._core import kept
 from keras_qsn.certification import certify
 from keras_qsn.certification.escalation import Escalation
-from keras_qsn.evaluation import audits
-from keras_qsn.evaluation import checks
 from keras_qsn.evaluation import evaluate_robustness
-from keras_qsn.evaluation.outcome import Step
-from keras_qsn.evaluation.store import Store
+from keras_qsn.evaluation import store
+from keras_qsn.evaluation.checks import registry
+from keras_qsn.evaluation.result import Step
 from keras_qsn.layers import ConstantQuantization
 
 EPS = 0.3
@@ -23,8 +22,8 @@ FGSM = attacks.FastGradientMethod(EPS)
 
 @pytest.fixture(autouse=True)
 def few_checks(monkeypatch):
-    chosen = [c for c in checks._CHECKS if c[1] is audits.silent_success]
-    monkeypatch.setattr(checks, "_CHECKS", chosen)
+    chosen = {"silent-success": registry.ENTRIES["silent-success"]}
+    monkeypatch.setattr(registry, "ENTRIES", chosen)
 
 
 def network(
@@ -112,7 +111,7 @@ class TestTheModel:
 
     def test_two_at_once_are_refused(self, work, tmp_path):
         work(network(), tmp_path)
-        with kept.alone(tmp_path):
+        with kept.locked(tmp_path):
             with pytest.raises(ValueError, match="Another run is at work"):
                 work(network(), tmp_path)
         work(network(), tmp_path)
@@ -239,11 +238,11 @@ class TestDamage:
 
     def test_of_an_evaluation(self, tmp_path):
         evaluated(network(), tmp_path)
-        store = Store(tmp_path)
+        folder = kept.Folder(tmp_path)
         step = Step("FGSM", "white-box", FGSM)
         reads = {
-            "attack-0.npz": lambda: vars(store.load(0, step)),
-            "checks.json": lambda: plain_checks(store),
+            "attack-0.npz": lambda: vars(store.kept_outcome(folder, 0, step)),
+            "checks.json": lambda: plain_checks(folder),
         }
         for path in tmp_path.glob("attack-[!0-9]*.npz"):
             reads[path.name] = reads["checks.json"]
@@ -255,7 +254,7 @@ class TestDamage:
         settings = {"eps": 0.1, "fingerprint": "0123456789abcdef"}
 
         def read():
-            with kept.claimed(tmp_path, settings) as folder:
+            with kept.work_folder(tmp_path, settings) as folder:
                 return folder
 
         wanted = repr(read())
@@ -288,7 +287,7 @@ class TestDamage:
             assert (tmp_path / name).exists()
 
 
-def plain_checks(store):
+def plain_checks(folder):
     """What a folder keeps of the checks, as values that can be compared."""
-    checks, outcomes, curve, trace = store.load_checks()
+    checks, outcomes, curve, trace = store.kept_checks(folder)
     return checks, [vars(outcome) for outcome in outcomes], curve, trace

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_qsn.evaluation import checks
+from keras_qsn._core.kept import Folder
 from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.evaluation import sources
+from keras_qsn.evaluation.checks import registry
 from keras_qsn.evaluation.untrained import CannotRebuild
 from keras_qsn.evaluation.untrained import untrained
 from keras_qsn.layers import ConstantQuantization
@@ -172,9 +173,9 @@ class TestNewWeights:
 
 
 def trained_sources(model, plan, folder=None, x=X, y=Y):
-    return sources.trained_sources(
-        KerasModelWrapper.of(model), x, y, plan, 0, folder
-    )
+    wrapper = KerasModelWrapper.of(model)
+    folder = Folder(folder)
+    return sources.trained_sources(wrapper, x, y, plan, 0, folder, print)
 
 
 @pytest.fixture
@@ -276,7 +277,8 @@ class TestTrained:
             def call(self, x):
                 return x * float(self.factor)
 
-        monkeypatch.setattr(checks, "_CHECKS", checks._CHECKS[:1])
+        first = {"eps-zero": registry.ENTRIES["eps-zero"]}
+        monkeypatch.setattr(registry, "ENTRIES", first)
         scaled = Scaled(fractions.Fraction(3, 2))
         model = sequential(layers.Flatten(), layers.Dense(3), scaled)
         y = np.asarray(model(X)).argmax(-1)

@@ -36,7 +36,7 @@ def versions():
 
 
 @contextlib.contextmanager
-def claimed(folder, settings):
+def work_folder(folder, settings):
     """A folder for work with these settings, new or of an earlier run.
 
     It is this process's alone until the context ends, or the process.
@@ -60,7 +60,7 @@ def claimed(folder, settings):
     # Before the lock, which would leave a file among someone else's.
     _refuse_others(folder)
     path = folder / "settings.json"
-    with alone(folder):
+    with locked(folder):
         if path.exists():
             _compare(path, settings)
         else:
@@ -69,13 +69,13 @@ def claimed(folder, settings):
 
 
 @contextlib.contextmanager
-def alone(folder):
-    """While no other process works in the folder; ends with the process.
+def locked(folder):
+    """A folder no other process works in meanwhile; ends with the process.
 
     What a killed one had begun to write is removed.
 
     Raises:
-        ValueError: If one does.
+        ValueError: If another process is at work in it.
     """
     lock = filelock.FileLock(folder / _LOCK, timeout=0)
     try:
@@ -142,9 +142,9 @@ def kept_bytes(path):
     Raises:
         ValueError: If the file is damaged.
     """
-    found = path.read_bytes()
+    whole = path.read_bytes()
     length = len(_seal(b""))
-    content, seal = found[:-length], found[-length:]
+    content, seal = whole[:-length], whole[-length:]
     if seal != _seal(content):
         raise _damaged(path)
     return content
@@ -179,13 +179,13 @@ def kept_json(path):
         ValueError: If the file is damaged.
     """
     try:
-        found = json.loads(path.read_bytes())
-        sealed = found["sha256"] == _digest_of(found["data"])
+        kept = json.loads(path.read_bytes())
+        sealed = kept["sha256"] == _digest_of(kept["data"])
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path) from error
     if not sealed:
         raise _damaged(path)
-    return found["data"]
+    return kept["data"]
 
 
 def _seal(content):
@@ -205,29 +205,28 @@ def _damaged(path):
 
 def _refuse_others(folder):
     """Refuse a folder with files in it, none of which says whose they are."""
-    found = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()}
     own = {_LOCK, *(path.name for path in parts_in(folder))}
-    if "settings.json" not in found and found - own:
+    if "settings.json" not in names and names - own:
         raise ValueError(
             "`folder` must be new, empty or that of the same work. "
-            f"Received: {folder}, which holds other files."
+            f"Received: {folder}, which holds other files, or work of an "
+            "earlier version of this library. Name another folder."
         )
 
 
 def _compare(path, settings):
     try:
-        found = kept_json(path)
+        kept = kept_json(path)
     except ValueError as error:
         raise ValueError(
             f"{path} was kept by an earlier version of this library, or is "
             f"damaged. Name another folder, or delete {path.parent}."
         ) from error
-    found, wanted = map(_flat, (found, json.loads(json.dumps(settings))))
-    if found != wanted:
+    kept, wanted = map(_flat, (kept, json.loads(json.dumps(settings))))
+    if kept != wanted:
         different = sorted(
-            key
-            for key in {*found, *wanted}
-            if found.get(key) != wanted.get(key)
+            key for key in {*kept, *wanted} if kept.get(key) != wanted.get(key)
         )
         raise ValueError(
             f"`folder` {path.parent} holds other work: it differs in "

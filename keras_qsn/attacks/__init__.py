@@ -10,6 +10,7 @@ from keras_qsn.attacks.decisions.pointwise import AdditiveGaussianNoiseAttack
 from keras_qsn.attacks.decisions.pointwise import PointwiseAttack
 from keras_qsn.attacks.result import AttackInterrupted
 from keras_qsn.attacks.result import AttackResult
+from keras_qsn.attacks.result import BlindAttackWarning
 from keras_qsn.attacks.scores.local_search import LocalSearchAttack
 from keras_qsn.attacks.scores.single_pixel import SinglePixelAttack
 from keras_qsn.attacks.scores.spsa import SPSA
@@ -39,6 +40,7 @@ __all__ = [
     "AutoProjectedGradientDescent",
     "BPDA",
     "BasicIterativeMethod",
+    "BlindAttackWarning",
     "CarliniWagnerL2",
     "CubeAttack",
     "DeepFool",

@@ -143,7 +143,7 @@ class Attack:
         y=None,
         y_target=None,
         batch_size=128,
-        callback=None,
+        progress=None,
         verbose="auto",
     ):
         """Adversarial examples for the images `x`.
@@ -158,8 +158,8 @@ class Attack:
                 which avoids label leaking.
             y_target: Classes to reach; makes the attack targeted.
             batch_size: Images attacked at once. Defaults to `128`.
-            callback: Optional function called with the number of images
-                finished after each batch.
+            progress: Optional function called after each batch with the name
+                of the attack, the number of images finished, and their count.
             verbose: `0`, `1` or `"auto"`: a progress bar never, always, or
                 for more than one batch of over a second. Defaults to
                 `"auto"`.
@@ -175,7 +175,7 @@ class Attack:
                 or the model returns numbers that are not finite.
         """
         return self.run(
-            model, x, y, y_target, batch_size, callback, verbose
+            model, x, y, y_target, batch_size, progress, verbose
         ).x_adv
 
     def run(
@@ -185,7 +185,7 @@ class Attack:
         y=None,
         y_target=None,
         batch_size=128,
-        callback=None,
+        progress=None,
         verbose="auto",
     ):
         """Like `generate`, with each image's prediction and success.
@@ -197,7 +197,7 @@ class Attack:
             An `AttackResult`.
         """
         return run_attack(
-            self, model, x, y, y_target, batch_size, callback, verbose
+            self, model, x, y, y_target, batch_size, progress, verbose
         )
 
     def attacked(self, wrapper, targeted, *arguments):

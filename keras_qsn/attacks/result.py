@@ -23,6 +23,18 @@ class AttackResult(typing.NamedTuple):
     blind: np.ndarray
 
 
+class BlindAttackWarning(RuntimeWarning):
+    """An attack found no gradient to follow at images that it failed on.
+
+    Example:
+
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", BlindAttackWarning)
+    ...     warnings.warn("a gradient of zero", BlindAttackWarning)
+    """
+
+
 class AttackInterrupted(KeyboardInterrupt):
     """Ctrl-C during an attack, between two batches.
 

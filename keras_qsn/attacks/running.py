@@ -5,12 +5,13 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.progress import ImageProgress
+from keras_qsn._core.progress import Progress
 from keras_qsn.attacks import norms
 from keras_qsn.attacks import ranges
 from keras_qsn.attacks.compiled import compiled_gradient
 from keras_qsn.attacks.result import AttackInterrupted
 from keras_qsn.attacks.result import AttackResult
+from keras_qsn.attacks.result import BlindAttackWarning
 from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_count
 from keras_qsn.classifier.inputs import check_images
@@ -19,7 +20,7 @@ from keras_qsn.classifier.inputs import in_words
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 
 
-def run_attack(attack, model, x, y, y_target, batch_size, callback, verbose):
+def run_attack(attack, model, x, y, y_target, batch_size, progress, verbose):
     """`Attack.run`, with the attack and its arguments."""
     wrapper = KerasModelWrapper.of(model)
     batch_size = check_count("batch_size", batch_size)
@@ -36,7 +37,7 @@ def run_attack(attack, model, x, y, y_target, batch_size, callback, verbose):
         np.empty(len(x), bool),
         np.empty(len(x), bool),
     )
-    progress = ImageProgress(len(x), callback, verbose)
+    show = Progress(progress, verbose)
     done = 0
     try:
         while done < len(x):
@@ -47,7 +48,7 @@ def run_attack(attack, model, x, y, y_target, batch_size, callback, verbose):
             for whole, part in zip(result, found):
                 whole[batch] = part
             done = batch.stop
-            progress(done)
+            show(type(attack).__name__, done, len(x))
     except KeyboardInterrupt as error:
         finished = AttackResult(*(values[:done] for values in result))
         raise AttackInterrupted(finished) from error
@@ -155,6 +156,6 @@ def _warn_if_blind(attack, result, wrapper):
             f"{int((blind & failed).sum())} of them, which says nothing "
             f"of their robustness: the model hides its gradient{where}. "
             "Use attacks that need none, such as SquareAttack.",
-            RuntimeWarning,
+            BlindAttackWarning,
             stacklevel=4,
         )

@@ -4,9 +4,9 @@ import numpy as np
 
 from keras_qsn._core.files import fingerprint
 from keras_qsn._core.kept import Folder
-from keras_qsn._core.kept import claimed
 from keras_qsn._core.kept import versions
-from keras_qsn._core.progress import ImageProgress
+from keras_qsn._core.kept import work_folder
+from keras_qsn._core.progress import Progress
 from keras_qsn.attacks.norms import ball
 from keras_qsn.certification.bounds.compiled import CompiledBounds
 from keras_qsn.certification.deployed import Deployed
@@ -37,7 +37,7 @@ def certify(
     batch_size=128,
     value_range=None,
     folder=None,
-    callback=None,
+    progress=None,
     verbose="auto",
 ):
     """Prove, image by image, that no image within `eps` changes the class.
@@ -89,7 +89,8 @@ def certify(
             `Rescaling` in the model says, else `(0, 1)`.
         folder: Optional folder that keeps what is finished; the same call
             goes on from there after an interrupt or a kill.
-        callback: Function of the number of images finished.
+        progress: Optional function called with the name of the work, the
+            number of images finished, and their count.
         verbose: `0`, `1` or `"auto"`: a progress bar if it takes long.
 
     Returns:
@@ -175,8 +176,8 @@ def certify(
         (x, *(end.numpy() for end in ball(x, eps, low, high))),
         y,
     )
-    progress = ImageProgress(len(x), callback, verbose)
-    with claimed(folder, settings) as folder:
+    progress = Progress(progress, verbose)
+    with work_folder(folder, settings) as folder:
         return work.run(batch_size, Folder(folder), progress)
 
 

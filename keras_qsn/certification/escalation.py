@@ -56,7 +56,7 @@ class Escalation:
                 for i in range(batch.start, batch.stop):
                     self._finish(i)
                     done = i + 1
-                    progress(done)
+                    progress("certificates", done, len(self._y))
                     if self._all.seconds[kept:done].sum() > _KEEP_AFTER:
                         self._keep(folder, kept, done)
                         kept = done

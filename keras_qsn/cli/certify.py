@@ -7,6 +7,7 @@ import numpy as np
 from rich.table import Table
 
 from keras_qsn import report
+from keras_qsn._core.shares import wilson_interval
 from keras_qsn.certification import certify
 from keras_qsn.certification.certifying import METHODS
 from keras_qsn.cli.inputs import add_inputs
@@ -16,7 +17,6 @@ from keras_qsn.cli.numbers import above_zero
 from keras_qsn.cli.numbers import share
 from keras_qsn.cli.progress import bars
 from keras_qsn.cli.status import BELOW
-from keras_qsn.evaluation.outcome import interval
 from keras_qsn.report import percent
 
 
@@ -70,7 +70,7 @@ def _run(options, console):
             batch_size=options.batch_size,
             value_range=images.value_range,
             folder=out / "finished",
-            callback=lambda done: progress("images", done, len(images.y)),
+            progress=progress,
         )
     _print_certificate(certificate, images.words, console)
     report.write_json(
@@ -105,7 +105,7 @@ def _print_certificate(certificate, words, console):
             f"{seconds:.3g}",
         )
     console.print(table)
-    low, high = interval(certificate.certified_accuracy, count)
+    low, high = wilson_interval(certificate.certified_accuracy, count)
     console.print(
         f"Certified accuracy {percent(certificate.certified_accuracy)} (95 %: "
         f"{percent(low)} to {percent(high)}) at L-infinity eps "

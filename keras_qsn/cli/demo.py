@@ -7,7 +7,7 @@ from rich.table import Table
 from keras_qsn import datasets
 from keras_qsn import demo
 from keras_qsn.cli.numbers import whole
-from keras_qsn.cli.progress import bars
+from keras_qsn.cli.progress import parts
 
 
 def add(commands):
@@ -44,7 +44,7 @@ def _run(options, console):
         f"results/demo-{options.data}{quick}-seed{options.seed}"
     )
     settings = demo.settings_for(options.data, options.quick, options.seed)
-    with bars(console) as progress:
+    with parts(console) as progress:
         demo.run(
             settings,
             out,

@@ -7,6 +7,7 @@ import pathlib
 from rich.markup import escape
 from rich.table import Table
 
+from keras_qsn._core.shares import wilson_interval
 from keras_qsn.classifier.opened import OpenedModel
 from keras_qsn.cli.inputs import add_inputs
 from keras_qsn.cli.inputs import load_images
@@ -17,7 +18,6 @@ from keras_qsn.cli.status import BELOW
 from keras_qsn.cli.status import UNTRUSTED
 from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.evaluation import plans
-from keras_qsn.evaluation.outcome import interval
 from keras_qsn.report import percent
 
 
@@ -113,7 +113,7 @@ def _print_evaluation(evaluation, console):
                 f"{check.status}: {check.name}: {check.value}. {check.meaning}",
                 markup=False,
             )
-    low, high = interval(evaluation.robust_accuracy, len(evaluation.y))
+    low, high = wilson_interval(evaluation.robust_accuracy, len(evaluation.y))
     console.print(
         f"Robust accuracy {percent(evaluation.robust_accuracy)} (95 %: "
         f"{percent(low)} to {percent(high)}), clean "

@@ -27,3 +27,15 @@ def bars(console):
             shown.update(tasks[name], completed=done)
 
         yield progress
+
+
+@contextlib.contextmanager
+def parts(console):
+    """A function that prints the name of each finished part, above one bar."""
+    with bars(console) as progress:
+
+        def finished(name, done, total):
+            console.print(name, markup=False)
+            progress("all", done, total)
+
+        yield finished

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from keras_qsn import paper
 from keras_qsn.cli.numbers import whole
-from keras_qsn.cli.progress import bars
+from keras_qsn.cli.progress import parts
 from keras_qsn.cli.status import FAILED
 from keras_qsn.paper.figures import FIGURES
 
@@ -73,8 +73,8 @@ def _run(options, console):
         executor = paper.processes(options.workers)
     quick = "-quick" if options.quick else ""
     out = pathlib.Path(options.out or f"results/paper{quick}")
-    with bars(console) as progress:
-        found, failures = paper.reproduce(
+    with parts(console) as progress:
+        by_data, failures = paper.reproduce(
             only=options.only,
             quick=options.quick,
             data=options.data,
@@ -83,10 +83,9 @@ def _run(options, console):
             data_dir=options.data_dir,
             executor=executor,
             progress=progress,
-            say=lambda line: console.print(line, markup=False),
             run=not options.no_run,
         )
-    for name, results in found.items():
+    for name, results in by_data.items():
         for figure, content in results["figures"].items():
             header, rows = paper.table(results, figure)
             table = Table(*header, title=f"{figure}: {content['title']}")

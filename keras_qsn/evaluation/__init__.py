@@ -1,12 +1,12 @@
 """What a defence is worth: attacks, checks and the worst case per image."""
 
+from keras_qsn._core.shares import wilson_interval
 from keras_qsn.evaluation.callback import AttackAccuracy
-from keras_qsn.evaluation.outcome import Check
-from keras_qsn.evaluation.outcome import Evaluation
-from keras_qsn.evaluation.outcome import Outcome
-from keras_qsn.evaluation.outcome import Step
-from keras_qsn.evaluation.outcome import UntrustedEvaluation
-from keras_qsn.evaluation.outcome import interval
+from keras_qsn.evaluation.result import Check
+from keras_qsn.evaluation.result import Evaluation
+from keras_qsn.evaluation.result import Outcome
+from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.result import UntrustedEvaluation
 from keras_qsn.evaluation.robustness import evaluate_robustness
 
 __all__ = [
@@ -17,5 +17,5 @@ __all__ = [
     "Step",
     "UntrustedEvaluation",
     "evaluate_robustness",
-    "interval",
+    "wilson_interval",
 ]

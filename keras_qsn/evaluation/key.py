@@ -8,7 +8,6 @@ from keras_qsn._core.kept import versions
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.ranges import plain
 from keras_qsn.classifier.wrapper import KerasModelWrapper
-from keras_qsn.evaluation import plans
 
 
 def key(
@@ -51,7 +50,7 @@ def key(
         "batch_size": int(batch_size),
         "plan": plan
         if isinstance(plan, str)
-        else [_describe(step, shape) for step in plan],
+        else [_with_models(step, shape) for step in plan],
         "checks": checks,
         "sources": {
             name: KerasModelWrapper.of(source).fingerprint(shape)
@@ -63,13 +62,13 @@ def key(
     }
 
 
-def _describe(step, shape):
+def _with_models(step, shape):
     """A step as plain values, with the models its attack holds."""
     models = [
         KerasModelWrapper.of(model).fingerprint(shape)
         for model in _models_of(step.attack)
     ]
-    return {**plans.describe(step), "models": models}
+    return {**step.get_config(), "models": models}
 
 
 def _models_of(attack):

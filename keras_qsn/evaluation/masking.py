@@ -7,10 +7,10 @@ same image would fall to ten.
 
 import numpy as np
 
-from keras_qsn.evaluation.outcome import THREATS
+from keras_qsn.attacks.threats import STEPS
+from keras_qsn.attacks.threats import THREATS
 
-# The names under which attacks count their steps, and what is many.
-STEPS = ("nb_iter", "max_iter", "max_iterations", "num_iterations")
+# Steps.
 _MANY = 10
 
 
@@ -40,49 +40,13 @@ def missed_by_white_box(outcomes, count):
     return missed
 
 
-def unmasked(evaluation):
-    """Images that white-box attacks had missed and other attacks broke.
-
-    Returns:
-        Their count for each threat model but the white box; `None` where no
-        attack of it was run on an image that white-box attacks had missed.
-        Images broken before any white-box attack of many steps saw them are
-        not counted: of them it is not known.
-    """
-    outcomes = evaluation.outcomes
-    missed = missed_by_white_box(outcomes, len(evaluation.y))
-    found = dict.fromkeys(THREATS[1:])
+def unmasked(outcomes, count):
+    """`Evaluation.unmasked`, of its outcomes and its number of images."""
+    missed = missed_by_white_box(outcomes, count)
+    broken = dict.fromkeys(THREATS[1:])
     for outcome in outcomes:
         threat = outcome.step.threat
-        if threat in found and missed[outcome.tried].any():
+        if threat in broken and missed[outcome.tried].any():
             count = int(missed[outcome.broken].sum())
-            found[threat] = (found[threat] or 0) + count
-    return found
-
-
-def masking(evaluation):
-    """What `unmasked` found, as a sentence."""
-    ran = {k: v for k, v in unmasked(evaluation).items() if v is not None}
-    if not ran:
-        return (
-            "No attack but white-box ones was run on an image that white-box "
-            "attacks of many steps had missed, so nothing here can show a "
-            "masked gradient."
-        )
-    counts = ", ".join(f"{threat} {count}" for threat, count in ran.items())
-    if not any(ran.values()):
-        return (
-            "Other attacks broke no image that white-box attacks had missed "
-            f"({counts}), which is no sign of a masked gradient."
-        )
-    # One image may be luck, as between any two attacks.
-    if sum(ran.values()) <= max(1, 0.005 * len(evaluation.y)):
-        return (
-            f"Other attacks broke hardly an image that white-box attacks had "
-            f"missed ({counts}): too few to tell of a masked gradient."
-        )
-    return (
-        f"Other attacks broke images that white-box attacks had missed "
-        f"({counts}). That is a sign of a masked gradient: the accuracy that "
-        "white-box attacks leave overstates robustness."
-    )
+            broken[threat] = (broken[threat] or 0) + count
+    return broken

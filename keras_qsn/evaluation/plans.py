@@ -9,7 +9,7 @@ import typing
 import numpy as np
 
 from keras_qsn import attacks
-from keras_qsn.evaluation.outcome import Step
+from keras_qsn.evaluation.result import Step
 
 NAMES = ("quick", "standard", "full")
 
@@ -125,17 +125,6 @@ def _check_radius(step, threat):
             f"eps={threat.eps:g}: what it finds outside of that is not "
             f"counted. Received: {step.name} with eps={attack.eps:g}."
         )
-
-
-def describe(step):
-    """A step as plain values."""
-    return {
-        "name": step.name,
-        "threat": step.threat,
-        "max_images": step.max_images,
-        "attack": type(step.attack).__name__,
-        "config": step.attack.get_config(),
-    }
 
 
 def _white_box(plan, threat, facts):

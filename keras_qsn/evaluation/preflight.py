@@ -1,20 +1,15 @@
 """What would make an evaluation worthless, found before any long attack."""
 
-import math
 import warnings
 
 import numpy as np
 
 from keras_qsn.attacks import TransferAttack
 from keras_qsn.classifier.inputs import in_words
-from keras_qsn.evaluation.outcome import interval
-from keras_qsn.evaluation.wording import listed
-from keras_qsn.evaluation.wording import points
+from keras_qsn.evaluation.checks import conditions
 
 # Of the range of pixels; images that fill less are of another range.
 _FILLED = 0.02
-# That a random sample shows as few classes as it does.
-_UNLIKELY = 0.01
 
 
 def check_certified(certified, count):
@@ -68,84 +63,22 @@ def check_scale(evaluation, wrapper, threat):
 
 def warn(evaluation, facts, wrapper, threat):
     """Say before the attacks what the checks will fail."""
-    told = [
+    reasons = [
         f"{value}. {meaning}"
         for status, value, meaning in (
-            above_chance(evaluation, facts),
-            randomness(facts),
+            conditions.beats_chance(evaluation, facts),
+            conditions.randomness(facts),
         )
         if status == "fail"
     ]
     wanted = _mismatch(evaluation.x, wrapper, threat)
-    if told and wanted:
-        told.append(
+    if reasons and wanted:
+        reasons.append(
             f"The model is made for pixels in {in_words(*wanted)}: are these "
             "images on its scale (`value_range`)?"
         )
-    if told:
-        warnings.warn(" ".join(told), RuntimeWarning, stacklevel=3)
-
-
-def above_chance(evaluation, facts):
-    """Whether the model knows more than a guess, for certain."""
-    chance, share = 1 / facts.num_classes, evaluation.clean_accuracy
-    low, _ = interval(share, len(evaluation.y))
-    status = "pass" if low > chance else "warn"
-    return (
-        "fail" if share <= chance else status,
-        f"clean accuracy {points(share)} of {len(evaluation.y)} images, "
-        f"guessing {points(chance)}",
-        "A model that guesses has no robustness to measure: look for wrong "
-        "labels, another order of classes, or pixels on another scale; where "
-        "images are few, take more.",
-    )
-
-
-def class_balance(evaluation, facts):
-    """Whether as many classes are there as in a random sample.
-
-    `n` images drawn from `C` equal classes show at most `d` of them with a
-    probability of at most `binomial(C, d) (d / C)^n`.
-    """
-    classes, n = facts.num_classes, len(evaluation.y)
-    missing = np.setdiff1d(np.arange(classes), evaluation.y)
-    d = classes - len(missing)
-    log_chance = (
-        math.lgamma(classes + 1)
-        - math.lgamma(d + 1)
-        - math.lgamma(classes - d + 1)
-        + n * math.log(d / classes)
-    )
-    rare = len(missing) and log_chance < math.log(_UNLIKELY)
-    return (
-        "warn" if rare else "pass",
-        f"{d} of {classes} classes among {n} images"
-        + (f"; missing:{listed(missing)}" if len(missing) else ""),
-        "A random sample of equal classes shows more: is this the first part "
-        "of a sorted data set? Draw images at random, by class.",
-    )
-
-
-def gradient_reaches(facts):
-    """Whether there is a gradient to follow at all."""
-    return (
-        "warn" if facts.gradient_cut else "pass",
-        f"it ends at {facts.gradient_cut}"
-        if facts.gradient_cut
-        else "it reaches the image",
-        "Where the gradient ends before the image, attacks that follow it are "
-        "blind, and the named plans take queries in their place.",
-    )
-
-
-def randomness(facts):
-    """Whether the model draws random numbers."""
-    return (
-        "fail" if facts.random else "pass",
-        "the model draws random numbers" if facts.random else "no chance in it",
-        "A model that answers at random must be attacked in expectation, "
-        "which these attacks do not do.",
-    )
+    if reasons:
+        warnings.warn(" ".join(reasons), RuntimeWarning, stacklevel=3)
 
 
 def _mismatch(x, wrapper, threat):

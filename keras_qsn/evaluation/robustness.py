@@ -4,7 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from keras_qsn._core.kept import claimed
+from keras_qsn._core.kept import Folder
+from keras_qsn._core.kept import work_folder
+from keras_qsn._core.progress import Progress
 from keras_qsn.attacks import norms
 from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_count
@@ -13,19 +15,19 @@ from keras_qsn.classifier.inputs import check_labels
 from keras_qsn.classifier.inputs import check_number
 from keras_qsn.classifier.inputs import check_range
 from keras_qsn.classifier.wrapper import KerasModelWrapper
-from keras_qsn.evaluation import checks as checking
 from keras_qsn.evaluation import plans
 from keras_qsn.evaluation import preflight
+from keras_qsn.evaluation.checks import running
+from keras_qsn.evaluation.checks.probe import Probe
 from keras_qsn.evaluation.facts import ModelFacts
 from keras_qsn.evaluation.key import key
-from keras_qsn.evaluation.outcome import Evaluation
-from keras_qsn.evaluation.outcome import UntrustedEvaluation
-from keras_qsn.evaluation.probe import Probe
-from keras_qsn.evaluation.run import Teller
+from keras_qsn.evaluation.result import Evaluation
+from keras_qsn.evaluation.result import UntrustedEvaluation
 from keras_qsn.evaluation.run import run
 from keras_qsn.evaluation.sources import trained_sources
-from keras_qsn.evaluation.store import Store
-from keras_qsn.evaluation.threat import ThreatModel
+from keras_qsn.evaluation.store import keep_checks
+from keras_qsn.evaluation.store import kept_checks
+from keras_qsn.evaluation.threat_model import ThreatModel
 
 
 def evaluate_robustness(
@@ -138,10 +140,11 @@ def evaluate_robustness(
             f"Received: sources={sources!r}"
         )
     certified = preflight.check_certified(certified, len(x))
-    checking.check_mode(checks)
+    running.check_mode(checks)
     threat = ThreatModel(float(eps), norm, low, high, seed)
-    verbose = bool(progress is None if verbose == "auto" else verbose)
-    tell = Teller(progress, verbose)
+    if verbose == "auto":
+        verbose = int(progress is None)
+    progress = Progress(progress, verbose)
     own = None
     if isinstance(plan, str):
         plans.check_name(plan)
@@ -161,8 +164,8 @@ def evaluate_robustness(
         train_data,
         certified,
     )
-    with claimed(folder, decisive) as folder:
-        store = Store(folder)
+    with work_folder(folder, decisive) as path:
+        folder = Folder(path)
         facts = ModelFacts.of(wrapper, x.shape[1:], threat)
         settings = {"model": wrapper.model.name, **decisive}
         prediction = wrapper.predict(x, batch_size)
@@ -171,9 +174,13 @@ def evaluate_robustness(
         preflight.warn(evaluation, facts, wrapper, threat)
         steps, missing = own, {}
         if own is None:
-            steps, missing = _named_plan(
-                plan, wrapper, threat, facts, sources, train_data, folder, tell
-            )
+            sources = dict(sources or {})
+            if train_data is not None:
+                trained, missing = trained_sources(
+                    wrapper, *train_data, plan, seed, folder, progress
+                )
+                sources |= trained
+            steps = plans.named(plan, threat, facts, sources)
         preflight.check_sources(steps, wrapper)
         evaluation = dataclasses.replace(
             evaluation,
@@ -181,31 +188,31 @@ def evaluate_robustness(
                 **settings,
                 "plan": plan if own is None else "own",
                 "facts": dataclasses.asdict(facts),
-                "attacks": [plans.describe(step) for step in steps],
+                "attacks": [step.get_config() for step in steps],
                 "missing_sources": missing,
             },
             outcomes=run(
-                evaluation, wrapper, steps, threat, batch_size, store, tell
+                evaluation, wrapper, steps, threat, batch_size, folder, progress
             ),
         )
-        budget = checking.BUDGETS[plan if own is None else "quick"]
+        budget = running.BUDGETS[plan if own is None else "quick"]
         if checks is not None:
             probe = Probe(
                 wrapper, evaluation, threat, facts, budget, certified, checks
             )
-            evaluation = _checked(evaluation, probe, store, tell)
+            evaluation = _checked(evaluation, probe, folder, progress)
     if strict and evaluation.failed:
         raise UntrustedEvaluation(evaluation)
     return evaluation
 
 
-def _checked(evaluation, probe, store, tell):
+def _checked(evaluation, probe, folder, progress):
     """The evaluation with its checks, and what they broke."""
-    kept = store.load_checks()
+    kept = kept_checks(folder)
     if kept is None:
-        checks = checking.check(probe, tell)
+        checks = running.run_checks(probe, progress)
         kept = checks, probe.outcomes(), probe.curve, probe.trace
-        store.save_checks(kept)
+        keep_checks(folder, *kept)
     checks, outcomes, curve, trace = kept
     settings = evaluation.settings
     if curve:
@@ -218,19 +225,6 @@ def _checked(evaluation, probe, store, tell):
         curve=curve,
         trace=trace,
     )
-
-
-def _named_plan(
-    plan, wrapper, threat, facts, sources, train_data, folder, tell
-):
-    """The steps of a named plan, and why sources of it could not be made."""
-    sources, missing = dict(sources or {}), {}
-    if train_data is not None:
-        trained, missing = trained_sources(
-            wrapper, *train_data, plan, threat.seed, folder, tell
-        )
-        sources |= trained
-    return plans.named(plan, threat, facts, sources), missing
 
 
 def _check_train_data(train_data, wrapper, threat):

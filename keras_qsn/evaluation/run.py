@@ -3,14 +3,16 @@
 import time
 import warnings
 
-import keras
 import numpy as np
 
+from keras_qsn.attacks import BlindAttackWarning
 from keras_qsn.attacks import norms
-from keras_qsn.evaluation.outcome import Outcome
+from keras_qsn.evaluation.result import Outcome
+from keras_qsn.evaluation.store import keep_outcome
+from keras_qsn.evaluation.store import kept_outcome
 
 
-def run(evaluation, wrapper, steps, threat, batch_size, store, tell):
+def run(evaluation, wrapper, steps, threat, batch_size, folder, progress):
     """The outcomes of the attacks.
 
     Args:
@@ -19,8 +21,8 @@ def run(evaluation, wrapper, steps, threat, batch_size, store, tell):
         steps: The plan, a list of `Step`.
         threat: The `ThreatModel`.
         batch_size: Images attacked at once.
-        store: The `Store` of finished attacks.
-        tell: The `Teller`.
+        folder: The `Folder` of finished attacks.
+        progress: The `Progress`.
 
     Returns:
         A list of `Outcome`, one for each step.
@@ -28,19 +30,19 @@ def run(evaluation, wrapper, steps, threat, batch_size, store, tell):
     x, y, robust = evaluation.x, evaluation.y, evaluation.robust
     outcomes = []
     for number, step in enumerate(steps):
-        outcome = store.load(number, step)
+        outcome = kept_outcome(folder, number, step)
         if outcome is None:
             outcome = _attack(
-                wrapper, x, y, robust, step, threat, batch_size, tell
+                wrapper, x, y, robust, step, threat, batch_size, progress
             )
-            store.save(number, outcome)
+            keep_outcome(folder, number, outcome)
         robust[outcome.broken] = False
         outcomes.append(outcome)
-        tell.finished(step, robust.mean())
+        progress.line(f"{step.name}: {100 * robust.mean():.1f} % left")
     return outcomes
 
 
-def _attack(wrapper, x, y, robust, step, threat, batch_size, tell):
+def _attack(wrapper, x, y, robust, step, threat, batch_size, progress):
     """Run a step on the images still robust."""
     started = time.perf_counter()
     tried = np.flatnonzero(robust)[: step.max_images]
@@ -48,13 +50,13 @@ def _attack(wrapper, x, y, robust, step, threat, batch_size, tell):
         return Outcome(step, tried, tried, x[:0], 0, 0.0)
     with warnings.catch_warnings():
         # Blind images are counted in the outcome, and checked.
-        warnings.filterwarnings("ignore", ".*found a gradient of zero")
+        warnings.simplefilter("ignore", BlindAttackWarning)
         result = step.attack.run(
             wrapper,
             x[tried],
             y[tried],
             batch_size=batch_size,
-            callback=lambda done: tell(step.name, done, len(tried)),
+            progress=lambda _, done, total: progress(step.name, done, total),
         )
     inside = norms.inside(x[tried], result.x_adv, threat.eps, threat.norm)
     # Of the images returned: of a batch of another size, a lead of one
@@ -69,35 +71,3 @@ def _attack(wrapper, x, y, robust, step, threat, batch_size, tell):
         int(result.blind.sum()),
         time.perf_counter() - started,
     )
-
-
-class Teller:
-    """Says how far the evaluation is.
-
-    Args:
-        progress: Optional function called with the name of the attack, the
-            number of images it has finished, and their count.
-        verbose: Whether to print lines and bars.
-    """
-
-    def __init__(self, progress, verbose):
-        self._progress = progress
-        self._verbose = verbose
-        self._bar = None
-        self._name = None
-
-    def __call__(self, name, done, total):
-        if self._progress is not None:
-            self._progress(name, done, total)
-        if not self._verbose:
-            return
-        if name != self._name:
-            print(name, flush=True)
-            self._name = name
-            self._bar = keras.utils.Progbar(total, unit_name="image")
-        self._bar.update(done)
-
-    def finished(self, step, accuracy):
-        """Say what an attack left."""
-        if self._verbose:
-            print(f"{step.name}: {100 * accuracy:.1f} % left", flush=True)

@@ -6,8 +6,6 @@ import warnings
 import keras
 import numpy as np
 
-from keras_qsn._core.kept import keep_arrays
-from keras_qsn._core.kept import kept_arrays
 from keras_qsn.attacks.transfer.substitute import substitute_mlp
 from keras_qsn.attacks.transfer.substitute import train_substitute
 from keras_qsn.classifier.wrapper import KerasModelWrapper
@@ -24,7 +22,7 @@ _BATCH_SIZE = 128
 _SEED_IMAGES = 150
 
 
-def trained_sources(wrapper, x, y, plan, seed, folder=None, tell=None):
+def trained_sources(wrapper, x, y, plan, seed, folder, progress):
     """The models that a named plan transfers examples from.
 
     `twin`: the network attacked without its quantizers, trained anew.
@@ -40,9 +38,9 @@ def trained_sources(wrapper, x, y, plan, seed, folder=None, tell=None):
         y: Their class numbers.
         plan: Name of the plan.
         seed: Integer.
-        folder: Optional folder that keeps their weights.
-        tell: Optional function called with a name, the number of epochs
-            done, and their count.
+        folder: The `Folder` that keeps their weights.
+        progress: Function of a name, the number of epochs done, and their
+            count.
 
     Returns:
         `{name: KerasModelWrapper}`, and `{name: why}` of those missing.
@@ -64,18 +62,18 @@ def trained_sources(wrapper, x, y, plan, seed, folder=None, tell=None):
         "sibling": functools.partial(_fit, wrapper, x, y, plan, seed + 2),
         "substitute": functools.partial(_teach, wrapper, x, y, seed),
     }
-    found, missing = {}, {}
+    trained, missing = {}, {}
     for name, make in makers.items():
         try:
             model = make()
         except CannotRebuild as error:
             missing[name] = str(error)
             continue
-        _train(model, name, teachers[name], folder, tell)
+        _train(model, name, teachers[name], folder, progress)
         restart(model, seed)
         # The architecture attacked ends as the model attacked does.
         ends = None if name == "substitute" else wrapper.from_logits
-        found[name] = KerasModelWrapper(model, ends)
+        trained[name] = KerasModelWrapper(model, ends)
         if plan == "quick":
             break
     if missing:
@@ -84,23 +82,21 @@ def trained_sources(wrapper, x, y, plan, seed, folder=None, tell=None):
             f"{[*missing.values()][0]}. Give other models as `sources`.",
             stacklevel=3,
         )
-    return found, missing
+    return trained, missing
 
 
-def _train(model, name, teach, folder, tell):
+def _train(model, name, teach, folder, progress):
     """Give a model the weights out of the folder; trained the first time."""
-    path = folder and folder / f"{name}.npz"
-    if path and path.exists():
-        kept = kept_arrays(path)
+    kept = folder.get(f"{name}.npz")
+    if kept is not None:
         model.set_weights([kept[str(i)] for i in range(len(kept))])
         return
-    teach(model, lambda *done: tell and tell(f"training {name}", *done))
-    if path:
-        weights = {str(i): w for i, w in enumerate(model.get_weights())}
-        keep_arrays(path, **weights)
+    teach(model, functools.partial(progress, f"training {name}"))
+    weights = {str(i): w for i, w in enumerate(model.get_weights())}
+    folder.put(f"{name}.npz", weights)
 
 
-def _fit(wrapper, x, y, plan, seed, model, tell):
+def _fit(wrapper, x, y, plan, seed, model, progress):
     """Fitted to the labels."""
     restart(model, seed)
     model.compile(keras.optimizers.Adam(1e-3), _loss(wrapper, x))
@@ -114,7 +110,7 @@ def _fit(wrapper, x, y, plan, seed, model, tell):
         verbose=0,
         callbacks=[
             keras.callbacks.LambdaCallback(
-                on_epoch_end=lambda epoch, logs: tell(epoch + 1, epochs)
+                on_epoch_end=lambda epoch, logs: progress(epoch + 1, epochs)
             )
         ],
     )
@@ -139,7 +135,7 @@ def _loss(wrapper, x):
     return kind(from_logits=not probabilities)
 
 
-def _teach(wrapper, x, y, seed, model, tell):
+def _teach(wrapper, x, y, seed, model, progress):
     """Taught by answers on few images, as a stranger would have."""
     images, _ = seeded_subset(x, y, _SEED_IMAGES, seed)
     train_substitute(
@@ -151,4 +147,4 @@ def _teach(wrapper, x, y, seed, model, tell):
         seed=seed,
         verbose=0,
     )
-    tell(1, 1)
+    progress(1, 1)

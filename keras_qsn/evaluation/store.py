@@ -1,90 +1,62 @@
-"""What an evaluation has finished, kept in a folder."""
+"""What an evaluation has finished, in the `Folder` that keeps it."""
 
 import dataclasses
 
-from keras_qsn._core.kept import keep_arrays
-from keras_qsn._core.kept import keep_json
-from keras_qsn._core.kept import kept_arrays
-from keras_qsn._core.kept import kept_json
-from keras_qsn.evaluation.outcome import Check
-from keras_qsn.evaluation.outcome import Outcome
-from keras_qsn.evaluation.outcome import Step
+from keras_qsn.evaluation.checks import registry
+from keras_qsn.evaluation.result import Outcome
+from keras_qsn.evaluation.result import Step
 
 
-class Store:
-    """The files of finished attacks, each written whole or not at all.
+def kept_outcome(folder, name, step):
+    """The outcome of an attack, or `None` if it has not finished.
 
-    Args:
-        folder: Where to keep results, `claimed`; `None` keeps nothing.
+    Raises:
+        ValueError: If its file is damaged.
     """
+    kept = folder.get(f"attack-{name}.npz")
+    if kept is None:
+        return None
+    blind, seconds = int(kept.pop("blind")), float(kept.pop("seconds"))
+    return Outcome(step, **kept, blind=blind, seconds=seconds)
 
-    def __init__(self, folder):
-        self.folder = folder
 
-    def load(self, number, step):
-        """The outcome of an attack, or `None` if it has not finished.
+def keep_outcome(folder, name, outcome):
+    """Keep the outcome of an attack."""
+    kept = {**vars(outcome)}
+    del kept["step"]
+    folder.put(f"attack-{name}.npz", kept)
 
-        Raises:
-            ValueError: If its file is damaged.
-        """
-        if self.folder is None or not self._path(number).exists():
-            return None
-        found = kept_arrays(self._path(number))
-        return Outcome(
-            step,
-            found["tried"],
-            found["broken"],
-            found["x_adv"],
-            int(found["blind"]),
-            float(found["seconds"]),
+
+def kept_checks(folder):
+    """What `keep_checks` kept, or `None`."""
+    kept = folder.get("checks.json")
+    if kept is None:
+        return None
+    outcomes = [
+        kept_outcome(folder, name, Step(f"checks: {name}", name, None))
+        for name in kept["broken_by"]
+    ]
+    if None in outcomes:
+        # Its file was damaged, and deleted.
+        return None
+    # Of each check what was measured: the rest is in the register.
+    checks = [
+        registry.ENTRIES[check["key"]].result(
+            *(check[name] for name in ("status", "value", "meaning", "attack"))
         )
+        for check in kept["checks"]
+    ]
+    return checks, outcomes, kept["curve"], kept["trace"]
 
-    def save(self, number, outcome):
-        """Keep the outcome of an attack."""
-        if self.folder is None:
-            return
-        keep_arrays(
-            self._path(number),
-            tried=outcome.tried,
-            broken=outcome.broken,
-            x_adv=outcome.x_adv,
-            blind=outcome.blind,
-            seconds=outcome.seconds,
-        )
 
-    def load_checks(self):
-        """What `save_checks` kept, or `None`."""
-        if self.folder is None or not self._checks.exists():
-            return None
-        data = kept_json(self._checks)
-        outcomes = [
-            self.load(name, Step(f"checks: {name}", name, None))
-            for name in data["broken_by"]
-        ]
-        if None in outcomes:
-            # Its file was damaged, and deleted.
-            return None
-        checks = [Check(**values) for values in data["checks"]]
-        return checks, outcomes, data["curve"], data["trace"]
-
-    def save_checks(self, kept):
-        """Keep the checks, what they broke, the curves and the trace."""
-        if self.folder is None:
-            return
-        checks, outcomes, curve, trace = kept
-        for outcome in outcomes:
-            self.save(outcome.step.threat, outcome)
-        data = {
-            "checks": [dataclasses.asdict(check) for check in checks],
-            "broken_by": [outcome.step.threat for outcome in outcomes],
-            "curve": curve,
-            "trace": trace,
-        }
-        keep_json(self._checks, data)
-
-    @property
-    def _checks(self):
-        return self.folder / "checks.json"
-
-    def _path(self, number):
-        return self.folder / f"attack-{number}.npz"
+def keep_checks(folder, checks, outcomes, curve, trace):
+    """Keep the checks, what they broke, the curves and the trace."""
+    for outcome in outcomes:
+        keep_outcome(folder, outcome.step.threat, outcome)
+    kept = {
+        "checks": [dataclasses.asdict(check) for check in checks],
+        "broken_by": [outcome.step.threat for outcome in outcomes],
+        "curve": curve,
+        "trace": trace,
+    }
+    folder.put("checks.json", kept)

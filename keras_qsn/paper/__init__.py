@@ -4,7 +4,7 @@ from keras_qsn.paper.executors import here
 from keras_qsn.paper.executors import processes
 from keras_qsn.paper.executors import ray_cluster
 from keras_qsn.paper.plots import plot
-from keras_qsn.paper.reproduce import reproduce
+from keras_qsn.paper.reproduction import reproduce
 from keras_qsn.paper.results import failed_checks
 from keras_qsn.paper.results import load_results
 from keras_qsn.paper.results import table

@@ -68,6 +68,32 @@ class Network:
 
 
 @dataclasses.dataclass(frozen=True)
+class Examples:
+    """What an attack makes of images on a network, for other networks too.
+
+    Args:
+        network: The `Network` attacked.
+        attack: Name of the attack, a key of `measuring.ATTACKS`.
+        eps: Radius of the ball; `0` for attacks without one.
+        targeted: Whether each image is to reach each other class.
+        images: How many test images.
+        seed: Which images, and the attack's seed.
+    """
+
+    network: Network
+    attack: str
+    eps: float = 0.0
+    targeted: bool = False
+    images: int = 10000
+    seed: int = 0
+
+    @property
+    def needs(self):
+        """Cells that must be finished first."""
+        return (self.network,)
+
+
+@dataclasses.dataclass(frozen=True)
 class Attacked:
     """Accuracy of a network under one attack.
 
@@ -97,9 +123,17 @@ class Attacked:
     @property
     def needs(self):
         """Cells that must be finished first."""
-        if isinstance(self.source, Network):
-            return (self.network, self.source)
-        return (self.network,)
+        if not isinstance(self.source, Network):
+            return (self.network,)
+        examples = Examples(
+            self.source,
+            self.attack,
+            self.eps,
+            self.targeted,
+            self.images,
+            self.seed,
+        )
+        return (self.network, examples)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,21 +160,21 @@ class WorstCase:
         return (self.network, self.source)
 
 
-Cell = Network | Attacked | WorstCase
+Cell = Network | Examples | Attacked | WorstCase
 
 
-def describe(cell):
-    """A cell as plain values."""
-    return {"kind": type(cell).__name__, **dataclasses.asdict(cell)}
+def network_of(cell):
+    """The network that is trained, attacked or judged."""
+    return cell if isinstance(cell, Network) else cell.network
 
 
 def key(cell):
     """A name for a cell's files: readable, and another for another cell."""
     text = json.dumps([__version__, _chosen(cell)], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    network = cell if isinstance(cell, Network) else cell.network
+    network = network_of(cell)
     words = [type(cell).__name__, network.data, network.defence]
-    if isinstance(cell, Attacked):
+    if isinstance(cell, (Examples, Attacked)):
         words.append(cell.attack)
     slug = "-".join(words).lower()
     slug = "".join(c if c.isalnum() else "-" for c in slug)
@@ -149,13 +183,13 @@ def key(cell):
 
 def _chosen(cell):
     """A cell without its defaults: a new setting leaves old names alone."""
-    found = {"kind": type(cell).__name__}
+    chosen = {"kind": type(cell).__name__}
     for field in dataclasses.fields(cell):
         value = getattr(cell, field.name)
         if value != field.default:
             inner = dataclasses.is_dataclass(value)
-            found[field.name] = _chosen(value) if inner else value
-    return found
+            chosen[field.name] = _chosen(value) if inner else value
+    return chosen
 
 
 def with_needs(cells):

@@ -1,9 +1,8 @@
-"""How large a grid is, and what a row of one of its tables holds."""
+"""The grid: how large it is, and its cells, by what is varied."""
 
 import dataclasses
 
 from keras_qsn.paper.cells import Attacked
-from keras_qsn.paper.cells import Cell
 from keras_qsn.paper.cells import Network
 from keras_qsn.paper.cells import WorstCase
 
@@ -58,33 +57,6 @@ QUICK = Scale(
     sources=2,
     sweep=4,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A measured figure beside a printed one.
-
-    Args:
-        defence: What was defended with, as text.
-        setting: What was done to it, as text.
-        cell: The cell that holds the figure.
-        printed: What the paper prints, in percent; `None` where it shows an
-            image alone.
-        worst: The cell with the worst case over adaptive attacks.
-        field: `"accuracy"`, `"L0"` or `"L2"` for the median distance of the
-            examples that succeed, or `"gain"` over `baseline`.
-        baseline: The undefended network's cell.
-        at: Place on the horizontal axis of a curve.
-    """
-
-    defence: str
-    setting: str
-    cell: Cell
-    printed: float | None = None
-    worst: Cell | None = None
-    field: str = "accuracy"
-    baseline: Cell | None = None
-    at: float | None = None
 
 
 class Grid:

@@ -1,17 +1,16 @@
-"""Measuring an `Attacked` or a `WorstCase` cell."""
+"""Measuring an `Examples`, an `Attacked` or a `WorstCase` cell."""
 
 import dataclasses
-import time
 import warnings
 
 import numpy as np
 
 from keras_qsn import attacks
 from keras_qsn import datasets
+from keras_qsn.attacks.threats import THREATS
 from keras_qsn.classifier.opened import as_seen
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import evaluate_robustness
-from keras_qsn.evaluation.outcome import THREATS
 from keras_qsn.paper.networks import quantizer_of
 
 BATCH_SIZE = 128
@@ -21,6 +20,12 @@ _PICTURES = 3
 
 # What a stranger has to train a substitute with (Papernot et al., 2017).
 _SUBSTITUTE_IMAGES = 150
+
+
+def _pgd(nb_iter):
+    return lambda eps, seed, network: attacks.ProjectedGradientDescent(
+        eps, nb_iter=nb_iter, seed=seed
+    )
 
 
 def _carlini_wagner(eps, seed, network):
@@ -40,9 +45,8 @@ def _quantized(x, network):
 
 ATTACKS = {
     "FGSM": lambda eps, seed, network: attacks.FastGradientMethod(eps),
-    "PGD": lambda eps, seed, network: attacks.ProjectedGradientDescent(
-        eps, nb_iter=40, seed=seed
-    ),
+    "PGD": _pgd(40),
+    "PGD-10": _pgd(10),
     # The slope as y (1 - y), which autodiff of a float32 sigmoid gives: what
     # Cleverhans saw of the authors' layer.
     "FGSM, autodiff slope": lambda eps, seed, network: attacks.BPDA(
@@ -76,46 +80,54 @@ ATTACKS = {
 STARTS = {"FGSM, from quantized images": _quantized}
 
 
-def measure_attack(cell, model, source, data):
+def craft(cell, model, data):
+    """Run an `Examples` cell.
+
+    Args:
+        cell: The `Examples`.
+        model: Its network's Keras model.
+        data: The `datasets.Dataset`.
+
+    Returns:
+        Plain values, and the images, by name.
+    """
+    x, y, y_target = _images(cell, data)
+    attack = ATTACKS[cell.attack](cell.eps, cell.seed, cell.network)
+    x_adv = _run(attack, model, x, y, y_target).x_adv
+    return {"images": len(x)}, {"x_adv": x_adv}
+
+
+def measure_attack(cell, model, examples, data):
     """Run an `Attacked` cell.
 
     Args:
         cell: The `Attacked`.
         model: Its network's Keras model.
-        source: The Keras model of its `source`, or `None`.
+        examples: What `craft` made on its `source`, or `None`.
         data: The `datasets.Dataset`.
 
     Returns:
-        Plain values, and arrays of a few images for the figures.
+        Plain values, and arrays: which images are right before and after the
+        attack, and a few of them for the figures.
     """
     x, y, y_target = _images(cell, data)
     if cell.attack in STARTS:
         x = STARTS[cell.attack](x, cell.network)
     attack = ATTACKS[cell.attack](cell.eps, cell.seed, cell.network)
-    start = time.perf_counter()
-    clean = KerasModelWrapper.of(model).predict(x, BATCH_SIZE)
+    wrapper = KerasModelWrapper.of(model)
+    clean = wrapper.predict(x, BATCH_SIZE)
     if cell.source == "substitute":
-        source = _substitute(cell, model, data)
-    if source is None:
-        with warnings.catch_warnings():
-            # Blind images are counted.
-            warnings.filterwarnings("ignore", ".*found a gradient of zero")
-            result = attack.run(
-                model,
-                x,
-                None if cell.guessed else y,
-                y_target,
-                batch_size=BATCH_SIZE,
-                verbose=0,
-            )
+        substitute = _substitute(cell, model, data)
+        examples = {"x_adv": _run(attack, substitute, x, y, y_target).x_adv}
+    if examples is None:
+        labels = None if cell.guessed else y
+        result = _run(attack, model, x, labels, y_target)
         x_adv, prediction, blind = result.x_adv, result.prediction, result.blind
     else:
         # What fools the source is given to the network, fooled or not: the
         # accuracy on such examples is what papers print as black-box.
-        x_adv = attack.generate(
-            source, x, y, y_target, batch_size=BATCH_SIZE, verbose=0
-        )
-        prediction = KerasModelWrapper.of(model).predict(x_adv, BATCH_SIZE)
+        x_adv = examples["x_adv"]
+        prediction = wrapper.predict(x_adv, BATCH_SIZE)
         blind = np.zeros(len(x), bool)
     fooled = prediction == y_target if cell.targeted else prediction != y
     values = {
@@ -124,10 +136,11 @@ def measure_attack(cell, model, source, data):
         "images": len(x),
         "blind": float(blind.mean()),
         "distortion": _distortion(x_adv - x, fooled & (clean == y)),
-        "seconds": time.perf_counter() - start,
     }
     few = slice(_PICTURES)
-    pictures = {
+    arrays = {
+        "correct": clean == y,
+        "survived": ~fooled,
         "x": x[few],
         "x_adv": x_adv[few],
         "seen": as_seen(model, x[few]),
@@ -135,16 +148,15 @@ def measure_attack(cell, model, source, data):
         "clean": clean[few],
         "prediction": prediction[few],
     }
-    return values, pictures
+    return values, arrays
 
 
 def measure_worst_case(cell, model, source, data):
-    """Run a `WorstCase` cell; arguments and result as above."""
+    """Run a `WorstCase` cell, with the model of its source."""
     x, y = datasets.seeded_subset(
         data.x_test, data.y_test, cell.images, cell.seed
     )
-    start = time.perf_counter()
-    found = evaluate_robustness(
+    evaluation = evaluate_robustness(
         model,
         x,
         y,
@@ -155,21 +167,27 @@ def measure_worst_case(cell, model, source, data):
         verbose=0,
     )
     broken = dict.fromkeys(THREATS, 0)
-    for outcome in found.outcomes:
+    for outcome in evaluation.outcomes:
         broken[outcome.step.threat] += len(outcome.broken)
+    names = [outcome.step.name for outcome in evaluation.outcomes]
     values = {
-        "accuracy": found.robust_accuracy,
-        "clean": found.clean_accuracy,
+        "accuracy": evaluation.robust_accuracy,
+        "clean": evaluation.clean_accuracy,
         "images": len(x),
         "broken": broken,
-        "left": {
-            outcome.step.name: left
-            for outcome, left in zip(found.outcomes, found.accuracy_after())
-        },
-        "failed_checks": [check.name for check in found.failed],
-        "seconds": time.perf_counter() - start,
+        "left": dict(zip(names, evaluation.accuracy_after())),
+        "failed_checks": [check.name for check in evaluation.failed],
     }
     return values, {}
+
+
+def _run(attack, model, x, y, y_target):
+    with warnings.catch_warnings():
+        # Blind images are counted.
+        warnings.simplefilter("ignore", attacks.BlindAttackWarning)
+        return attack.run(
+            model, x, y, y_target, batch_size=BATCH_SIZE, verbose=0
+        )
 
 
 def _images(cell, data):

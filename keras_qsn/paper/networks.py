@@ -1,7 +1,5 @@
 """Training a `Network` cell."""
 
-import time
-
 import keras
 import numpy as np
 
@@ -96,7 +94,6 @@ def train(network, data):
         ),
         metrics=["accuracy"],
     )
-    start = time.perf_counter()
     watched = None
     if attack is not None:
         watched = datasets.seeded_subset(
@@ -113,7 +110,6 @@ def train(network, data):
         "history": {k: [float(v) for v in vs] for k, vs in history.items()},
         "thresholds": threshold_facts(model),
         "train_images": len(x),
-        "seconds": time.perf_counter() - start,
     }
 
 

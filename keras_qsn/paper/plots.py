@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_qsn.report.plots import plot_images
+from keras_qsn.report.comparison import plot_images
 
 _COLORS = ("#0b5cad", "#c2410c", "#0f766e", "#7c3aed", "#92650a", "#475569")
 _MARKERS = "osD^vP"
@@ -26,9 +26,9 @@ def plot(results, name, pictures=None):
 
     >>> figure = plot(load_results("digits"), "fig9")
     """
-    found = results["figures"][name]
-    title = f"{found['title']}: {results['description'] or results['data']}"
-    rows, kind = found["rows"], found["kind"]
+    figure = results["figures"][name]
+    title = f"{figure['title']}: {results['description'] or results['data']}"
+    rows, kind = figure["rows"], figure["kind"]
     rows = [row for row in rows if _mean(row["measured"]) is not None]
     if not rows:
         empty = Figure(figsize=(7, 1), layout="constrained")
@@ -154,16 +154,27 @@ def _images(rows, title, pictures):
         kept = pictures(next(iter(row["cell"].values())))
         if kept is None:
             continue
-        cells = []
-        for i in range(len(kept["x"])):
-            cells += [
-                (f"clean: {kept['clean'][i]}", kept["x"][i]),
-                ("as seen", kept["seen"][i]),
-                (f"attacked: {kept['prediction'][i]}", kept["x_adv"][i]),
-                ("as seen", kept["seen_adv"][i]),
-            ]
-        shown[f"{row['defence']}\n{row['setting']}"] = cells
+        name = f"{row['defence']}\n{row['setting']}"
+        shown[name] = image_row(kept, "attacked")
     return plot_images(shown, title)
+
+
+def image_row(kept, attack):
+    """Images before and after an attack, as `report.plot_images` takes them.
+
+    Args:
+        kept: The arrays kept of an `Attacked` cell.
+        attack: What was done to them, a word.
+    """
+    row = []
+    for i in range(len(kept["x"])):
+        row += [
+            (f"clean: {kept['clean'][i]}", kept["x"][i]),
+            ("as seen", kept["seen"][i]),
+            (f"{attack}: {kept['prediction'][i]}", kept["x_adv"][i]),
+            ("as seen", kept["seen_adv"][i]),
+        ]
+    return row
 
 
 def _mean(by_seed):

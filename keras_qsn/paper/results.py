@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_qsn.paper import cells
 from keras_qsn.paper.figures import FIGURES
 from keras_qsn.paper.grid import Grid
-from keras_qsn.report.tables import markdown_table
+from keras_qsn.report.markdown import markdown_table
 
 SCHEMA_VERSION = 1
 
@@ -66,7 +66,7 @@ def collect(names, scale, data, seeds, finished):
     descriptions = {
         values["data"]
         for cell, values in finished.values.items()
-        if "data" in values and _data_of(cell) == data
+        if "data" in values and cells.network_of(cell).data == data
     }
     return {
         "schema_version": SCHEMA_VERSION,
@@ -155,8 +155,8 @@ def failed_checks(results, name):
 
 
 def _failed(row):
-    checks = row["failed_checks"].values()
-    return {check for failed in checks for check in failed or ()}
+    by_seed = row["failed_checks"].values()
+    return {check for failed in by_seed for check in failed or ()}
 
 
 def to_markdown(results):
@@ -249,7 +249,9 @@ def _row(rows, finished):
         ),
         "broken": each(lambda row: of(row.worst, "broken")),
         "failed_checks": each(lambda row: of(row.worst, "failed_checks")),
-        "thresholds": each(lambda row: of(_network_of(row.cell), "thresholds")),
+        "thresholds": each(
+            lambda row: of(cells.network_of(row.cell), "thresholds")
+        ),
         "cell": each(lambda row: cells.key(row.cell)),
     }
 
@@ -267,11 +269,3 @@ def _value(cell, field, baseline, finished):
     if isinstance(cell, cells.Network):
         return values["history"]["val_adv_accuracy"][-1]
     return values["accuracy"]
-
-
-def _network_of(cell):
-    return cell if isinstance(cell, cells.Network) else cell.network
-
-
-def _data_of(cell):
-    return _network_of(cell).data

@@ -6,13 +6,13 @@ Every file is written whole or not at all.
 from keras_qsn._core.files import write_figure
 from keras_qsn._core.files import write_json
 from keras_qsn._core.files import write_text
+from keras_qsn._core.shares import percent
+from keras_qsn.report.comparison import plot_accuracy
+from keras_qsn.report.comparison import plot_images
+from keras_qsn.report.folder import write_report
+from keras_qsn.report.markdown import markdown_table
 from keras_qsn.report.markdown import to_markdown
-from keras_qsn.report.plots import plot_accuracy
-from keras_qsn.report.plots import plot_images
-from keras_qsn.report.robustness import write_report
 from keras_qsn.report.schema import to_json
-from keras_qsn.report.tables import markdown_table
-from keras_qsn.report.tables import percent
 
 __all__ = [
     "markdown_table",

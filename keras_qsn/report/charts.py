@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_qsn.evaluation.outcome import interval
+from keras_qsn._core.shares import wilson_interval
 from keras_qsn.report.summary import norm_name
 
 _WIDTH = 4.0
@@ -52,9 +52,21 @@ DARK = Theme(
     lines=("#6cb6ff", "#ff9d6b", "#4fd1c0", "#c4a7ff", "#e3b341", "#a8b3bf"),
 )
 
+THEMES = {"light": LIGHT, "dark": DARK}
+
 # Told apart without colours, too.
 _MARKERS = "osD^vP"
 _DASHES = ("-", "--", "-.", ":")
+
+
+def of(evaluation):
+    """The charts that there is something to show in, `{title: function}`."""
+    shown = {
+        "Which attack broke which image": (plot_broken, evaluation.outcomes),
+        "Accuracy against eps": (plot_curve, evaluation.curve),
+        "Loss along the attack": (plot_trace, evaluation.trace),
+    }
+    return {title: plot for title, (plot, data) in shown.items() if data}
 
 
 def plot_curve(evaluation, theme=LIGHT):
@@ -78,7 +90,7 @@ def plot_curve(evaluation, theme=LIGHT):
         eps, share = np.array(sorted(map(tuple, points))).T
         axis.plot(eps, 100 * share, label=plain_label(name), **style)
         if count:
-            low, high = np.array([interval(s, count) for s in share]).T
+            low, high = np.array([wilson_interval(s, count) for s in share]).T
             axis.fill_between(
                 eps,
                 100 * low,
@@ -88,7 +100,7 @@ def plot_curve(evaluation, theme=LIGHT):
                 linewidth=0,
             )
     worst = evaluation.robust_accuracy
-    low, high = interval(worst, len(evaluation.y))
+    low, high = wilson_interval(worst, len(evaluation.y))
     axis.errorbar(
         settings["eps"],
         100 * worst,

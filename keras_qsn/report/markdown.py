@@ -1,10 +1,32 @@
-"""An evaluation as Markdown."""
+"""Markdown: tables, and a whole evaluation."""
 
-from keras_qsn.evaluation.masking import masking
-from keras_qsn.report import rows
+import re
+
 from keras_qsn.report import summary
-from keras_qsn.report.tables import escape_markdown
-from keras_qsn.report.tables import markdown_table
+from keras_qsn.report import tables
+
+
+def markdown_table(header, rows, align=None):
+    """A Markdown table; every cell is turned into text.
+
+    Args:
+        header: Titles of the columns.
+        rows: Lists of cells.
+        align: Text with `l` or `r` for each column. Defaults to `None`: the
+            first column to the left, the others to the right.
+    """
+    align = align or "l" + "r" * (len(header) - 1)
+    rule = [{"l": "---", "r": "---:"}[side] for side in align]
+    return "\n".join(
+        "| " + " | ".join(str(cell) for cell in line) + " |"
+        for line in (header, rule, *rows)
+    )
+
+
+def escape_markdown(text):
+    """Text that Markdown shows as it is, on one line, also in a table."""
+    line = " ".join(str(text).split())
+    return re.sub(r"([\\`*_{}\[\]<>&#|~])", r"\\\1", line)
 
 
 def to_markdown(evaluation, files=None):
@@ -31,14 +53,14 @@ def to_markdown(evaluation, files=None):
         facts,
         f"**{text(summary.verdict(evaluation)[1])}**",
         "## Attacks",
-        text(masking(evaluation)),
-        _markdown(rows.attacks(evaluation), "llrrrrrrl"),
+        text(summary.masking(evaluation)),
+        _markdown(tables.attacks(evaluation), "llrrrrrrl"),
     ]
-    table = _markdown(rows.checks(evaluation), "rlllll")
+    table = _markdown(tables.checks(evaluation), "rlllll")
     parts += ["## Checks", table if evaluation.checks else "None was run."]
     for title, table in {
         "Which attack broke which image": None,
-        "Accuracy against eps": rows.curve(evaluation),
+        "Accuracy against eps": tables.curve(evaluation),
         "Loss along the attack": None,
         "Broken images": None,
     }.items():
@@ -49,7 +71,7 @@ def to_markdown(evaluation, files=None):
             parts += [f"## {title}", *shown]
     parts += [
         "## Settings and versions",
-        _markdown(rows.settings(evaluation), "ll"),
+        _markdown(tables.settings(evaluation), "ll"),
         "## How to read this",
         "\n".join(f"- {text(line)}" for line in summary.READING),
     ]

@@ -2,8 +2,7 @@
 
 import math
 
-from keras_qsn.evaluation.masking import unmasked
-from keras_qsn.evaluation.outcome import interval
+from keras_qsn._core.shares import wilson_interval
 from keras_qsn.report import summary
 
 SCHEMA_VERSION = 2
@@ -38,8 +37,9 @@ def to_json(evaluation):
           `accuracy_left`, accuracy; `seconds`, number.
         - `checks`: List of objects of `number`, integer, and `key` (the same
           in all versions), `name`, `status`, `value`, `meaning`, `attack`
-          (what it attacked with, empty if nothing), text. Empty if none was
-          run.
+          (what it attacked with, empty if nothing), text, and
+          `own_gradient`, boolean: whether it is of the model's own gradient,
+          or of who breaks what that hides. Empty if none was run.
         - `curve`: Object, for each attack a list of objects of `eps`, number
           in pixel units, and `accuracy`, accuracy. Its `images`, `low` and
           `high` are `null` where the number of images is not known
@@ -58,7 +58,7 @@ def to_json(evaluation):
             "clean_accuracy": _accuracy(evaluation.clean_accuracy, count),
             "robust_accuracy": _accuracy(evaluation.robust_accuracy, count),
             "verdict": {"status": status, "sentence": sentence},
-            "unmasked": unmasked(evaluation),
+            "unmasked": evaluation.unmasked,
             "attacks": _attacks(evaluation),
             "checks": [vars(check) for check in evaluation.checks],
             "curve": {
@@ -80,23 +80,17 @@ def to_json(evaluation):
 
 
 def _accuracy(share, count):
-    low, high = interval(share, count) if count else (None, None)
+    low, high = wilson_interval(share, count) if count else (None, None)
     return {"share": share, "images": count, "low": low, "high": high}
 
 
 def _attacks(evaluation):
     entries = []
     for outcome, left in zip(evaluation.outcomes, evaluation.accuracy_after()):
-        step = outcome.step
-        attack, config = summary.describe(step.attack)
         entries.append(
             {
-                "name": step.name,
-                "threat": step.threat,
-                "gradient": summary.GRADIENTS[step.threat],
-                "attack": attack,
-                "config": config,
-                "max_images": step.max_images,
+                **outcome.step.get_config(),
+                "gradient": summary.GRADIENTS[outcome.step.threat],
                 "tried": len(outcome.tried),
                 "broken": len(outcome.broken),
                 "blind": outcome.blind,

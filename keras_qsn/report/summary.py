@@ -5,11 +5,10 @@ Nothing here is escaped: that is up to what shows it.
 
 import numpy as np
 
-from keras_qsn.evaluation.masking import STEPS
-from keras_qsn.evaluation.outcome import THREATS
-from keras_qsn.evaluation.outcome import interval
-from keras_qsn.report.tables import percent
-from keras_qsn.report.tables import percent_range
+from keras_qsn._core.shares import percent
+from keras_qsn._core.shares import percent_range
+from keras_qsn._core.shares import wilson_interval
+from keras_qsn.attacks.threats import STEPS
 
 GRADIENTS = {
     "white-box": "the model's own",
@@ -30,20 +29,6 @@ _EFFORT = {
     "steps": STEPS,
     "restarts": ("nb_restarts",),
     "queries": ("nb_queries", "max_num_evals"),
-}
-
-# Checks of the model's own gradient, or of who finds what it hides. What they
-# say is already in the worst case, where adaptive attacks were run.
-_OWN_GRADIENT = {
-    "ladder",
-    "loss-curve",
-    "restarts",
-    "gradient-health",
-    "finite-difference",
-    "queries",
-    "surrogates",
-    "transfer",
-    "gradient-reaches",
 }
 
 READING = (
@@ -72,7 +57,7 @@ READING = (
 
 def accuracy(share, count):
     """An accuracy of `count` images with its 95 % interval."""
-    return f"{percent(share)} ({percent_range(*interval(share, count))})"
+    return f"{percent(share)} ({percent_range(*wilson_interval(share, count))})"
 
 
 def norm_name(norm):
@@ -111,7 +96,7 @@ def facts(evaluation):
         ("Largest effort", _largest_effort(evaluation) or "one step"),
         (
             "Gradients followed",
-            "; ".join(f"{t}: {GRADIENTS[t]}" for t in THREATS if t in threats)
+            "; ".join(f"{t}: {GRADIENTS[t]}" for t in GRADIENTS if t in threats)
             or "none",
         ),
     ]
@@ -129,19 +114,19 @@ def verdict(evaluation):
             "No check was run: nothing says whether the attacks can be "
             "believed."
         )
-    failed = {check.key for check in evaluation.failed}
     adaptive = any(
         outcome.step.threat == "adaptive" and outcome.step.attack is not None
         for outcome in evaluation.outcomes
     )
-    if failed and failed <= _OWN_GRADIENT and adaptive:
+    own_gradient = all(check.own_gradient for check in evaluation.failed)
+    if evaluation.failed and own_gradient and adaptive:
         return "warn", (
             f"{count['fail']} of {ran} checks failed, none of the adaptive "
             "attacks': the model's own gradient is masked, so do not quote a "
             "white-box column. This number rests on attacks that do not need "
             "that gradient."
         )
-    if failed:
+    if evaluation.failed:
         return "fail", (
             f"{count['fail']} of {ran} checks failed: do not trust this number."
         )
@@ -156,22 +141,43 @@ def verdict(evaluation):
     )
 
 
-def describe(attack):
-    """Class and configuration of an attack as plain values."""
-    if attack is None:
-        return None, {}
-    return type(attack).__name__, attack.get_config()
+def masking(evaluation):
+    """What `evaluation.unmasked` says of the gradient, as a sentence."""
+    ran = {k: v for k, v in evaluation.unmasked.items() if v is not None}
+    if not ran:
+        return (
+            "No attack but white-box ones was run on an image that white-box "
+            "attacks of many steps had missed, so nothing here can show a "
+            "masked gradient."
+        )
+    counts = ", ".join(f"{threat} {count}" for threat, count in ran.items())
+    if not any(ran.values()):
+        return (
+            "Other attacks broke no image that white-box attacks had missed "
+            f"({counts}), which is no sign of a masked gradient."
+        )
+    # One image may be luck, as between any two attacks.
+    if sum(ran.values()) <= max(1, 0.005 * len(evaluation.y)):
+        return (
+            f"Other attacks broke hardly an image that white-box attacks had "
+            f"missed ({counts}): too few to tell of a masked gradient."
+        )
+    return (
+        f"Other attacks broke images that white-box attacks had missed "
+        f"({counts}). That is a sign of a masked gradient: the accuracy that "
+        "white-box attacks leave overstates robustness."
+    )
 
 
 def _largest_effort(evaluation):
     """The largest number of steps, restarts and queries of any attack."""
-    found = dict.fromkeys(_EFFORT, 0)
+    effort = dict.fromkeys(_EFFORT, 0)
     for outcome in evaluation.outcomes:
-        for key, value in _flat(describe(outcome.step.attack)[1]):
+        for key, value in _flat(outcome.step.get_config()["config"]):
             for what, names in _EFFORT.items():
                 if key in names:
-                    found[what] = max(found[what], value)
-    return ", ".join(f"{what} {n}" for what, n in found.items() if n)
+                    effort[what] = max(effort[what], value)
+    return ", ".join(f"{what} {n}" for what, n in effort.items() if n)
 
 
 def _flat(config):

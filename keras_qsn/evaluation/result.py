@@ -1,11 +1,11 @@
-"""What an evaluation found, image by image."""
+"""The result of an evaluation, image by image."""
 
 import dataclasses
 
 import numpy as np
-from scipy import stats
 
-THREATS = ("white-box", "adaptive", "transfer", "queries")
+from keras_qsn.attacks.threats import THREATS
+from keras_qsn.evaluation import masking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,17 @@ class Step:
                 f"`threat` must be one of {', '.join(THREATS)}. "
                 f"Received: threat={self.threat!r}"
             )
+
+    def get_config(self):
+        """The step as plain values; a step of the checks has no attack."""
+        attack = self.attack
+        return {
+            "name": self.name,
+            "threat": self.threat,
+            "max_images": self.max_images,
+            "attack": attack and type(attack).__name__,
+            "config": attack.get_config() if attack else {},
+        }
 
 
 # Arrays have no truth to compare by: two outcomes are equal if they are one.
@@ -77,6 +88,8 @@ class Check:
         value: What was measured, as text.
         meaning: One sentence: what it means and what to do.
         attack: What it attacked with, as text; empty where it did not.
+        own_gradient: Whether it is of the model's own gradient, or of who
+            breaks what that hides: adaptive attacks do without it.
     """
 
     number: int
@@ -86,6 +99,7 @@ class Check:
     value: str
     meaning: str
     attack: str = ""
+    own_gradient: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,6 +166,17 @@ class Evaluation:
             left.append(float(robust.mean()))
         return left
 
+    @property
+    def unmasked(self):
+        """Images that white-box attacks had missed and other attacks broke.
+
+        Their count for each threat model but the white box; `None` where no
+        attack of it was run on an image that white-box attacks had missed.
+        Images broken before any white-box attack of many steps saw them are
+        not counted: of them it is not known.
+        """
+        return masking.unmasked(self.outcomes, len(self.y))
+
     def write(self, folder, quantize=None):
         """Write a report: JSON, Markdown, plots and one HTML page.
 
@@ -164,7 +189,7 @@ class Evaluation:
         Returns:
             The paths of the files, the page last.
         """
-        # Not at the top: the report reads evaluations.
+        # Not at the top: it loads matplotlib.
         from keras_qsn.report import write_report
 
         return write_report(self, folder, quantize)
@@ -189,28 +214,3 @@ class UntrustedEvaluation(Exception):
         ]
         super().__init__("\n".join(["Checks failed:", *lines]))
         self.evaluation = evaluation
-
-
-def interval(share, count, confidence=0.95):
-    """Wilson's confidence interval of an accuracy.
-
-    Args:
-        share: The accuracy, from 0 to 1.
-        count: Number of images it was measured on.
-        confidence: Defaults to `0.95`.
-
-    Returns:
-        Lower and upper end.
-
-    Example:
-
-    >>> low, high = interval(0.9, 1000)
-    >>> round(low, 3), round(high, 3)
-    (0.88, 0.917)
-
-    Reference:
-        - Wilson, 1927: https://doi.org/10.2307/2276774
-    """
-    test = stats.binomtest(round(share * count), count)
-    low, high = test.proportion_ci(confidence, method="wilson")
-    return float(low), float(high)

@@ -11,8 +11,8 @@ from keras_qsn import attacks
 from keras_qsn._core.tracing import replaced
 from keras_qsn.classifier.opened import OpenedModel
 from keras_qsn.classifier.opened import quantizers_of
-from keras_qsn.evaluation.crafting import SharedView
-from keras_qsn.evaluation.crafting import crafted
+from keras_qsn.evaluation.checks.crafting import SharedView
+from keras_qsn.evaluation.checks.crafting import crafted
 from keras_qsn.layers import QuantLayer
 
 _IMAGES = 24

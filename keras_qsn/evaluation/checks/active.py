@@ -10,8 +10,8 @@ from keras_qsn._core.tracing import replaced
 from keras_qsn.attacks.views import backward_through
 from keras_qsn.attacks.views import surrogate_key
 from keras_qsn.attacks.white_box.gradient import ProjectedGradientDescent
-from keras_qsn.evaluation.crafting import SharedView
-from keras_qsn.evaluation.crafting import crafted
+from keras_qsn.evaluation.checks.crafting import SharedView
+from keras_qsn.evaluation.checks.crafting import crafted
 
 _INNER = 64
 _FEW = 5
@@ -73,10 +73,10 @@ def pass_rate(probe):
     attack = t.attack(
         ProjectedGradientDescent, nb_iter=probe.budget.nb_iter, nb_restarts=3
     )
-    found = np.zeros(len(rows), bool)
+    hit = np.zeros(len(rows), bool)
     # What few steps find, many would.
     for tried in (attack.with_counts((_FEW, 1)), attack):
-        if not found.all():
+        if not hit.all():
             probe.note(tried)
             x_adv = crafted(
                 tried,
@@ -88,8 +88,8 @@ def pass_rate(probe):
                 offset,
             )
             reached = features(x_adv).astype("float32")
-            found |= (reached * weights).sum(1) > offset
-    return float(found.mean()), len(rows)
+            hit |= (reached * weights).sum(1) > offset
+    return float(hit.mean()), len(rows)
 
 
 def _recorded(layer, view, x):

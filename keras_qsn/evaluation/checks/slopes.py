@@ -1,16 +1,14 @@
-"""Checks of the gradient that attacks follow, and of where it leads.
-
-Each returns a status, what was measured, and what that means.
-"""
+"""Checks of the gradient that attacks follow, and of where it leads."""
 
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.shares import percent
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.views import backward_through
 from keras_qsn.attacks.views import surrogate_key
-from keras_qsn.evaluation.wording import HALF_POINT
-from keras_qsn.evaluation.wording import points
+from keras_qsn.evaluation.checks.registry import check
+from keras_qsn.evaluation.checks.wording import HALF_POINT
 
 # A slope, of logits by pixel, that attacks lose sight of.
 _FAINT = 1e-8
@@ -19,6 +17,7 @@ _PIXELS = 32
 _TURNS = 4
 
 
+@check(5, "loss-curve", "attack has converged", own_gradient=True)
 def loss_curve(probe):
     nb_iter = probe.budget.nb_iter
     loss, left, broken = _follow(probe, 2 * nb_iter)
@@ -35,11 +34,14 @@ def loss_curve(probe):
     return (
         "pass" if gain < 0.01 and drop <= HALF_POINT else "warn",
         f"loss {best[nb_iter]:.4g} after {nb_iter} steps, {best[-1]:.4g} after "
-        f"{2 * nb_iter}; {points(drop)} more broken",
+        f"{2 * nb_iter}; {percent(drop)} more broken",
         meaning,
     )
 
 
+@check(
+    7, "gradient-health", "gradients are there", light=True, own_gradient=True
+)
 def gradient_health(probe):
     gradient = _margin_slope(probe)
     zero = float((gradient.max(1) == 0).mean())
@@ -56,16 +58,19 @@ def gradient_health(probe):
         matters = flippable.reshape(gradient.shape) & (behind >= _FAINT)
         if matters.any():
             hidden = float((gradient < _FAINT)[matters].mean())
-        seen = f"{points(hidden)} of pixels that matter hidden (below 1e-8)"
+        seen = f"{percent(hidden)} of pixels that matter hidden (below 1e-8)"
     worst = max(zero, hidden)
     return (
         "fail" if worst > 0.2 else "warn" if worst > 0.01 else "pass",
-        f"{points(zero)} of images without a gradient; {seen}",
+        f"{percent(zero)} of images without a gradient; {seen}",
         "Where there is no gradient, attacks that follow it see nothing: "
         "believe adaptive attacks and queries only.",
     )
 
 
+@check(
+    8, "finite-difference", "gradients point the right way", own_gradient=True
+)
 def finite_difference(probe):
     rng = np.random.default_rng(probe.threat.seed)
     x, y = probe.x[:16], probe.y[:16]
@@ -91,7 +96,7 @@ def finite_difference(probe):
     share = agree / count if count else 1.0
     return (
         "pass" if share >= 0.6 else "warn",
-        f"{points(share)} of {count} slopes have the gradient's sign",
+        f"{percent(share)} of {count} slopes have the gradient's sign",
         "The gradient must point where the loss goes at the scale of the "
         "attack; else use a surrogate gradient (BPDA) or queries.",
     )

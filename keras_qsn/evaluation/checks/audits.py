@@ -1,46 +1,69 @@
-"""Checks of the model and of what the attacks returned.
-
-Each returns a status, what was measured, and what that means.
-"""
+"""Checks of the model and of what the attacks returned."""
 
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.shares import percent
 from keras_qsn._core.tracing import replaced
 from keras_qsn.attacks import norms
 from keras_qsn.classifier.opened import quantizers_of
-from keras_qsn.evaluation import preflight
+from keras_qsn.evaluation.checks import conditions
+from keras_qsn.evaluation.checks.registry import IMAGES
+from keras_qsn.evaluation.checks.registry import QUANTIZER
+from keras_qsn.evaluation.checks.registry import Need
+from keras_qsn.evaluation.checks.registry import check
+from keras_qsn.evaluation.checks.wording import HALF_POINT
+from keras_qsn.evaluation.checks.wording import listed
 from keras_qsn.evaluation.masking import missed_by_white_box
-from keras_qsn.evaluation.wording import HALF_POINT
-from keras_qsn.evaluation.wording import NOT_QUANTIZED
-from keras_qsn.evaluation.wording import listed
-from keras_qsn.evaluation.wording import points
 from keras_qsn.quantization.staircase import make_staircase
 
+_CERTIFICATES = Need(
+    lambda probe: probe.certified is not None,
+    "no certificates",
+    "Give `certified` to hold proofs against attacks.",
+)
+_IMAGE = Need(
+    lambda probe: probe.facts.is_image,
+    "not applicable",
+    "Only images are stored in 8 bits.",
+)
 
+
+@check(
+    10, "queries", "queries find nothing more", light=True, own_gradient=True
+)
 def queries(probe):
-    won, share, found = _wins(probe, "queries")
+    won, share, words = _wins(probe, "queries")
     return (
         "pass" if share <= 0.002 else "warn",
-        f"{len(won)} images broken by queries alone{found}",
+        f"{len(won)} images broken by queries alone{words}",
         "Queries need no gradient: what only they break, gradients hid. The "
         "worst case counts it; take more queries to see whether there is "
         "more.",
     )
 
 
+@check(
+    11,
+    "surrogates",
+    "surrogate gradients find nothing more",
+    needs=(IMAGES, QUANTIZER),
+    light=True,
+    own_gradient=True,
+)
 def surrogates(probe):
-    if not probe.facts.quantized:
-        return NOT_QUANTIZED
-    won, share, found = _wins(probe, "adaptive")
+    won, share, words = _wins(probe, "adaptive")
     return (
         "pass" if share <= HALF_POINT else "warn",
-        f"{len(won)} images broken by adaptive attacks alone{found}",
+        f"{len(won)} images broken by adaptive attacks alone{words}",
         "The quantizer masks its gradient: accuracy under plain gradient "
         "attacks overstates. The worst case counts it.",
     )
 
 
+@check(
+    12, "transfer", "transfer finds nothing more", light=True, own_gradient=True
+)
 def transfer(probe):
     if not any(o.step.threat == "transfer" for o in probe.evaluation.outcomes):
         return (
@@ -48,19 +71,24 @@ def transfer(probe):
             "not run",
             "No other model to transfer from: give `sources` or `train_data`.",
         )
-    won, share, found = _wins(probe, "transfer")
+    won, share, words = _wins(probe, "transfer")
     return (
         "pass" if share <= HALF_POINT else "warn",
         f"{len(won)} images broken by transfer that white-box attacks "
-        f"missed{found}",
+        f"missed{words}",
         "Black-box beats white-box: gradients are masked, and accuracy under "
         "white-box attacks overstates. The worst case counts it.",
     )
 
 
+@check(
+    14,
+    "soft-and-hard",
+    "soft and hard levels agree",
+    needs=(IMAGES, QUANTIZER),
+    light=True,
+)
 def soft_and_hard(probe):
-    if not probe.facts.quantized:
-        return NOT_QUANTIZED
     layers = quantizers_of(probe.wrapper)
 
     def other(layer, inputs, **_):
@@ -87,13 +115,14 @@ def soft_and_hard(probe):
     name = "soft" if layers[0].hard else "hard"
     return (
         "pass" if clean >= 0.99 else "warn",
-        f"with {name} levels {points(clean)} of the correct images stay "
-        f"correct, {points(under)} of the attacked ones",
+        f"with {name} levels {percent(clean)} of the correct images stay "
+        f"correct, {percent(under)} of the attacked ones",
         "Soft and hard levels are two functions: say which one is deployed, "
         "and evaluate that one.",
     )
 
 
+@check(15, "logit-scale", "logits are of moderate size", light=True)
 def logit_scale(probe):
     logits = probe.logits(probe.x)
     sums = np.abs(logits.sum(1) - 1) < 1e-5
@@ -108,8 +137,9 @@ def logit_scale(probe):
     )
 
 
+@check(16, "determinism", "the model is deterministic", light=True)
 def determinism(probe):
-    status, value, meaning = preflight.randomness(probe.facts)
+    status, value, meaning = conditions.randomness(probe.facts)
     runs = [probe.logits(probe.x) for _ in range(3)]
     size = max(float(np.abs(runs[0]).max()), 1e-12)
     worst = max(float(np.abs(run - runs[0]).max()) / size for run in runs)
@@ -120,6 +150,9 @@ def determinism(probe):
     )
 
 
+@check(
+    17, "silent-success", "adversarial images are what they claim", light=True
+)
 def silent_success(probe):
     e, t = probe.evaluation, probe.threat
     broken = np.flatnonzero(e.correct & ~e.robust)
@@ -135,16 +168,17 @@ def silent_success(probe):
     )
 
 
+@check(
+    18,
+    "sandwich",
+    "no certified image is broken",
+    needs=(_CERTIFICATES,),
+    light=True,
+)
 def sandwich(probe):
-    if probe.certified is None:
-        return (
-            "none",
-            "no certificates",
-            "Give `certified` to hold proofs against attacks.",
-        )
     broken = ~probe.evaluation.robust
-    for found in probe.found.values():
-        broken[list(found)] = True
+    for by_number in probe.broken.values():
+        broken[list(by_number)] = True
     both = np.flatnonzero(probe.certified & broken)
     return (
         "fail" if len(both) else "pass",
@@ -154,9 +188,14 @@ def sandwich(probe):
     )
 
 
+@check(
+    21,
+    "eight-bit",
+    "examples survive 8 bits",
+    needs=(IMAGES, _IMAGE),
+    light=True,
+)
 def eight_bit(probe):
-    if not probe.facts.is_image:
-        return ("none", "not applicable", "Only images are stored in 8 bits.")
     e, t = probe.evaluation, probe.threat
     broken = np.flatnonzero(e.correct & ~e.robust)
     unit = (e.x_adv[broken] - t.clip_min) / (t.clip_max - t.clip_min)
@@ -167,7 +206,7 @@ def eight_bit(probe):
     share = float(still.mean()) if len(broken) else 1.0
     return (
         "pass" if share >= 0.9 else "warn",
-        f"{points(share)} of {len(broken)} adversarial images still fool "
+        f"{percent(share)} of {len(broken)} adversarial images still fool "
         "when stored with 8 bits",
         "Examples that only live between grey levels cannot be shown to a "
         "system that reads image files.",

@@ -7,11 +7,19 @@ from keras_qsn._core.files import write_json
 from keras_qsn._core.files import write_text
 from keras_qsn.report import charts
 from keras_qsn.report import summary
+from keras_qsn.report.comparison import plot_images
 from keras_qsn.report.markdown import to_markdown
 from keras_qsn.report.page import html_page
 from keras_qsn.report.pictures import pictures
-from keras_qsn.report.plots import plot_images
 from keras_qsn.report.schema import to_json
+
+# By title.
+_PLOTS = {
+    "Which attack broke which image": "robustness_broken.png",
+    "Accuracy against eps": "robustness_curve.png",
+    "Loss along the attack": "robustness_loss.png",
+    "Broken images": "robustness_images.png",
+}
 
 
 def write_report(evaluation, folder, quantize=None):
@@ -34,22 +42,18 @@ def write_report(evaluation, folder, quantize=None):
     folder = pathlib.Path(folder)
     shown = pictures(evaluation, quantize)
     figures = _figures(evaluation, shown)
-    plots = {
-        title: name
-        for name, (title, figure) in figures.items()
-        if figure is not None
-    }
+    plots = {title: _PLOTS[title] for title in figures}
     data = to_json(evaluation)
     texts = {
         "robustness.md": to_markdown(evaluation, plots),
         "report.html": html_page(evaluation, shown),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (_, figure) in figures.items():
-        if figure is None:
-            (folder / name).unlink(missing_ok=True)
+    for title, name in _PLOTS.items():
+        if title in figures:
+            write_figure(folder / name, figures[title])
         else:
-            write_figure(folder / name, figure)
+            (folder / name).unlink(missing_ok=True)
     write_json(folder / "robustness.json", data)
     for name, text in texts.items():
         write_text(folder / name, text)
@@ -58,25 +62,13 @@ def write_report(evaluation, folder, quantize=None):
 
 
 def _figures(evaluation, shown):
-    """File name of each plot, its title, and the figure or `None`."""
-    return {
-        "robustness_broken.png": (
-            "Which attack broke which image",
-            charts.plot_broken(evaluation) if evaluation.outcomes else None,
-        ),
-        "robustness_curve.png": (
-            "Accuracy against eps",
-            charts.plot_curve(evaluation) if evaluation.curve else None,
-        ),
-        "robustness_loss.png": (
-            "Loss along the attack",
-            charts.plot_trace(evaluation) if evaluation.trace else None,
-        ),
-        "robustness_images.png": (
-            "Broken images",
-            _image_figure(evaluation, shown) if shown else None,
-        ),
+    """Each plot's title and figure."""
+    figures = {
+        title: plot(evaluation) for title, plot in charts.of(evaluation).items()
     }
+    if shown:
+        figures["Broken images"] = _image_figure(evaluation, shown)
+    return figures
 
 
 def _image_figure(evaluation, shown):

@@ -4,6 +4,7 @@ import pathlib
 
 from keras_qsn import datasets
 from keras_qsn import report
+from keras_qsn.paper import cells
 from keras_qsn.paper import grid
 from keras_qsn.paper import plots
 from keras_qsn.paper import results
@@ -20,7 +21,6 @@ def reproduce(
     data_dir=None,
     executor=None,
     progress=None,
-    say=None,
     run=True,
 ):
     """Runs the paper's experiments, or goes on where a run stopped.
@@ -40,8 +40,8 @@ def reproduce(
         data_dir: Optional folder with `mnist.npz` and `cifar10.npz`.
         executor: Where cells run: `paper.here()`, `paper.processes(workers)`
             or `paper.ray_cluster(address)`. Defaults to `None`: here.
-        progress: Optional function of a name, the work done, and all of it.
-        say: Optional function of a line of text for each finished cell.
+        progress: Optional function called with a line of text for each
+            finished cell, the work done, and all of it.
         run: `False` runs nothing: tables and plots of what has finished in
             `out` so far, whatever the figures and seeds of those runs.
 
@@ -60,7 +60,7 @@ def reproduce(
     Traceback (most recent call last):
     ...
     ValueError: `only` must name figures of fig1, fig5, fig6, z, fig7, fig8, \
-fig9, fig10, fig11, ranges, readings. Received: only=['fig12']
+fig9, fig10, fig11, ranges, readings, demo, demo-eps. Received: only=['fig12']
 
     Limitations:
         The paper leaves much unsaid (eps of some figures, which gradient,
@@ -91,19 +91,19 @@ fig9, fig10, fig11, ranges, readings. Received: only=['fig12']
                 for row in rows:
                     wanted += [c for c in (row.cell, row.worst) if c]
     out = pathlib.Path(out)
-    kept = out / "cells"
+    folder = out / "cells"
     if run:
-        finished = runner.run(wanted, kept, data_dir, executor, progress, say)
+        finished = runner.run(wanted, folder, data_dir, executor, progress)
     else:
-        finished = runner.finished(wanted, kept)
-    found = {}
+        finished = runner.finished(wanted, folder)
+    by_data = {}
     for name, names in figures.items():
-        found[name] = results.collect(names, scale, name, seeds, finished)
-        _write(found[name], out / name, finished.store)
+        by_data[name] = results.collect(names, scale, name, seeds, finished)
+        _write(by_data[name], out / name, finished.kept)
     failures = {
-        runner.cells.key(cell): text for cell, text in finished.failures.items()
+        cells.key(cell): text for cell, text in finished.failures.items()
     }
-    return found, failures
+    return by_data, failures
 
 
 def _figures_by_data(only, scale, data):
@@ -132,10 +132,10 @@ def _figures_by_data(only, scale, data):
     return figures
 
 
-def _write(found, folder, store):
+def _write(measured, folder, kept):
     folder.mkdir(parents=True, exist_ok=True)
-    report.write_json(folder / "results.json", found)
-    report.write_text(folder / "results.md", results.to_markdown(found))
-    for name in found["figures"]:
-        figure = plots.plot(found, name, store.pictures)
+    report.write_json(folder / "results.json", measured)
+    report.write_text(folder / "results.md", results.to_markdown(measured))
+    for name in measured["figures"]:
+        figure = plots.plot(measured, name, kept.arrays)
         report.write_figure(folder / f"{name}.png", figure)

@@ -1,31 +1,45 @@
-"""Checks that attack again: other radii, steps, starts, and by chance.
-
-Each returns a status, what was measured, and what that means.
-"""
+"""Checks that attack again: other radii, steps, starts, and by chance."""
 
 import numpy as np
 
 from keras_qsn import attacks
-from keras_qsn.evaluation import active
-from keras_qsn.evaluation import known_mask
-from keras_qsn.evaluation.wording import HALF_POINT
-from keras_qsn.evaluation.wording import NOT_QUANTIZED
-from keras_qsn.evaluation.wording import graded
-from keras_qsn.evaluation.wording import listed
-from keras_qsn.evaluation.wording import points
+from keras_qsn._core.shares import percent
+from keras_qsn.evaluation.checks import active
+from keras_qsn.evaluation.checks import known_mask
+from keras_qsn.evaluation.checks.registry import IMAGES
+from keras_qsn.evaluation.checks.registry import QUANTIZER
+from keras_qsn.evaluation.checks.registry import Need
+from keras_qsn.evaluation.checks.registry import check
+from keras_qsn.evaluation.checks.wording import HALF_POINT
+from keras_qsn.evaluation.checks.wording import graded
+from keras_qsn.evaluation.checks.wording import listed
+
+_L_INFINITY = Need(
+    lambda probe: probe.threat.norm == np.inf,
+    "not applicable",
+    "The self-test is for L-infinity.",
+)
+_CUBE = Need(
+    lambda probe: probe.opened is not None and probe.threat.norm == np.inf,
+    "not applicable",
+    "The cube attack needs L-infinity, and a quantizer that sees single "
+    "pixels.",
+)
 
 
+@check(1, "eps-zero", "nothing changes at eps 0", light=True)
 def eps_zero(probe):
     attack = probe.threat.at(0.0).attack(attacks.FastGradientMethod)
     left = probe.survives(attack).mean()
     return (
         "pass" if left == 1 else "fail",
-        f"{points(left)} of correct images left at eps 0",
+        f"{percent(left)} of correct images left at eps 0",
         "Without a perturbation nothing may change; else the attack or the "
         "model is not what it seems (random layers, wrong labels).",
     )
 
 
+@check(2, "ladder", "more steps break more", own_gradient=True)
 def ladder(probe):
     fgsm = probe.survives(probe.threat.attack(attacks.FastGradientMethod))
     short = probe.survives(probe.descent(10))
@@ -34,13 +48,14 @@ def ladder(probe):
     worst = max(b - a for a, b in zip(rungs, rungs[1:]))
     return (
         graded(worst, len(fgsm)),
-        f"FGSM {points(rungs[0])}, PGD-10 {points(rungs[1])}, "
-        f"PGD-{probe.budget.nb_iter} {points(rungs[2])} left",
+        f"FGSM {percent(rungs[0])}, PGD-10 {percent(rungs[1])}, "
+        f"PGD-{probe.budget.nb_iter} {percent(rungs[2])} left",
         "More steps must not break fewer images; where they do, gradients "
         "mislead, and accuracy under gradient attacks means little.",
     )
 
 
+@check(3, "eps-sweep", "larger eps breaks more")
 def eps_sweep(probe):
     t = probe.threat
     # At half the range every image can be turned into the same grey one.
@@ -70,23 +85,25 @@ def eps_sweep(probe):
         status = "fail"
     return (
         status,
-        ", ".join(f"eps {e:.3g}: {points(a)}" for e, a in zip(radii, left)),
+        ", ".join(f"eps {e:.3g}: {percent(a)}" for e, a in zip(radii, left)),
         "Accuracy must fall with eps, to that of guessing where every image "
         "can be turned grey; an attack that cannot do that is broken.",
     )
 
 
+@check(4, "unbounded", "no limit breaks everything")
 def unbounded(probe):
     eps = probe.threat.diameter(probe.x.shape[1:])
     left = probe.survives(probe.strongest(eps)).mean()
     return (
         "pass" if left == 0 else "fail",
-        f"{points(left)} left",
+        f"{percent(left)} left",
         "An attack that may change everything must break everything; else it "
         "is the attack that is weak.",
     )
 
 
+@check(6, "restarts", "restarts bring nothing more", own_gradient=True)
 def restarts(probe):
     most = probe.budget.restarts
     counts = [1, most // 2, most]
@@ -100,11 +117,12 @@ def restarts(probe):
         left.append(still.mean())
     return (
         "pass" if left[1] - left[2] <= HALF_POINT else "warn",
-        ", ".join(f"{n}: {points(a)} left" for n, a in zip(counts, left)),
+        ", ".join(f"{n}: {percent(a)} left" for n, a in zip(counts, left)),
         "Twice the restarts must bring nothing; else take more restarts.",
     )
 
 
+@check(9, "random-search", "chance finds nothing")
 def random_search(probe):
     rng = np.random.default_rng(probe.threat.seed)
     numbers = probe.numbers[probe.robust]
@@ -144,16 +162,13 @@ def _random_point(rng, probe, numbers, corner):
     return moved.astype("float32")
 
 
+@check(
+    13,
+    "cube",
+    "the cube attack misses nothing",
+    needs=(IMAGES, QUANTIZER, _CUBE),
+)
 def cube(probe):
-    if not probe.facts.quantized:
-        return NOT_QUANTIZED
-    if probe.opened is None or probe.threat.norm != np.inf:
-        return (
-            "none",
-            "not applicable",
-            "The cube attack needs L-infinity, and a quantizer that sees "
-            "single pixels.",
-        )
     numbers = [
         n
         for outcome in probe.evaluation.outcomes
@@ -174,20 +189,25 @@ def cube(probe):
     )
 
 
+@check(
+    19,
+    "self-test",
+    "the attack sees through a known mask",
+    needs=(IMAGES, _L_INFINITY),
+)
 def self_test(probe):
-    if probe.threat.norm != np.inf:
-        return ("none", "not applicable", "The self-test is for L-infinity.")
     plain, masked = known_mask.broken(probe)
     gap = float(plain.mean() - masked.mean())
     return (
         "pass" if gap <= 0.05 else "fail",
-        f"{points(1 - plain.mean())} left without a quantizer, "
-        f"{points(1 - masked.mean())} behind one of 33 hard levels",
+        f"{percent(1 - plain.mean())} left without a quantizer, "
+        f"{percent(1 - masked.mean())} behind one of 33 hard levels",
         "A fine quantizer protects nothing, and the adaptive attack must see "
         "through it.",
     )
 
 
+@check(20, "active-test", "planted examples are found")
 def active_test(probe):
     rate, count = active.pass_rate(probe)
     if not count:
@@ -199,7 +219,7 @@ def active_test(probe):
         )
     return (
         "pass" if rate >= 0.9 else "warn",
-        f"{points(rate)} of {count} planted examples found",
+        f"{percent(rate)} of {count} planted examples found",
         "Examples that exist by construction must be found; else the attack "
         "is too weak for this model.",
     )

@@ -8,20 +8,20 @@ import tensorflow as tf
 from keras_qsn import attacks
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.compiled import compiled_gradient
+from keras_qsn.attacks.threats import THREATS
 from keras_qsn.classifier.compiled import compiled_logits
-from keras_qsn.evaluation.crafting import SharedView
-from keras_qsn.evaluation.crafting import crafted
+from keras_qsn.evaluation.checks.crafting import SharedView
+from keras_qsn.evaluation.checks.crafting import crafted
 from keras_qsn.evaluation.facts import open_model
-from keras_qsn.evaluation.outcome import THREATS
-from keras_qsn.evaluation.outcome import Outcome
-from keras_qsn.evaluation.outcome import Step
+from keras_qsn.evaluation.result import Outcome
+from keras_qsn.evaluation.result import Step
 
 
 class Probe:
     """A model, and the first of the images it gets right.
 
     Every image that any trial within the threat model breaks is kept in
-    `found`, so that checks count in the worst case like attacks; `used` names
+    `broken`, so that checks count in the worst case like attacks; `used` names
     what was tried since it was last emptied.
 
     Args:
@@ -57,7 +57,7 @@ class Probe:
         self.x = evaluation.x[self.numbers]
         self.y = evaluation.y[self.numbers]
         self.robust = evaluation.robust[self.numbers]
-        self.found = {threat: {} for threat in THREATS}
+        self.broken = {threat: {} for threat in THREATS}
         self.tried = {threat: set() for threat in THREATS}
         self.used = []
         self.curve = {}
@@ -116,21 +116,21 @@ class Probe:
         x, t = self.evaluation.x[numbers], self.threat
         inside = norms.inside(x, x_adv, t.eps, t.norm, t.clip_min, t.clip_max)
         for i in np.flatnonzero(fooled & inside):
-            self.found[threat].setdefault(int(numbers[i]), x_adv[i])
+            self.broken[threat].setdefault(int(numbers[i]), x_adv[i])
 
     def outcomes(self):
         """What was broken beyond the plan's attacks, by whom: white-box
         attackers first, since they tried what the others tried."""
         left, outcomes = self.evaluation.robust, []
         for threat in THREATS:
-            found = self.found[threat]
+            by_number = self.broken[threat]
             tried = [n for n in sorted(self.tried[threat]) if left[n]]
-            broken = np.array([n for n in tried if n in found], "int64")
+            broken = np.array([n for n in tried if n in by_number], "int64")
             if not len(broken):
                 continue
             left[broken] = False
             step = Step(f"checks: {threat}", threat, None)
-            x_adv = np.stack([found[n] for n in broken])
+            x_adv = np.stack([by_number[n] for n in broken])
             outcomes.append(
                 Outcome(step, np.array(tried), broken, x_adv, 0, 0.0)
             )

@@ -1,20 +1,11 @@
-"""How checks say what they found."""
+"""How checks grade and word what they measure."""
 
 # Half a point of accuracy.
 HALF_POINT = 0.005
 
-NOT_QUANTIZED = (
-    "none",
-    "not applicable",
-    "The model has no quantization layer.",
-)
-
-
-def points(share):
-    return f"{100 * share:.1f} %"
-
 
 def listed(numbers):
+    """The first numbers of images, in brackets."""
     if not len(numbers):
         return ""
     more = ", ..." if len(numbers) > 10 else ""

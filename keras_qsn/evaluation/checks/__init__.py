@@ -1,0 +1,1 @@
+"""Whether the attacks of an evaluation can be believed."""

@@ -1,0 +1,99 @@
+"""Checks of what makes an evaluation worthless whatever the attacks.
+
+Each is known before any attack, too: of the images, and of the model's facts.
+"""
+
+import math
+
+import numpy as np
+
+from keras_qsn._core.shares import percent
+from keras_qsn._core.shares import wilson_interval
+from keras_qsn.evaluation.checks.registry import check
+from keras_qsn.evaluation.checks.wording import listed
+
+# That a random sample shows as few classes as it does.
+_UNLIKELY = 0.01
+
+
+@check(
+    22,
+    "above-chance",
+    "the model does better than guessing",
+    needs=(),
+    light=True,
+)
+def above_chance(probe):
+    return beats_chance(probe.evaluation, probe.facts)
+
+
+def beats_chance(evaluation, facts):
+    """Whether the model knows more than a guess, for certain."""
+    chance, share = 1 / facts.num_classes, evaluation.clean_accuracy
+    low, _ = wilson_interval(share, len(evaluation.y))
+    status = "pass" if low > chance else "warn"
+    return (
+        "fail" if share <= chance else status,
+        f"clean accuracy {percent(share)} of {len(evaluation.y)} images, "
+        f"guessing {percent(chance)}",
+        "A model that guesses has no robustness to measure: look for wrong "
+        "labels, another order of classes, or pixels on another scale; where "
+        "images are few, take more.",
+    )
+
+
+@check(
+    23, "class-balance", "the images are of all classes", needs=(), light=True
+)
+def class_balance(probe):
+    """Whether as many classes are there as in a random sample.
+
+    `n` images drawn from `C` equal classes show at most `d` of them with a
+    probability of at most `binomial(C, d) (d / C)^n`.
+    """
+    classes, n = probe.facts.num_classes, len(probe.evaluation.y)
+    missing = np.setdiff1d(np.arange(classes), probe.evaluation.y)
+    d = classes - len(missing)
+    log_chance = (
+        math.lgamma(classes + 1)
+        - math.lgamma(d + 1)
+        - math.lgamma(classes - d + 1)
+        + n * math.log(d / classes)
+    )
+    rare = len(missing) and log_chance < math.log(_UNLIKELY)
+    return (
+        "warn" if rare else "pass",
+        f"{d} of {classes} classes among {n} images"
+        + (f"; missing:{listed(missing)}" if len(missing) else ""),
+        "A random sample of equal classes shows more: is this the first part "
+        "of a sorted data set? Draw images at random, by class.",
+    )
+
+
+@check(
+    24,
+    "gradient-reaches",
+    "the gradient reaches the image",
+    needs=(),
+    light=True,
+    own_gradient=True,
+)
+def gradient_reaches(probe):
+    """Whether there is a gradient to follow at all."""
+    end = probe.facts.gradient_cut
+    return (
+        "warn" if end else "pass",
+        f"it ends at {end}" if end else "it reaches the image",
+        "Where the gradient ends before the image, attacks that follow it are "
+        "blind, and the named plans take queries in their place.",
+    )
+
+
+def randomness(facts):
+    """Whether the model draws random numbers."""
+    return (
+        "fail" if facts.random else "pass",
+        "the model draws random numbers" if facts.random else "no chance in it",
+        "A model that answers at random must be attacked in expectation, "
+        "which these attacks do not do.",
+    )

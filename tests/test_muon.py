@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from conftest import small_cnn
 from keras_qsn.layers import QuantLayer
-from keras_qsn.training import Muon
-from keras_qsn.training.muon import orthogonal
+from keras_qsn.optimizers import Muon
+from keras_qsn.optimizers import orthogonal
 
 
 def by_singular_values(x):

@@ -43,6 +43,7 @@ NAMES = {
         "substitute_mlp",
         "train_substitute",
     },
+    "callbacks": {"AttackAccuracy", "EpsScheduler"},
     "certification": {
         "Certificate",
         "CertificationInterrupted",
@@ -67,7 +68,6 @@ NAMES = {
         "with_bounded_relu",
     },
     "evaluation": {
-        "AttackAccuracy",
         "Check",
         "Evaluation",
         "Outcome",
@@ -76,7 +76,7 @@ NAMES = {
         "evaluate_robustness",
         "interval",
     },
-    "initializers": {"EquallySpaced"},
+    "initializers": {"EquallySpaced", "initialize_for_intervals"},
     "layers": {
         "ConstantQuantization",
         "QuantLayer",
@@ -84,6 +84,7 @@ NAMES = {
     },
     "losses": {"ProbabilityMeanSquaredError"},
     "models": {"KerasModelWrapper", "cleverhans_cnn"},
+    "optimizers": {"Muon"},
     "paper": {
         "failed_checks",
         "here",
@@ -101,11 +102,13 @@ NAMES = {
         "reached",
     },
     "training": {
-        "EpsScheduler",
+        "AdversarialTraining",
+        "Batch",
         "IntervalTraining",
-        "Muon",
+        "Objective",
         "QuSecNet",
-        "initialize_for_intervals",
+        "TRADES",
+        "ThresholdTraining",
     },
 }
 OBJECTS = {

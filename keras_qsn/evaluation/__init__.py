@@ -1,6 +1,5 @@
 """What a defence is worth: attacks, checks and the worst case per image."""
 
-from keras_qsn.evaluation.callback import AttackAccuracy
 from keras_qsn.evaluation.outcome import Check
 from keras_qsn.evaluation.outcome import Evaluation
 from keras_qsn.evaluation.outcome import Outcome
@@ -10,7 +9,6 @@ from keras_qsn.evaluation.outcome import interval
 from keras_qsn.evaluation.robustness import evaluate_robustness
 
 __all__ = [
-    "AttackAccuracy",
     "Check",
     "Evaluation",
     "Outcome",

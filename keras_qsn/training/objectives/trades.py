@@ -80,7 +80,7 @@ class TRADES(AttackObjective):
         self.beta = float(beta)
         self.maximize = maximize
         # A Keras loss, so that sample weights and replicas count.
-        self._divergence = _MeanDivergence()
+        self._divergence = _MeanDivergence(name="divergence")
 
     def build(self, net):
         super().build(net)

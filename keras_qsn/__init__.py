@@ -15,6 +15,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from keras_qsn import attacks
+from keras_qsn import callbacks
 from keras_qsn import certification
 from keras_qsn import constraints
 from keras_qsn import datasets
@@ -24,12 +25,14 @@ from keras_qsn import initializers
 from keras_qsn import layers
 from keras_qsn import losses
 from keras_qsn import models
+from keras_qsn import optimizers
 from keras_qsn import quantization
 from keras_qsn import training
 from keras_qsn.version import __version__ as __version__
 
 __all__ = [
     "attacks",
+    "callbacks",
     "certification",
     "constraints",
     "datasets",
@@ -39,6 +42,7 @@ __all__ = [
     "layers",
     "losses",
     "models",
+    "optimizers",
     "paper",
     "quantization",
     "training",

@@ -1,7 +1,9 @@
-"""Where the thresholds of a quantization layer start."""
+"""Where thresholds start, and the kernels of a network to be certified."""
 
 import keras
+import numpy as np
 
+from keras_qsn._core.tracing import layers_of
 from keras_qsn.quantization import equally_spaced_thresholds
 
 
@@ -40,3 +42,35 @@ class EquallySpaced(keras.initializers.Initializer):
 
     def get_config(self):
         return {"num_levels": self.num_levels, "variant": self.variant}
+
+
+def initialize_for_intervals(model, seed):
+    """New weights under which interval bounds neither grow nor vanish.
+
+    Kernels of all layers but the last: `N(0, 2 pi / fan_in^2)`, so that the
+    expected `|W|` of a neuron's inputs sums to 2, which ReLU halves (Shi et
+    al., 2021). Biases to zero.
+
+    Args:
+        model: Built Keras model, changed in place.
+        seed: Integer.
+
+    Example:
+
+    >>> model = cleverhans_cnn(seed=0)
+    >>> initialize_for_intervals(model, seed=1)
+    >>> kernel = np.asarray(model.layers[0].kernel)
+    >>> round(float(np.abs(kernel).sum((0, 1, 2)).mean()), 1)
+    2.0
+
+    Reference:
+        - Shi et al., 2021: https://arxiv.org/abs/2103.17268
+    """
+    rng = np.random.default_rng(seed)
+    layers = [q for q in layers_of(model) if hasattr(q, "kernel")]
+    for layer in layers[:-1]:
+        fan_in = int(np.prod(layer.kernel.shape[:-1]))
+        draw = rng.normal(0, np.sqrt(2 * np.pi) / fan_in, layer.kernel.shape)
+        layer.kernel.assign(draw)
+        if layer.bias is not None:
+            layer.bias.assign(np.zeros(layer.bias.shape))

@@ -11,14 +11,15 @@ from keras_qsn.certification import certify
 from keras_qsn.certification.network import trace
 from keras_qsn.constraints import ThresholdRange
 from keras_qsn.datasets import ShuffledBatches
+from keras_qsn.initializers import initialize_for_intervals
 from keras_qsn.layers import QuantLayer
 from keras_qsn.layers import TrainableQuantization
 from keras_qsn.models import KerasModelWrapper
+from keras_qsn.training import AdversarialTraining
+from keras_qsn.training import Batch
 from keras_qsn.training import IntervalTraining
 from keras_qsn.training import QuSecNet
-from keras_qsn.training import initialize_for_intervals
-from keras_qsn.training import intervals
-from keras_qsn.training.schedules import GrowingBox
+from keras_qsn.training.objectives import intervals
 
 EPS = 0.1
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -154,17 +155,24 @@ class TestInitialization:
         np.testing.assert_array_equal(before, model.layers[-1].kernel)
 
 
+def mixed(net, growth, x, y, outputs):
+    """The loss of a batch, so much of the box grown."""
+    (objective,) = net.objectives
+    objective.grown.assign(growth)
+    x = tf.constant(x)
+    loss = net.compute_loss(x, y, outputs)
+    return objective.loss(Batch(x, y, y, None, x, outputs, None), loss)
+
+
 class TestLoss:
     @pytest.mark.parametrize("share, growth", [(0.0, 1.0), (0.3, 0.6)])
     def test_is_the_mixture_it_says(self, batch, share, growth):
         model, (x, y) = hard_cnn(), batch
         training = IntervalTraining(EPS, clean_share=share)
-        net = QuSecNet(model, certification=training)
+        net = QuSecNet(model, training)
         net.compile("sgd", LOSS)
-        net.growth.assign(growth)
         logits = model(x)
-        given = tf.constant(x)
-        found = net._objective(given, given, y, logits, None, y)
+        found = mixed(net, growth, x, y, logits)
         graph = graph_of(model)
         bounds = training.bounds(graph, tf.constant(x), growth)
         worst = intervals.worst_logits(graph, bounds, y)
@@ -180,15 +188,12 @@ class TestLoss:
         )
         found = []
         for inner, from_logits in ((model, True), (soft, False)):
-            net = QuSecNet(inner, certification=IntervalTraining(EPS))
+            net = QuSecNet(inner, IntervalTraining(EPS))
             net.compile(
                 "sgd",
                 keras.losses.SparseCategoricalCrossentropy(from_logits),
             )
-            net.growth.assign(0.5)
-            given = tf.constant(x)
-            returned = inner(x)
-            found.append(net._objective(given, given, y, returned, None, y))
+            found.append(mixed(net, 0.5, x, y, inner(x)))
         assert float(found[0]) == pytest.approx(float(found[1]), rel=1e-4)
 
     @pytest.mark.parametrize("share, taken", [(0.0, False), (0.3, True)])
@@ -196,10 +201,8 @@ class TestLoss:
         self, batch, share, taken
     ):
         model, (x, _) = hard_cnn(), batch
-        net = QuSecNet(
-            model, certification=IntervalTraining(EPS, clean_share=share)
-        )
-        net.growth.assign(1.0)
+        net = QuSecNet(model, IntervalTraining(EPS, clean_share=share))
+        net.objectives[0].grown.assign(1.0)
         kernel = model.layers[1].kernel.value
         with tf.GradientTape() as tape:
             logits = net(tf.constant(x), training=True)
@@ -227,7 +230,7 @@ class TestFit:
         model = small_cnn(quantizer)
         initialize_for_intervals(model, 0)
         training = IntervalTraining(EPS, warmup_epochs=1, ramp_epochs=3)
-        net = QuSecNet(model, certification=training)
+        net = QuSecNet(model, training)
         net.compile(keras.optimizers.Adam(3e-3), LOSS, metrics=["accuracy"])
         batches = ShuffledBatches(digits.x_train, digits.y_train, 64, 0)
         history = net.fit(batches, epochs=8, shuffle=False, verbose=0).history
@@ -275,7 +278,7 @@ class TestFit:
         model, (x, y) = hard_cnn(), batch
         attack = CubeAttack(EPS, nb_iter=2, nb_restarts=1, nb_polish=0)
         training = IntervalTraining(EPS, warmup_epochs=0, ramp_epochs=1)
-        net = QuSecNet(model, attack, 0.0, certification=training)
+        net = QuSecNet(model, [AdversarialTraining(attack, 0.0), training])
         net.compile("adam", LOSS, metrics=["accuracy"])
         history = net.fit(x, y, epochs=2, batch_size=4, verbose=0).history
         assert {"adv_accuracy", "cert_accuracy"} <= set(history)
@@ -287,7 +290,7 @@ class TestFit:
         kernels = []
         for _ in range(2):
             model, (x, y) = hard_cnn(), batch
-            net = QuSecNet(model, certification=IntervalTraining(EPS))
+            net = QuSecNet(model, IntervalTraining(EPS))
             net.compile(keras.optimizers.Adam(1e-3), LOSS)
             net.fit(ShuffledBatches(x, y, 4, 0), shuffle=False, verbose=0)
             kernels.append(np.asarray(model.layers[1].kernel))
@@ -304,13 +307,13 @@ class TestGrowingBox:
     def grown(self, data, **kwargs):
         """The growth that each batch was trained with."""
         training = IntervalTraining(EPS, **self.SETTINGS)
-        net = QuSecNet(hard_cnn(), certification=training)
+        net = QuSecNet(hard_cnn(), training)
         net.compile("sgd", LOSS)
         found = []
 
         class Recorder(keras.callbacks.Callback):
             def on_train_batch_end(self, batch, logs=None):
-                found.append(float(net.growth.numpy()))
+                found.append(float(net.objectives[0].grown.numpy()))
 
         net.fit(data, callbacks=Recorder(), shuffle=False, verbose=0, **kwargs)
         return found
@@ -336,8 +339,8 @@ class TestGrowingBox:
 
     def test_never_runs_ahead_of_longer_epochs(self):
         training = IntervalTraining(EPS, **self.SETTINGS)
-        net = QuSecNet(hard_cnn(), certification=training)
-        box = GrowingBox()
+        net = QuSecNet(hard_cnn(), training)
+        box = intervals.GrowingBox(net.objectives[0])
         box.set_model(net)
         box.set_params({"steps": None})
         box.on_train_begin()
@@ -347,7 +350,7 @@ class TestGrowingBox:
             # Keras begins one more, and finds no data for it.
             for batch in range(batches + 1):
                 box.on_train_batch_begin(batch)
-                found.append(float(net.growth.numpy()))
+                found.append(float(net.objectives[0].grown.numpy()))
             box.on_epoch_end(epoch)
         wanted = [0, 0, 0, 1, 1.5, 2, 2, 2, 2, 2.5, 3, 3.5, 4, 4]
         np.testing.assert_allclose(found, self.expected(*wanted), atol=1e-6)
@@ -362,7 +365,7 @@ class TestGrowingBox:
     def test_callbacks_by_position_alone_and_in_a_list_of_keras(self, batch):
         x, y = batch
         training = IntervalTraining(EPS, warmup_epochs=0, ramp_epochs=1)
-        net = QuSecNet(hard_cnn(), certification=training)
+        net = QuSecNet(hard_cnn(), training)
         net.compile("sgd", LOSS)
         seen = []
 
@@ -386,15 +389,13 @@ class TestGrowingBox:
 class TestProducts:
     """Products in bfloat16, in training and nowhere else."""
 
-    def net(self, product_dtype):
-        net = QuSecNet(
-            hard_cnn(),
-            CubeAttack(EPS, nb_iter=2, nb_restarts=1, nb_polish=0),
-            certification=IntervalTraining(
-                EPS, clean_share=0.5, warmup_epochs=0, ramp_epochs=1
-            ),
-            product_dtype=product_dtype,
-        )
+    ATTACK = CubeAttack(EPS, nb_iter=2, nb_restarts=1, nb_polish=0)
+    INTERVALS = IntervalTraining(
+        EPS, clean_share=0.5, warmup_epochs=0, ramp_epochs=1
+    )
+
+    def net(self, product_dtype, *objectives):
+        net = QuSecNet(hard_cnn(), objectives, product_dtype=product_dtype)
         net.compile(keras.optimizers.SGD(0.01), LOSS, metrics=["accuracy"])
         return net
 
@@ -403,9 +404,8 @@ class TestProducts:
         x, y = (tf.constant(part) for part in batch)
         steps = []
         for product_dtype in ("float32", "bfloat16"):
-            net = self.net(product_dtype)
-            net.attack = None
-            net.growth.assign(growth)
+            net = self.net(product_dtype, self.INTERVALS)
+            net.objectives[0].grown.assign(growth)
             before = [np.asarray(w) for w in net.trainable_weights]
             tf.function(net.train_step, autograph=False)((x, y))
             after = [np.asarray(w) for w in net.trainable_weights]
@@ -419,14 +419,16 @@ class TestProducts:
     def test_evaluation_is_exact(self, batch):
         x, y = batch
         found = [
-            self.net(product_dtype).evaluate(x, y, verbose=0)
+            self.net(product_dtype, self.ATTACK, self.INTERVALS).evaluate(
+                x, y, verbose=0
+            )
             for product_dtype in ("float32", "bfloat16")
         ]
         np.testing.assert_array_equal(*found)
 
     def test_the_model_computes_in_float32_afterwards(self, batch):
         x, y = batch
-        net = self.net("bfloat16")
+        net = self.net("bfloat16", self.ATTACK, self.INTERVALS)
         net.fit(x, y, verbose=0)
         again = hard_cnn(seed=1)
         again.set_weights(net.model.get_weights())
@@ -438,10 +440,6 @@ class TestRefusals:
         with pytest.raises(ValueError, match="float32.*Received.*int8"):
             QuSecNet(hard_cnn(), product_dtype="int8")
 
-    def test_something_else(self):
-        with pytest.raises(TypeError, match="must be an `IntervalTraining`"):
-            QuSecNet(hard_cnn(), certification=0.3)
-
     def test_a_layer_without_a_rule(self):
         model = keras.Sequential(
             [
@@ -451,4 +449,4 @@ class TestRefusals:
             ]
         )
         with pytest.raises(ValueError, match="silu"):
-            QuSecNet(model, certification=IntervalTraining(EPS))
+            QuSecNet(model, IntervalTraining(EPS))

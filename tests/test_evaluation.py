@@ -18,6 +18,7 @@ from keras_qsn import cli
 from keras_qsn import evaluation as ev
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.result import AttackResult
+from keras_qsn.callbacks import AttackAccuracy
 from keras_qsn.cli import evaluate as command
 from keras_qsn.evaluation import plans
 from keras_qsn.evaluation.checks import registry
@@ -323,7 +324,7 @@ class TestCallback:
             net.compile(
                 "adam", keras.losses.SparseCategoricalCrossentropy(True)
             )
-            pgd = ev.AttackAccuracy(attack, x, y, "pgd", every=2)
+            pgd = AttackAccuracy(attack, x, y, "pgd", every=2)
             history = net.fit(x, y, epochs=3, verbose=0, callbacks=[pgd])
             found = history.history["pgd"]
             assert len(found) == 3 and found[0] == found[1]
@@ -332,11 +333,11 @@ class TestCallback:
 
     def test_bad_input(self, images):
         with pytest.raises(TypeError, match="`attack` must be an attack"):
-            ev.AttackAccuracy("PGD", *images)
+            AttackAccuracy("PGD", *images)
         with pytest.raises(ValueError, match="`y` must hold"):
-            ev.AttackAccuracy(STEPS[0], images[0])
+            AttackAccuracy(STEPS[0], images[0])
         with pytest.raises(ValueError, match="`every` must be a whole"):
-            ev.AttackAccuracy(STEPS[0], *images, every=0)
+            AttackAccuracy(STEPS[0], *images, every=0)
 
 
 class TestCommand:

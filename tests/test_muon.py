@@ -1,12 +1,15 @@
+import pathlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from conftest import small_cnn
+from keras_qsn.initializers import EquallySpaced
 from keras_qsn.layers import QuantLayer
-from keras_qsn.training import Muon
-from keras_qsn.training.muon import orthogonal
+from keras_qsn.optimizers import Muon
+from keras_qsn.optimizers import orthogonal
 
 
 def by_singular_values(x):
@@ -115,3 +118,26 @@ def test_saved_with_its_state(tmp_path, digits):
     assert losses[1] < losses[0]
     for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_model_kept_by_the_version_before_goes_on():
+    """Classes lay in other modules then; momentum and steps come along."""
+    path = pathlib.Path(__file__).parent / "kept" / "muon-0.1.0.keras"
+    model = keras.models.load_model(path)
+    layer, optimizer = model.layers[0], model.optimizer
+    assert isinstance(layer.threshold_initializer, EquallySpaced)
+    assert layer.threshold_constraint.maximum == 0.9
+    assert isinstance(optimizer, Muon) and int(optimizer.iterations) == 2
+    states = [np.abs(v).sum() for v in optimizer.variables[2:]]
+    assert len(states) == 10 and np.count_nonzero(states) == 9
+    x = np.random.default_rng(0).random((16, 8, 8, 1), "float32")
+    model.fit(x, np.arange(16) % 2, batch_size=8, shuffle=False, verbose=0)
+    # As that version went on.
+    first = float(model.layers[1].kernel[0, 0, 0, 0])
+    assert first == pytest.approx(0.01383357, abs=1e-6)
+
+
+def test_another_adam_is_refused(monkeypatch):
+    monkeypatch.setattr("keras_qsn.optimizers._OF_ADAM", ("_velocity_of",))
+    with pytest.raises(RuntimeError, match="_velocity_of.*Received: Keras"):
+        Muon().build([keras.Variable(np.zeros((2, 2)), name="kernel")])

@@ -44,6 +44,7 @@ NAMES = {
         "substitute_mlp",
         "train_substitute",
     },
+    "callbacks": {"AttackAccuracy", "EpsScheduler"},
     "certification": {
         "Activation",
         "Affine",
@@ -74,7 +75,6 @@ NAMES = {
         "with_bounded_relu",
     },
     "evaluation": {
-        "AttackAccuracy",
         "Check",
         "Evaluation",
         "Outcome",
@@ -83,7 +83,7 @@ NAMES = {
         "evaluate_robustness",
         "wilson_interval",
     },
-    "initializers": {"EquallySpaced"},
+    "initializers": {"EquallySpaced", "initialize_for_intervals"},
     "layers": {
         "ConstantQuantization",
         "QuantLayer",
@@ -91,6 +91,7 @@ NAMES = {
     },
     "losses": {"ProbabilityMeanSquaredError"},
     "models": {"KerasModelWrapper", "cleverhans_cnn"},
+    "optimizers": {"Muon"},
     "paper": {
         "failed_checks",
         "here",
@@ -108,11 +109,13 @@ NAMES = {
         "reached",
     },
     "training": {
-        "EpsScheduler",
+        "AdversarialTraining",
+        "Batch",
         "IntervalTraining",
-        "Muon",
+        "Objective",
         "QuSecNet",
-        "initialize_for_intervals",
+        "TRADES",
+        "ThresholdTraining",
     },
 }
 OBJECTS = {

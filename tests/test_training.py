@@ -12,13 +12,15 @@ from conftest import small_cnn
 from keras_qsn.attacks import DeepFool
 from keras_qsn.attacks import FastGradientMethod
 from keras_qsn.attacks import ProjectedGradientDescent
-from keras_qsn.evaluation import AttackAccuracy
+from keras_qsn.callbacks import AttackAccuracy
+from keras_qsn.callbacks import EpsScheduler
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import TrainableQuantization
 from keras_qsn.losses import ProbabilityMeanSquaredError
-from keras_qsn.training import EpsScheduler
+from keras_qsn.training import AdversarialTraining
 from keras_qsn.training import QuSecNet
-from keras_qsn.training.batches import num_clean
+from keras_qsn.training import ThresholdTraining
+from keras_qsn.training.objectives.adversarial import num_clean
 
 TESTS = Path(__file__).parent
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -70,8 +72,8 @@ def test_eps_zero_is_plain_fit_to_the_bit(clean_share, quantizer, data):
         return inner
 
     plain = fit(lambda inner: inner)
-    attack = FastGradientMethod(eps=0.0)
-    wrapped = fit(lambda inner: QuSecNet(inner, attack, clean_share))
+    mixed = AdversarialTraining(FastGradientMethod(eps=0.0), clean_share)
+    wrapped = fit(lambda inner: QuSecNet(inner, mixed))
     assert same_weights(plain, wrapped)
 
 
@@ -132,7 +134,8 @@ def test_every_clean_share_is_kept(data):
             return super()._perturb(logits_fn, x, labels, *args)
 
     for share, expected in ((0.0, 20), (0.29, 15), (0.99, 1)):
-        net = compiled(QuSecNet(network(), Recording(0.1), share))
+        mixed = AdversarialTraining(Recording(0.1), share)
+        net = compiled(QuSecNet(network(), mixed))
         net.fit(data[0][:40], data[1][:40], batch_size=20, verbose=0)
         assert seen == [expected, expected]
         seen.clear()
@@ -206,6 +209,7 @@ tf.config.set_logical_device_configuration(
 )
 from conftest import small_cnn
 from keras_qsn.attacks import ProjectedGradientDescent
+from keras_qsn.training import AdversarialTraining
 from keras_qsn.training import QuSecNet
 
 seen = []
@@ -223,7 +227,8 @@ class Recording(ProjectedGradientDescent):
 def numbers(strategy):
     with strategy.scope():
         keras.utils.set_random_seed(0)
-        net = QuSecNet(small_cnn(), Recording(0.1, nb_iter=2), 0.0)
+        attack = Recording(0.1, nb_iter=2)
+        net = QuSecNet(small_cnn(), AdversarialTraining(attack, 0.0))
         net.compile(
             keras.optimizers.SGD(0.1),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -268,7 +273,7 @@ class TestThresholds:
             value = (cost or LOSS)(y, inner(x, training=True))
         gradient = tape.gradient(value, layer.thresholds.value).numpy()
         before = layer.thresholds.numpy()
-        net = QuSecNet(inner, threshold_loss=cost, threshold_learning_rate=eta)
+        net = QuSecNet(inner, ThresholdTraining(cost, eta))
         compiled(net).fit(x, y, batch_size=50, verbose=0)
         wanted = np.clip(before - eta * gradient, 0, 1)
         np.testing.assert_allclose(layer.thresholds, wanted, atol=1e-6)
@@ -277,9 +282,9 @@ class TestThresholds:
     def test_own_update_leaves_the_weights_as_they_would_be(self, data):
         x, y = data[0][:50], data[1][:50]
         results = []
-        for eta in (None, 0.5):
+        for own in (None, ThresholdTraining(learning_rate=0.5)):
             inner = network(TrainableQuantization())
-            net = QuSecNet(inner, threshold_learning_rate=eta)
+            net = QuSecNet(inner, own)
             compiled(net).fit(x, y, batch_size=50, verbose=0)
             results.append(inner.get_weights()[1:])
         for u, v in zip(*results):
@@ -301,9 +306,7 @@ class TestThresholds:
             return inner
 
         def own(inner, layer):
-            return QuSecNet(
-                inner, threshold_loss=cost, threshold_learning_rate=1e-12
-            )
+            return QuSecNet(inner, ThresholdTraining(cost, 1e-12))
 
         plain, wrapped = fit(fixed), fit(own)
         for layer, same in zip(plain.layers, wrapped.layers, strict=True):
@@ -314,7 +317,7 @@ class TestThresholds:
         results = []
         for scale in (False, True):
             inner = network(TrainableQuantization())
-            net = QuSecNet(inner, threshold_learning_rate=0.5)
+            net = QuSecNet(inner, ThresholdTraining(learning_rate=0.5))
             optimizer = keras.optimizers.SGD(0.1)
             if scale:
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -338,7 +341,7 @@ class TestThresholds:
                     ),
                 ]
             )
-            net = QuSecNet(inner, threshold_learning_rate=0.5)
+            net = QuSecNet(inner, ThresholdTraining(learning_rate=0.5))
             history = compiled(net).fit(*data, verbose=0).history
             found.append(history["loss"][0])
         assert found[1] > found[0] + 0.05
@@ -346,7 +349,7 @@ class TestThresholds:
     def test_none_to_train(self):
         for layer in (None, ConstantQuantization()):
             with pytest.raises(ValueError, match="with trainable thresholds"):
-                QuSecNet(network(layer), threshold_learning_rate=0.1)
+                QuSecNet(network(layer), ThresholdTraining())
 
 
 class TestKerasFeatures:
@@ -558,7 +561,8 @@ class TestClassifiers:
         """At radius 0 the accuracy under attack is that of the model."""
         make, arguments, loss = self.MODELS[kind]
         x, y = pair
-        net = QuSecNet(make(*arguments), FastGradientMethod(0.0), 0.0)
+        attacked = AdversarialTraining(FastGradientMethod(0.0), 0.0)
+        net = QuSecNet(make(*arguments), attacked)
         even = 0.0 if kind == "one logit" else 0.5
         metric = "accuracy"
         if arguments[:1] == (1,):
@@ -581,7 +585,7 @@ class TestClassifiers:
             ]
         )
         attack = FastGradientMethod(0.4, clip_max=255)
-        net = compiled(QuSecNet(model, attack, 0.0))
+        net = compiled(QuSecNet(model, AdversarialTraining(attack, 0.0)))
         moved = np.full((1, 28, 28, 1), 100.9, "float32")
         assert (net(moved) != net(moved - 0.9)).numpy().any()
         pixels = (255 * x).astype("uint8")
@@ -606,8 +610,8 @@ class TestClassifiers:
 
 class TestEpsScheduler:
     def test_training_follows_and_validation_does_not(self, digits, data):
-        attack = FastGradientMethod(eps=0.1)
-        net = compiled(QuSecNet(network(), attack, clean_share=0.0))
+        attacked = AdversarialTraining(FastGradientMethod(eps=0.1), 0.0)
+        net = compiled(QuSecNet(network(), attacked))
         eps = [0.0, 0.05, 0.1]
         history = net.fit(
             *data,
@@ -666,10 +670,32 @@ class TestBadInput:
     def test_constructor(self):
         with pytest.raises(TypeError, match="must be a Keras model"):
             QuSecNet("model")
+        for given in ("fgsm", ["fgsm"], 0.3):
+            with pytest.raises(TypeError, match="must be a `keras_qsn.attack"):
+                QuSecNet(network(), given)
         with pytest.raises(TypeError, match="must be a `keras_qsn.attacks"):
-            QuSecNet(network(), attack="fgsm")
+            AdversarialTraining("fgsm")
         with pytest.raises(ValueError, match=r"`clean_share` must lie in"):
-            QuSecNet(network(), clean_share=1.0)
+            AdversarialTraining(FastGradientMethod(0.1), 1.0)
+
+    @pytest.mark.parametrize(
+        ("argument", "message"),
+        [
+            ("attack", "`objective=attack`.*Received: attack=0.5"),
+            ("clean_share", r"AdversarialTraining\(attack, clean_share\)"),
+            ("certification", "`objective=IntervalTraining"),
+            ("threshold_loss", "`objective=ThresholdTraining"),
+            ("threshold_learning_rate", "`objective=ThresholdTraining"),
+        ],
+    )
+    def test_arguments_of_old_say_where_they_are(self, argument, message):
+        with pytest.raises(TypeError, match=message):
+            QuSecNet(network(), **{argument: 0.5})
+
+    def test_objectives_of_different_ranges(self):
+        attack = FastGradientMethod(2.0, clip_max=255)
+        with pytest.raises(ValueError, match="the same range of pixels"):
+            QuSecNet(network(), [attack, FastGradientMethod(0.1)])
 
     @pytest.mark.parametrize(
         ("change", "error", "message"),

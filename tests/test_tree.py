@@ -13,11 +13,12 @@ PACKAGE = ROOT / "keras_qsn"
 FLOORS = (
     ("version", "_core"),
     ("quantization",),
-    ("constraints", "initializers", "losses"),
+    ("constraints", "initializers", "losses", "optimizers"),
     ("layers",),
     ("classifier",),
     ("datasets", "models"),
     ("attacks",),
+    ("callbacks",),
     ("certification",),
     ("defenses",),
     ("training",),

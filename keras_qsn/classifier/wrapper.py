@@ -212,6 +212,12 @@ class KerasModelWrapper:
         """Most probable classes, an int32 NumPy array; as `logits`."""
         return self.logits(x, batch_size).argmax(-1).astype("int32")
 
+    def random_images(self, count):
+        """Float32 images in [0, 1) of a shape that the model takes, always
+        the same."""
+        shape = [size or 32 for size in self._built_shape()]
+        return np.random.default_rng(0).random((count, *shape), "float32")
+
     def fingerprint(self, shape):
         """A short text that differs for another function or other weights.
 
@@ -302,9 +308,8 @@ class KerasModelWrapper:
         """Once for each structure: whether a trace found the logits."""
 
         def check():
-            shape = [n or 32 for n in self._built_shape()]
-            images = np.random.default_rng(0).uniform(size=[4, *shape])
-            check_scores(self.logits(images), self.model.name)
+            scores = self.logits(self.random_images(4))
+            check_scores(scores, self.model.name)
             return True
 
         self.compiled("scores", check)

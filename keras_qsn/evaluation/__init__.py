@@ -1,7 +1,6 @@
 """What a defence is worth: attacks, checks and the worst case per image."""
 
 from keras_qsn._core.shares import wilson_interval
-from keras_qsn.evaluation.callback import AttackAccuracy
 from keras_qsn.evaluation.result import Check
 from keras_qsn.evaluation.result import Evaluation
 from keras_qsn.evaluation.result import Outcome
@@ -10,7 +9,6 @@ from keras_qsn.evaluation.result import UntrustedEvaluation
 from keras_qsn.evaluation.robustness import evaluate_robustness
 
 __all__ = [
-    "AttackAccuracy",
     "Check",
     "Evaluation",
     "Outcome",

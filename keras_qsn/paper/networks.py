@@ -17,6 +17,7 @@ from keras_qsn.layers import TrainableQuantization
 from keras_qsn.losses import ProbabilityMeanSquaredError
 from keras_qsn.models import cleverhans_cnn
 from keras_qsn.training import QuSecNet
+from keras_qsn.training import ThresholdTraining
 
 BATCH_SIZE = 128
 
@@ -80,13 +81,12 @@ def train(network, data):
         model = with_bounded_relu(model)
         sigma = _SIGMA.get(network.data, 0.3)
         x, y = gaussian_augmentation(x, y, sigma, _COPIES, network.seed)
-    attack = None
+    objectives = []
     if network.adversarial_eps:
-        attack = FastGradientMethod(network.adversarial_eps)
-    cost = None
+        objectives.append(FastGradientMethod(network.adversarial_eps))
     if network.threshold_cost == "Eq. 2":
-        cost = ProbabilityMeanSquaredError()
-    net = QuSecNet(model, attack, threshold_loss=cost)
+        objectives.append(ThresholdTraining(ProbabilityMeanSquaredError()))
+    net = QuSecNet(model, objectives)
     net.compile(
         keras.optimizers.Adam(1e-3),
         keras.losses.CategoricalCrossentropy(
@@ -95,7 +95,7 @@ def train(network, data):
         metrics=["accuracy"],
     )
     watched = None
-    if attack is not None:
+    if network.adversarial_eps:
         watched = datasets.seeded_subset(
             data.x_test, one_hot(data.y_test), _WATCHED, network.seed
         )

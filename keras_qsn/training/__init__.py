@@ -1,15 +1,19 @@
 """Training: `QuSecNet.fit` is (adversarial, certified) training."""
 
-from keras_qsn.training.intervals import IntervalTraining
-from keras_qsn.training.intervals import initialize_for_intervals
-from keras_qsn.training.muon import Muon
+from keras_qsn.training.objectives.adversarial import AdversarialTraining
+from keras_qsn.training.objectives.base import Batch
+from keras_qsn.training.objectives.base import Objective
+from keras_qsn.training.objectives.intervals import IntervalTraining
+from keras_qsn.training.objectives.thresholds import ThresholdTraining
+from keras_qsn.training.objectives.trades import TRADES
 from keras_qsn.training.qusecnet import QuSecNet
-from keras_qsn.training.schedules import EpsScheduler
 
 __all__ = [
-    "EpsScheduler",
+    "TRADES",
+    "AdversarialTraining",
+    "Batch",
     "IntervalTraining",
-    "Muon",
+    "Objective",
     "QuSecNet",
-    "initialize_for_intervals",
+    "ThresholdTraining",
 ]

@@ -55,7 +55,7 @@ class BatchCheck:
         """
         if y is None:
             raise ValueError(_NO_LABELS)
-        self._check_signature(x)
+        self._check_signature(x, y)
         images = tf.cast(x, tf.float32)
         low = np.float32(np.maximum(self._low, tf.float32.min))
         high = np.float32(np.minimum(self._high, tf.float32.max))
@@ -90,14 +90,16 @@ class BatchCheck:
             raise
         return True
 
-    def _check_signature(self, x):
+    def _check_signature(self, x, y):
         """Refuse a type or a shape while tracing, by one image like it."""
         shape = self._wrapper.input_shape
-        if x.shape.rank == len(shape):
+        # Of no known rank are labels once batches and single ones have come.
+        if x.shape.rank == len(shape) or not y.shape.rank:
             raise ValueError(
                 f"A dataset must give batches of images, shape (batch, "
-                f"{', '.join(map(str, shape))}). Received: single images of "
-                f"shape {tuple(x.shape)}. Batch it: `dataset.batch(128)`."
+                f"{', '.join(map(str, shape))}). Received: images of shape "
+                f"{x.shape}, labels of shape {y.shape}. Batch it: "
+                "`dataset.batch(128)`."
             )
         if x.shape.rank is not None:
             expected = [*shape, *[1] * x.shape.rank]
@@ -160,33 +162,3 @@ def class_numbers(y, num_classes):
     if is_rows(y.shape, num_classes):
         return tf.argmax(y, -1, output_type=tf.int32)
     return tf.cast(tf.reshape(y, [-1]), tf.int32)
-
-
-def num_clean(count, share):
-    """How many of `count` images are `share` of them, rounded down.
-
-    In float64, and with room for its rounding: 0.29 of 100 are 29.
-    """
-    exact = tf.cast(count, tf.float64) * tf.constant(share, tf.float64)
-    return tf.cast(tf.floor(exact + 1e-9), tf.int32)
-
-
-def numbered(seen, count):
-    """The numbers of a batch's images among all, and how many are seen then.
-
-    Replicas of a distribution strategy number theirs one after the other, as
-    the data come.
-
-    Args:
-        seen: Integer tensor: how many images came before.
-        count: Integer tensor: how many this replica has of the batch.
-
-    Returns:
-        Integer tensor of shape `(count,)`, and an integer tensor.
-    """
-    replica = tf.distribute.get_replica_context()
-    if replica.num_replicas_in_sync == 1:
-        return seen + tf.range(count), seen + count
-    counts = replica.all_gather(count[None], axis=0)
-    before = tf.reduce_sum(counts[: replica.replica_id_in_sync_group])
-    return seen + before + tf.range(count), seen + tf.reduce_sum(counts)

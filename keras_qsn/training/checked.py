@@ -7,15 +7,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.training.schedules import with_callbacks
-
 
 class CheckedModel(keras.Model):
     """Base class: `fit` and `evaluate` refuse data that are not for a model.
 
     A subclass sets `_check`, a `BatchCheck`, and supplies `_train` and
     `_test`: the steps, on images, labels and sample weights.
+
+    Attributes:
+        own_callbacks: Callbacks that come before the user's in `fit`.
     """
+
+    own_callbacks = ()
 
     def fit(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.fit`; refuses images and labels that do not fit.
@@ -30,10 +33,8 @@ class CheckedModel(keras.Model):
             self._check_whole(*validation[:2])
         else:
             self._check_whole(validation, None)
-        own = self._own_callbacks()
-        if own:
-            callbacks = given.get("callbacks")
-            given["callbacks"] = with_callbacks(own, callbacks, self)
+        if self.own_callbacks:
+            given["callbacks"] = self._with_own(given.get("callbacks"))
         with self._check.readable():
             return super().fit(*bound.args, **bound.kwargs)
 
@@ -59,9 +60,15 @@ class CheckedModel(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         return self._compiled(self._test, self._check(x, y), y, sample_weight)
 
-    def _own_callbacks(self):
-        """Callbacks that come before the user's in `fit`."""
-        return []
+    def _with_own(self, callbacks):
+        """What `fit` takes as `callbacks`, with the model's own in front."""
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            return keras.callbacks.CallbackList(
+                [*self.own_callbacks, callbacks],
+                model=self,
+                **(callbacks.params or {}),
+            )
+        return [*self.own_callbacks, *keras.tree.flatten(callbacks or [])]
 
     @contextlib.contextmanager
     def _checks_outside_xla(self):

@@ -8,6 +8,9 @@ one logit for each class.
 import numpy as np
 import tensorflow as tf
 
+# Near the least positive float32.
+_LEAST = 1e-35
+
 
 def returns_logits(wrapper):
     """Whether what the model returns are its logits.
@@ -17,8 +20,7 @@ def returns_logits(wrapper):
     Args:
         wrapper: `KerasModelWrapper` of the model.
     """
-    shape = [size or 32 for size in wrapper._built_shape()]
-    images = np.random.default_rng(0).random((2, *shape), "float32")
+    images = wrapper.random_images(2)
     returned = np.asarray(wrapper.model(images, training=False))
     logits = wrapper.logits(images)[:, -returned.shape[1] :]
     return np.allclose(returned, logits, rtol=1e-3, atol=1e-5)
@@ -35,6 +37,21 @@ def class_scores(returned, are_logits):
         return returned
     even = tf.fill(tf.shape(returned), 0.0 if are_logits else 0.5)
     return tf.concat([even, tf.cast(returned, tf.float32)], 1)
+
+
+def log_probabilities(returned, are_logits):
+    """The logarithm of each class's probability.
+
+    Args:
+        returned: Tensor of shape `(images, columns)`.
+        are_logits: Whether they are logits.
+    """
+    if are_logits:
+        return tf.nn.log_softmax(class_scores(returned, True))
+    if returned.shape[1] == 1:
+        returned = tf.concat([1 - returned, returned], 1)
+    # Not of 0, whose logarithm is infinite.
+    return tf.math.log(tf.maximum(returned, _LEAST))
 
 
 def as_returned(logits, columns, are_logits):

@@ -32,14 +32,15 @@ from keras_qsn._core.files import write_json
 from keras_qsn.attacks import CubeAttack
 from keras_qsn.attacks import ProjectedGradientDescent
 from keras_qsn.certification import certify
+from keras_qsn.constraints import ThresholdRange
 from keras_qsn.evaluation import evaluate_robustness
+from keras_qsn.initializers import initialize_for_intervals
 from keras_qsn.layers import QuantLayer
-from keras_qsn.layers import ThresholdRange
 from keras_qsn.models import cleverhans_cnn
+from keras_qsn.optimizers import Muon
+from keras_qsn.training import AdversarialTraining
 from keras_qsn.training import IntervalTraining
-from keras_qsn.training import Muon
 from keras_qsn.training import QuSecNet
-from keras_qsn.training import initialize_for_intervals
 
 HELD_OUT = 5000
 
@@ -104,25 +105,21 @@ def train(options, x, y, folder):
     model = cleverhans_cnn(
         x.shape[1:], quantizer=quantizer_of(options), seed=options.seed
     )
-    training = attack = None
+    objectives = []
+    if options.method in ("mixed", "attacked"):
+        objectives.append(AdversarialTraining(attack_of(options), 0.0))
     if options.method in ("interval", "mixed"):
         initialize_for_intervals(model, options.seed)
-        training = IntervalTraining(
-            options.train_eps or options.eps,
-            clean_share=options.clean_share,
-            warmup_epochs=options.warmup,
-            ramp_epochs=options.ramp,
-            regularizer=options.regularizer,
+        objectives.append(
+            IntervalTraining(
+                options.train_eps or options.eps,
+                clean_share=options.clean_share,
+                warmup_epochs=options.warmup,
+                ramp_epochs=options.ramp,
+                regularizer=options.regularizer,
+            )
         )
-    if options.method in ("mixed", "attacked"):
-        attack = attack_of(options)
-    net = QuSecNet(
-        model,
-        attack,
-        clean_share=0.0,
-        certification=training,
-        product_dtype=options.product_dtype,
-    )
+    net = QuSecNet(model, objectives, product_dtype=options.product_dtype)
     batches = ShiftedBatches(
         x,
         y,

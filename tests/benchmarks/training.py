@@ -15,14 +15,15 @@ from layers import paired_ratio
 
 from keras_qsn.attacks import FastGradientMethod
 from keras_qsn.models import cleverhans_cnn
+from keras_qsn.training import AdversarialTraining
 from keras_qsn.training import IntervalTraining
 from keras_qsn.training import QuSecNet
 
 
-def training_step(attack=None, clean_share=0.0, **kwargs):
-    net = QuSecNet(cleverhans_cnn(seed=0), attack, clean_share, **kwargs)
-    if net.certification is not None:
-        net.growth.assign(1.0)
+def training_step(objective=None, **kwargs):
+    net = QuSecNet(cleverhans_cnn(seed=0), objective, **kwargs)
+    if isinstance(objective, IntervalTraining):
+        net.objectives[0].grown.assign(1.0)
     net.compile(keras.optimizers.Adam(1e-3), LOSS)
     net.optimizer.build(net.trainable_variables)
     rng = np.random.default_rng(0)
@@ -38,7 +39,9 @@ def main():
     options = parser.parse_args()
     plain = training_step()
     for clean_share in (0.0, 0.5):
-        step = training_step(FastGradientMethod(0.3), clean_share)
+        step = training_step(
+            AdversarialTraining(FastGradientMethod(0.3), clean_share)
+        )
         ratio = paired_ratio(step, plain, options.rounds)
         print(
             f"FGSM training step, clean share {clean_share} / plain step, "
@@ -46,9 +49,7 @@ def main():
             flush=True,
         )
     intervals = [
-        training_step(
-            certification=IntervalTraining(0.3), product_dtype=product_dtype
-        )
+        training_step(IntervalTraining(0.3), product_dtype=product_dtype)
         for product_dtype in ("float32", "bfloat16")
     ]
     for what, steps in (

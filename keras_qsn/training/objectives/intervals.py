@@ -1,20 +1,25 @@
 """Training for certificates: the worst case of intervals as a loss."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.tracing import layers_of
 from keras_qsn.attacks import norms
 from keras_qsn.certification.bounds import crown
 from keras_qsn.certification.bounds import interval
+from keras_qsn.certification.network import trace
 from keras_qsn.classifier.inputs import check_count
+from keras_qsn.training.metrics import Share
+from keras_qsn.training.objectives.base import Objective
+from keras_qsn.training.outputs import as_returned
+from keras_qsn.training.outputs import returns_logits
 
 # Share of the ramp that is a fourth power, before it goes on as a line.
 _SMOOTH = 0.25
 
 
-class IntervalTraining:
-    """What `QuSecNet` trains on to be certified: interval bounds of margins.
+class IntervalTraining(Objective):
+    """Trains a network to be certified, on interval bounds of its margins.
 
     With `m_j` the interval lower bound of `logit_y - logit_j` over the box
     that the L-infinity ball becomes behind the quantizer:
@@ -22,10 +27,10 @@ class IntervalTraining:
         loss = k L(y, logits) + (1 - k) L(y, -m) + regularizer * R
 
     where `L` is the compiled loss and `logits` are those of what the network
-    is given: the images, or attacked ones if `QuSecNet` has an attack, and
-    then the two losses have the worst case between them (De Palma et al.,
-    2024): `k` near 1 keeps clean accuracy, and leaves the proof to the
-    complete check of `certify`. Behind a hard quantizer `eps` moves the box in
+    is given: the images, or attacked ones after an `AdversarialTraining`, and
+    then the two losses have the worst case between them (MTL-IBP): `k` near 1
+    keeps clean accuracy, and leaves the proof to the complete check of
+    `certify`. Behind a hard quantizer `eps` moves the box in
     leaps, so it is not `eps` that grows but the box, from the image to its
     full size: each level `q` lies in
 
@@ -35,6 +40,10 @@ class IntervalTraining:
     `ramp_epochs`, after `warmup_epochs` at 0, as a fourth power and then a
     line (Shi et al., 2021). `R`, weighted by `1 - s`, keeps bounds tight and
     ReLUs balanced while the box grows (the same).
+
+    `fit`, `evaluate` and validation report `cert_accuracy`, the share of
+    images whose bounds allow no other class, in `evaluate` and validation at
+    full radius.
 
     Args:
         eps: Float > 0. Radius to train for, in pixel units; a little more
@@ -55,7 +64,7 @@ class IntervalTraining:
     >>> quantizer = QuantLayer(2, 50.0, hard=True, trainable=False)
     >>> model = cleverhans_cnn(quantizer=quantizer, seed=0)
     >>> initialize_for_intervals(model, seed=0)
-    >>> net = QuSecNet(model, certification=IntervalTraining(eps=0.3))
+    >>> net = QuSecNet(model, IntervalTraining(eps=0.3))
 
     Limitations:
         Bounds during training are float32 estimates; `certify` proves. A
@@ -65,7 +74,9 @@ class IntervalTraining:
         or white ground change: keep trained ones inside with
         `ThresholdRange(eps, 1 - eps)`. Trained, they follow the quantizer's
         slope: at a steepness of 5 that also pulls where no pixel can change
-        its level, and they drift to an end of their range; 50 does not.
+        its level, and they drift to an end of their range; 50 does not. `fit`
+        on data of unknown length lets the box wait for the end of its first
+        epoch, also of a `fit` that goes on from a backup.
 
     Reference:
         - Gowal et al., 2018: https://arxiv.org/abs/1810.12715
@@ -106,6 +117,54 @@ class IntervalTraining:
         self.regularizer = float(regularizer)
         self.value_range = low, high
 
+    def build(self, net):
+        super().build(net)
+        self._graph = trace(net.wrapper, net.wrapper.input_shape)
+        self._are_logits = returns_logits(net.wrapper)
+        self.grown = net.add_weight(
+            shape=(), initializer="zeros", trainable=False, name="growth"
+        )
+        self._accuracy = Share("cert_accuracy")
+        self.metrics = [self._accuracy]
+        self.callbacks = [GrowingBox(self)]
+
+    def outputs(self, forward):
+        # Where nothing of the loss is left on them, no gradient is taken.
+        return tf.cond(
+            self._share_of_given() > 0,
+            forward,
+            lambda: tf.stop_gradient(forward()),
+        )
+
+    def loss(self, batch, loss):
+        grown = tf.convert_to_tensor(self.grown)
+        worst, bounds = self._worst_logits(batch.x, batch.labels, grown, True)
+        self._accuracy.update_state(proved(worst, batch.labels))
+        lost = self.net.compute_loss(
+            batch.given,
+            batch.y,
+            as_returned(worst, batch.outputs.shape[1], self._are_logits),
+            batch.sample_weight,
+            True,
+        )
+        share = self._share_of_given()
+        loss = share * loss + (1 - share) * lost
+        if self.regularizer:
+            loss += tf.cond(
+                grown < 1,
+                lambda: (
+                    self.regularizer
+                    * (1 - grown)
+                    * regularization(self._graph, bounds)
+                ),
+                lambda: 0.0,
+            )
+        return loss
+
+    def evaluate(self, x, labels):
+        worst, _ = self._worst_logits(x, labels, 1.0, training=False)
+        self._accuracy.update_state(proved(worst, labels))
+
     def growth(self, epoch):
         """How much of the box is trained on, from 0 to 1.
 
@@ -133,6 +192,51 @@ class IntervalTraining:
         low, high = (middle + growth * (end - middle) for end in (low, high))
         first = interval.level_bounds(graph, low, high)
         return interval.propagate(graph, first)
+
+    def _worst_logits(self, x, labels, growth, training):
+        """The worst that intervals allow, and the bounds of all nodes."""
+        with self.net.convolutions(training):
+            bounds = self.bounds(self._graph, x, growth)
+            return worst_logits(self._graph, bounds, labels), bounds
+
+    def _share_of_given(self):
+        """Weight of the loss on what the network is given."""
+        return 1 - (1 - self.clean_share) * tf.convert_to_tensor(self.grown)
+
+
+class GrowingBox(keras.callbacks.Callback):
+    """Sets how much of the box counts, batch by batch; `fit` adds it.
+
+    Where nobody knows how many batches an epoch has, the first one of a `fit`
+    keeps the growth it starts with, and tells the others. An epoch longer
+    than that waits for the next one: the box never shrinks, and never runs
+    ahead of its epochs.
+
+    Args:
+        objective: `IntervalTraining`, built.
+    """
+
+    def __init__(self, objective):
+        super().__init__()
+        self._objective = objective
+
+    def on_train_begin(self, logs=None):
+        self._steps = (self.params or {}).get("steps")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        share = min(batch / self._steps, 1) if self._steps else 0
+        growth = self._objective.growth(self._epoch + share)
+        self._objective.grown.assign(growth)
+        self._begun = batch
+
+    def on_epoch_end(self, epoch, logs=None):
+        # The last batch begun is the one at which the data were found to end.
+        self._steps = self._steps or self._begun
+        if logs is not None:
+            logs["box"] = float(self._objective.grown.numpy())
 
 
 def worst_logits(graph, bounds, labels):
@@ -190,35 +294,3 @@ def _balance(layer):
         smaller, larger = tf.minimum(up, down), tf.maximum(up, down)
         # Without either kind there is no ratio to mend by a gradient.
         yield tf.where(smaller > 0, tf.math.divide_no_nan(smaller, larger), 1.0)
-
-
-def initialize_for_intervals(model, seed):
-    """New weights under which interval bounds neither grow nor vanish.
-
-    Kernels of all layers but the last: `N(0, 2 pi / fan_in^2)`, so that the
-    expected `|W|` of a neuron's inputs sums to 2, which ReLU halves (Shi et
-    al., 2021). Biases to zero.
-
-    Args:
-        model: Built Keras model, changed in place.
-        seed: Integer.
-
-    Example:
-
-    >>> model = cleverhans_cnn(seed=0)
-    >>> initialize_for_intervals(model, seed=1)
-    >>> kernel = np.asarray(model.layers[0].kernel)
-    >>> round(float(np.abs(kernel).sum((0, 1, 2)).mean()), 1)
-    2.0
-
-    Reference:
-        - Shi et al., 2021: https://arxiv.org/abs/2103.17268
-    """
-    rng = np.random.default_rng(seed)
-    layers = [q for q in layers_of(model) if hasattr(q, "kernel")]
-    for layer in layers[:-1]:
-        fan_in = int(np.prod(layer.kernel.shape[:-1]))
-        draw = rng.normal(0, np.sqrt(2 * np.pi) / fan_in, layer.kernel.shape)
-        layer.kernel.assign(draw)
-        if layer.bias is not None:
-            layer.bias.assign(np.zeros(layer.bias.shape))

@@ -3,12 +3,16 @@
 import keras
 from keras import ops
 
+__all__ = ["Muon"]
+
 # Of the quintic whose iteration draws singular values to 1 (Jordan, 2024).
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
 # A step's root mean square, next to the learning rate, as Adam's is.
 _STEP_RMS = 0.2
+
+_OF_ADAM = ("_momentums", "_get_variable_index")
 
 
 @keras.saving.register_keras_serializable(package="keras_qsn")
@@ -39,10 +43,9 @@ class Muon(keras.optimizers.Adam):
 
     Example:
 
-    >>> import keras_qsn as qsn
-    >>> model = qsn.models.cleverhans_cnn()
+    >>> model = cleverhans_cnn()
     >>> model.compile(
-    ...     qsn.training.Muon(2e-3),
+    ...     Muon(2e-3),
     ...     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     ... )
 
@@ -61,6 +64,14 @@ class Muon(keras.optimizers.Adam):
 
     def build(self, variables):
         super().build(variables)
+        # Adam's own, not public: better refused than trained otherwise.
+        if not all(hasattr(self, name) for name in _OF_ADAM):
+            raise RuntimeError(
+                "`Muon` keeps its momentum where `keras.optimizers.Adam` does: "
+                f"in {' and '.join(_OF_ADAM)}. Received: Keras "
+                f"{keras.__version__}, which has them no longer. Take an "
+                "older Keras, or `keras.optimizers.Adam`."
+            )
         # Thresholds per pixel have four axes, too, and are no matrix.
         self._kernels = {
             self._get_variable_index(variable)

@@ -1,0 +1,1 @@
+"""What `QuSecNet` trains for: one file for each objective."""

@@ -445,7 +445,7 @@ def test_weights_that_are_no_numbers_are_refused(value):
     values[0, 0, 0, :2] = value
     kernel.assign(values)
     name = model.layers[0].layers[1].name
-    with pytest.raises(ValueError, match=f"2 value.*'{name}/kernel'"):
+    with pytest.raises(ValueError, match=f"2 value.*{name}/kernel'"):
         certify(model, images(1, (3, 4, 1)), [0], 0.1)
 
 
@@ -611,6 +611,28 @@ def test_subclasses():
             continue
         with pytest.raises(error, match=message):
             certify(KerasModelWrapper(model, from_logits=True), x, y, 0.0)
+
+
+class Beside(keras.Model):
+    """Calls a layer in front of the quantizer that it does not use."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused, self.used = layers.Rescaling(3.0), layers.Rescaling(0.5)
+        self.quantizer, self.head = hard(), layers.Dense(2)
+        self.quantizer.build((None, 3))
+
+    def call(self, inputs):
+        self.unused(inputs)
+        return self.head(self.quantizer(self.used(inputs)))
+
+
+def test_what_is_beside_the_way_to_the_quantizer_is_refused():
+    model, x = Beside(), images(2, (3,))
+    model(x)
+    wrapper = KerasModelWrapper(model, from_logits=True)
+    with pytest.raises(ValueError, match="only the first layer"):
+        certify(wrapper, x, [0, 1], 0.1)
 
 
 def test_refused_models_still_work():

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_qsn as qsn
+from certified_models import hard
 from certified_models import images
 from certified_models import input_bounds
 from certified_models import margin_rows
@@ -13,6 +14,11 @@ from certified_models import predicted
 from certified_models import randomized
 from certified_models import sequential
 from keras_qsn.attacks import norms
+from keras_qsn.certification import Activation
+from keras_qsn.certification import Affine
+from keras_qsn.certification import Rule
+from keras_qsn.certification import certify
+from keras_qsn.certification import register_rule
 from keras_qsn.certification.bounds import crown
 from keras_qsn.certification.bounds import interval
 from keras_qsn.certification.bounds import zonotope
@@ -20,6 +26,7 @@ from keras_qsn.certification.branching import elimination
 from keras_qsn.certification.network import Network
 from keras_qsn.certification.network import trace
 from keras_qsn.certification.rules import smooth
+from keras_qsn.certification.rules.activation import biases
 from keras_qsn.certification.rules.enclosures import Bounds
 from keras_qsn.certification.rules.registry import rules_of
 from keras_qsn.models import KerasModelWrapper
@@ -224,6 +231,64 @@ def application():
     return keras.Model(inputs, layers.Dense(3, "softmax")(x))
 
 
+class Square(layers.Layer):
+    def call(self, inputs):
+        return inputs * inputs
+
+
+@register_rule(Square)
+class SquareRule(Rule):
+    def bounds(self, x):
+        low, high = x.ends
+        least = tf.nn.relu(tf.maximum(low, -high)) ** 2
+        return Bounds.between(least, tf.maximum(-low, high) ** 2).rounded()
+
+
+class Product(layers.Layer):
+    def call(self, inputs):
+        return inputs[0] * inputs[1]
+
+
+@register_rule(Product)
+class ProductRule(Rule):
+    def bounds(self, x, y):
+        corners = tf.stack([a * b for a in x.ends for b in y.ends])
+        ends = tf.reduce_min(corners, 0), tf.reduce_max(corners, 0)
+        return Bounds.between(*ends).rounded()
+
+
+class Step(layers.Layer):
+    def call(self, inputs):
+        return tf.cast(inputs >= 0.25, inputs.dtype)
+
+
+@register_rule(Step)
+class StepRule(Activation):
+    exact = True
+
+    def function(self, values):
+        return tf.cast(values >= 0.25, values.dtype)
+
+    def error(self, x):
+        return tf.zeros_like(x.radius)
+
+    def parallel(self, x):
+        low, high = self.values(x)
+        slope = tf.math.divide_no_nan(high - low, x.radius * 2)
+        corners = [(x.ends[0], low), (x.ends[1], high)]
+        knot = tf.clip_by_value(0.25 + 0 * low, *x.ends)
+        return slope, *biases(slope, [*corners, (knot, low), (knot, high)])
+
+
+def own_layers():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(2, 3, activation="relu")(inputs)
+    x = Product()([x, Square()(x)])
+    y = Step()(layers.Conv2D(2, 2)(inputs))
+    x = layers.Concatenate()([layers.Flatten()(x), layers.Flatten()(y)])
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
 def nested():
     inner = sequential(
         (6, 6, 2), layers.Conv2D(3, 2), layers.ReLU(max_value=1.0)
@@ -323,6 +388,7 @@ MODELS = {
     "nested": nested,
     "joined": joined,
     "application": application,
+    "own layers": own_layers,
 }
 
 
@@ -445,3 +511,90 @@ def test_reduced_networks_have_a_limit(monkeypatch):
     known = interval.propagate(graph, first)
     known = [known[p] for p in graph.pre_activations]
     assert elimination.eliminate(graph, low, low + 1, known, bool) is None
+
+
+# Rules of users, and what is known by what it computes.
+
+
+@pytest.mark.parametrize("sharpened_after", [1, 64])
+def test_layers_of_users_are_branched_on(sharpened_after, monkeypatch):
+    """A network with rules of every kind, whole and reduced: all decided."""
+    monkeypatch.setattr(Network, "products", np.inf)
+    monkeypatch.setattr(
+        "keras_qsn.certification.branching.search._SHARPEN_AFTER",
+        sharpened_after,
+    )
+    model = randomized(sequential((6, 6, 2), hard(2), own_layers()), 2)
+    model.layers[0].set_weights([np.full((6, 6, 2, 1), 0.5)])
+    x = images(6, (6, 6, 2))
+    y = predicted(model, x)
+    found = certify(model, x, y, 0.05)
+    assert set(found.status) == {"certified", "broken"}
+    assert "branching" in found.method
+    rng = np.random.default_rng(0)
+    for i in np.flatnonzero(found.certified):
+        points = x[i] + rng.uniform(-0.05, 0.05, (1000, 6, 6, 2))
+        points = points.clip(0, 1).astype("float32")
+        assert (predicted(model, points) == y[i]).all()
+
+
+class Named(layers.Dense):
+    """Only made in another way."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(units, activation="relu", **kwargs)
+
+
+class Bits(qsn.layers.QuantLayer):
+    def __init__(self, **kwargs):
+        super().__init__(2, 50.0, hard=True, **kwargs)
+
+
+class Turned(Bits):
+    def call(self, inputs, training=None):
+        return 1 - super().call(inputs)
+
+
+def test_subclasses_are_known_by_what_they_compute():
+    x = images(3, (4,))
+    model = sequential((4,), Bits(), Named(5), layers.Dense(2))
+    found = certify(model, x, predicted(model, x), 0.01)
+    plain = sequential((4,), hard(), layers.Dense(5, "relu"), layers.Dense(2))
+    plain.set_weights(model.get_weights())
+    same = certify(plain, x, predicted(model, x), 0.01)
+    np.testing.assert_array_equal(found.margin, same.margin)
+    squeezed = sequential((4,), qsn.defenses.BitDepthReduction(1))
+    squeezed.add(layers.Dense(2))
+    assert certify(squeezed, x, predicted(squeezed, x), 0.0).certified.all()
+    turned = sequential((4,), Turned(), layers.Dense(2))
+    with pytest.raises(ValueError, match="Turned.*no sound rule"):
+        certify(turned, x, [0, 0, 0], 0.01)
+
+
+def test_what_cannot_be_registered():
+    for kind in (3, object, "relu"):
+        with pytest.raises(TypeError, match="a class of Keras layers or an"):
+            register_rule(kind)
+
+    class Odd(layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    register_rule(Odd)(lambda layer, shape: "nothing")
+    with pytest.raises(TypeError, match="Odd must return a `Rule`"):
+        rules_of(Odd(), (3,))
+    register_rule(Odd)(Rule)
+    (rule,) = rules_of(Odd(), (3,))
+    with pytest.raises(NotImplementedError, match="must have `bounds"):
+        rule.bounds()
+
+
+def test_a_wrong_rule_is_noticed():
+    class Doubled(layers.Layer):
+        def call(self, inputs):
+            return 2 * inputs
+
+    register_rule(Doubled)(lambda layer, shape: Affine(lambda x, **_: x))
+    model = sequential((3,), layers.Dense(2), Doubled())
+    with pytest.raises(RuntimeError, match="the rule of a layer of your own"):
+        certify(model, images(2, (3,)), [0, 1], 0.1)

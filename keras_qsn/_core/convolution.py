@@ -82,37 +82,30 @@ def _convolve_rounded(dtype, layer, inputs, kernel):
 
 def _convolve(layer, inputs, kernel):
     """`layer.convolution_op`, by the faster way where there is one."""
-    if _sees_all(layer, inputs):
-        size = inputs.shape[1] * inputs.shape[2] * inputs.shape[3]
-        flat = tf.reshape(inputs, [-1, size])
-        product = flat @ tf.reshape(kernel, [size, layer.filters])
-        return product[:, None, None, :]
-    if _gains_from_blocks(layer, inputs):
-        return _strided(inputs, kernel, layer.strides[0], layer.padding)
-    return keras.layers.Conv2D.convolution_op(layer, inputs, kernel)
-
-
-def _plain(layer):
-    return (
+    plain = (
         layer.data_format == "channels_last"
         and layer.dilation_rate == (1, 1)
         and layer.groups == 1
     )
+    if plain and _sees_all(layer, inputs):
+        size = inputs.shape[1] * inputs.shape[2] * inputs.shape[3]
+        flat = tf.reshape(inputs, [-1, size])
+        product = flat @ tf.reshape(kernel, [size, layer.filters])
+        return product[:, None, None, :]
+    if plain and _gains_from_blocks(layer, inputs):
+        return _strided(inputs, kernel, layer.strides[0], layer.padding)
+    return keras.layers.Conv2D.convolution_op(layer, inputs, kernel)
 
 
 def _sees_all(layer, inputs):
-    return (
-        _plain(layer)
-        and layer.padding == "valid"
-        and tuple(inputs.shape[1:3]) == layer.kernel_size
-    )
+    whole = tuple(inputs.shape[1:3]) == layer.kernel_size
+    return whole and layer.padding == "valid"
 
 
 def _gains_from_blocks(layer, inputs):
     stride = layer.strides[0]
     return (
-        _plain(layer)
-        and None not in inputs.shape[1:3]
+        None not in inputs.shape[1:3]
         and layer.padding in ("same", "valid")
         and layer.strides == (stride, stride)
         and stride >= 2
@@ -173,17 +166,9 @@ def _span(length, size, stride, padding):
 def _blocks_of_kernel(kernel, stride):
     """The kernel over blocks: (size/stride)^2 taps of stride^2 channels."""
     height, width, channels, filters = kernel.shape
+    rows, columns = height // stride, width // stride
     kernel = tf.reshape(
-        kernel,
-        [height // stride, stride, width // stride, stride, channels, filters],
+        kernel, [rows, stride, columns, stride, channels, filters]
     )
     kernel = tf.transpose(kernel, [0, 2, 1, 3, 4, 5])
-    return tf.reshape(
-        kernel,
-        [
-            height // stride,
-            width // stride,
-            stride * stride * channels,
-            filters,
-        ],
-    )
+    return tf.reshape(kernel, [rows, columns, stride**2 * channels, filters])

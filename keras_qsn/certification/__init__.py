@@ -3,12 +3,12 @@
 from keras_qsn.certification.certificate import Certificate
 from keras_qsn.certification.certificate import CertificationInterrupted
 from keras_qsn.certification.certifying import certify
-from keras_qsn.certification.rules import Activation
-from keras_qsn.certification.rules import Affine
-from keras_qsn.certification.rules import Bounds
-from keras_qsn.certification.rules import PiecewiseLinear
-from keras_qsn.certification.rules import Rule
-from keras_qsn.certification.rules import register_rule
+from keras_qsn.certification.rules.activation import Activation
+from keras_qsn.certification.rules.affine import Affine
+from keras_qsn.certification.rules.base import Rule
+from keras_qsn.certification.rules.enclosures import Bounds
+from keras_qsn.certification.rules.piecewise import PiecewiseLinear
+from keras_qsn.certification.rules.registry import register_rule
 
 __all__ = [
     "Activation",

@@ -69,7 +69,7 @@ def certify(
             `Dense`, `ReLU`, `LeakyReLU`, `PReLU`, `ELU`, `Activation` (these,
             sigmoid, tanh), `BatchNormalization`, `Normalization`,
             `Rescaling`, `Add`, `Concatenate`, pooling, padding, reshaping,
-            `Dropout`, models inside.
+            `Dropout`, models inside. `register_rule` gives one to others.
         x: Images of shape `(images, ...)` in `value_range`, or a
             batched `tf.data.Dataset` of pairs.
         y: Labels, integers or one-hot. `None` for a dataset's own.

@@ -116,7 +116,8 @@ def eliminate(network, low, high, intermediate, late):
             linear, neurons = _other(node.rule, shapes, inputs, known, count)
             unstable.append(neurons)
             products += neurons.coefficients.size
-        if linear is None or products > network.products:
+        # Twice: the whole network is compiled.
+        if linear is None or 2 * products > network.products:
             return None
         count += len(linear.fresh)
         made.append(linear)

@@ -13,17 +13,8 @@ class Rule:
 
     A certificate follows a box of images through the network, step by step. A
     rule answers for one step, a function of one or more tensors, and serves
-    every method of `certify`:
-
-    - `bounds(*inputs)`: the interval of each output. The one thing that a
-      rule must have; the rest follows, sound if loose.
-    - `backward(A, shapes, *inputs)`: linear functions of the inputs that are
-      nowhere above those of the output with coefficients `A` (CROWN). By
-      default the output's least value, whatever the inputs.
-    - `forward(sets, inputs)`: a `Zonotope` that holds the output. By default
-      it forgets what the inputs depend on.
-    - `part(entries, shapes, *inputs)`: the rule of some outputs alone, for
-      branching. By default the whole, of which these are taken.
+    every method of `certify`. It must have `bounds`; `backward` (for CROWN),
+    `forward` and `part` (for branching) follow from it, sound if loose.
 
     What each must hold is what **float32** computes of any inputs that lie in
     `inputs`, `Bounds` with the batch as first axis: eager or compiled, adding
@@ -69,11 +60,7 @@ class Rule:
         self.layer, self.shapes = layer, shapes
 
     def bounds(self, *inputs):
-        """`Bounds` of the output.
-
-        Args:
-            *inputs: `Bounds` of each input.
-        """
+        """`Bounds` of the output for inputs in these."""
         raise NotImplementedError(
             f"{type(self).__name__} must have `bounds(*inputs)`, which returns "
             "`Bounds` of the output for inputs in these."
@@ -82,9 +69,11 @@ class Rule:
     def backward(self, A, shapes, *inputs):
         """Linear functions of the output as functions of the inputs.
 
+        By default constants: the output's least value.
+
         Args:
             A: Coefficients, shape `(batch, functions, *output)`.
-            shapes: Shape of each input.
+            shapes: Shape of each input, without the batch.
             *inputs: `Bounds` of each input.
 
         Returns:
@@ -96,12 +85,8 @@ class Rule:
         return nothing, self.bounds(*inputs).least(A)
 
     def forward(self, sets, inputs):
-        """A `Zonotope` that holds the output.
-
-        Args:
-            sets: `Zonotope` of each input.
-            inputs: `Bounds` of each input, which hold as well.
-        """
+        """A `Zonotope` that holds the output, of those of the inputs and their
+        `Bounds`. By default it forgets what the inputs depend on."""
         center, radius = self.bounds(*inputs)
         unknowns = tf.shape(sets[0].generators)[0]
         none = tf.repeat(tf.zeros_like(center), unknowns, 0)
@@ -113,16 +98,12 @@ class Rule:
         return x.radius > ROUNDING * x.magnitude
 
     def part(self, entries, shapes, *inputs):
-        """The rule of some entries of the flattened output.
-
-        Args:
-            entries: Their positions.
-            shapes: Shape of each input.
-            *inputs: `Bounds` of each input, a batch of one.
+        """The rule of some entries of the flattened output, on one box.
 
         Returns:
             A rule from one vector to these entries, and the entries of each
             flattened input that the vector is made of, one after the other.
+            By default all.
         """
         reads = [np.arange(np.prod(shape, dtype=int)) for shape in shapes]
         return _Part(self, entries, shapes), reads

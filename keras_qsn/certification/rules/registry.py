@@ -14,8 +14,9 @@ def register_rule(*kinds):
 
     It is called with the layer and the shape of each of its inputs, without
     the batch, and returns a `Rule`, or a list of rules that are applied one
-    after the other. So it is a function, or a subclass of `Rule`. A
-    `ValueError` of its own refuses the layer, with its message as the reason.
+    after the other: all of the layer, its activation included. So it is a
+    function, or a subclass of `Rule`. A `ValueError` of its own refuses the
+    layer, with its message as the reason.
 
     A subclass of the layer has the same rule if it changes only how the layer
     is made: `__init__`, `build`, `get_config`.

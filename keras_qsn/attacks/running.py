@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn._core.progress import ImageProgress
 from keras_qsn.attacks import norms
 from keras_qsn.attacks import ranges
@@ -12,7 +13,6 @@ from keras_qsn.attacks.compiled import compiled_gradient
 from keras_qsn.attacks.result import AttackInterrupted
 from keras_qsn.attacks.result import AttackResult
 from keras_qsn.classifier.inputs import as_arrays
-from keras_qsn.classifier.inputs import check_count
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.inputs import check_labels
 from keras_qsn.classifier.inputs import in_words

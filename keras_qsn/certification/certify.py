@@ -6,6 +6,8 @@ import numpy as np
 from keras_qsn._core.files import fingerprint
 from keras_qsn._core.kept import claimed
 from keras_qsn._core.kept import versions
+from keras_qsn._core.numbers import check_count
+from keras_qsn._core.numbers import check_number
 from keras_qsn._core.progress import ImageProgress
 from keras_qsn._core.tracing import layers_of
 from keras_qsn.attacks.norms import ball
@@ -14,10 +16,8 @@ from keras_qsn.certification.deployed import Deployed
 from keras_qsn.certification.proofs import Proofs
 from keras_qsn.certification.work import Work
 from keras_qsn.classifier.inputs import as_arrays
-from keras_qsn.classifier.inputs import check_count
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.inputs import check_labels
-from keras_qsn.classifier.inputs import check_number
 from keras_qsn.classifier.inputs import check_range
 from keras_qsn.classifier.inputs import in_words
 from keras_qsn.classifier.wrapper import KerasModelWrapper

@@ -3,11 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn._core.tracing import layers_of
 from keras_qsn.attacks import norms
 from keras_qsn.certification import crown
 from keras_qsn.certification import interval
-from keras_qsn.classifier.inputs import check_count
 
 # Share of the ramp that is a fourth power, before it goes on as a line.
 _SMOOTH = 0.25

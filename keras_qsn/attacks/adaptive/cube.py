@@ -3,13 +3,13 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import gain_gradient
 from keras_qsn.attacks.losses import margin_gradient
 from keras_qsn.attacks.losses import margin_of
 from keras_qsn.attacks.losses import per_image
-from keras_qsn.classifier.inputs import check_count
 from keras_qsn.classifier.opened import OpenedModel
 
 # Between the seeds of restarts, so that seeds in use do not share starts.

@@ -3,11 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import margin_gradient
 from keras_qsn.attacks.losses import margin_of
 from keras_qsn.attacks.losses import per_image
-from keras_qsn.classifier.inputs import check_count
 from keras_qsn.classifier.opened import OpenedModel
 
 # Steps after which one pixel more is changed at a time.

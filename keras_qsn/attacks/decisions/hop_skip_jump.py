@@ -5,6 +5,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.decisions.pointwise import CHUNK
 from keras_qsn.attacks.decisions.pointwise import decide
@@ -13,7 +14,6 @@ from keras_qsn.attacks.decisions.pointwise import draw
 from keras_qsn.attacks.decisions.pointwise import first_fooling
 from keras_qsn.attacks.losses import fooled
 from keras_qsn.attacks.losses import per_image
-from keras_qsn.classifier.inputs import check_count
 
 # Size of the noise, in distances from the image: the largest that costs
 # nothing where the boundary is smooth.

@@ -3,11 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import fooled
 from keras_qsn.attacks.losses import per_image
-from keras_qsn.classifier.inputs import check_count
 
 # Images the model sees at once, always as many: in a batch of another size
 # logits are rounded otherwise, and a search along the boundary would end

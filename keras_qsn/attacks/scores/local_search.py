@@ -3,12 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import fooled
 from keras_qsn.attacks.scores.single_pixel import check_size
 from keras_qsn.attacks.scores.single_pixel import draw
 from keras_qsn.attacks.scores.single_pixel import mask_of
-from keras_qsn.classifier.inputs import check_count
 
 # Most pixels tried in a round; Foolbox has the same limit.
 _MOST_TRIED = 128

@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import fooled
 from keras_qsn.attacks.losses import per_image
-from keras_qsn.classifier.inputs import check_count
 
 
 class SinglePixelAttack(Attack):

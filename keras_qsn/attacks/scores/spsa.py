@@ -3,12 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import margin_of
 from keras_qsn.attacks.losses import per_image
 from keras_qsn.attacks.scores.local_search import in_chunks
-from keras_qsn.classifier.inputs import check_count
 
 # An integer drawn for each pixel holds its sign in as many directions.
 _BITS = 32

@@ -3,12 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import fooled
 from keras_qsn.attacks.losses import per_image
 from keras_qsn.attacks.scores.square_proposals import MovedWindows
 from keras_qsn.attacks.scores.square_proposals import RecoloredSquares
-from keras_qsn.classifier.inputs import check_count
 
 # Queries, of 10 000, after which the share of changed pixels is halved.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

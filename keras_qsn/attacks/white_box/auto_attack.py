@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import margin_of
 from keras_qsn.attacks.losses import per_image
@@ -10,7 +11,6 @@ from keras_qsn.attacks.scores.square import SquareAttack
 from keras_qsn.attacks.white_box.auto_pgd import AutoProjectedGradientDescent
 from keras_qsn.attacks.white_box.fab import FastAdaptiveBoundary
 from keras_qsn.classifier.compiled import compiled_logits
-from keras_qsn.classifier.inputs import check_count
 
 # Classes that APGD-T and FAB-T look at, where the model has so many others.
 _NUM_TARGETS = 9

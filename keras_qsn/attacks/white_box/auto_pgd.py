@@ -5,12 +5,12 @@ import collections
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import fooled
 from keras_qsn.attacks.losses import likeliest_others
 from keras_qsn.attacks.losses import per_image
-from keras_qsn.classifier.inputs import check_count
 
 _MOMENTUM = 0.75
 # In hundredths of the steps: the first after 22, gaps 3 less each, at least 6.

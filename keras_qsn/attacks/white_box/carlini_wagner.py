@@ -3,10 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import margin_of
 from keras_qsn.attacks.losses import per_image
-from keras_qsn.classifier.inputs import check_count
 
 # Keeps the inverse of tanh finite for black and white pixels.
 _EDGE = 0.999999

@@ -3,13 +3,13 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import fooled
 from keras_qsn.attacks.losses import likeliest_others
 from keras_qsn.attacks.losses import logits_and_pullback
 from keras_qsn.attacks.losses import per_image
-from keras_qsn.classifier.inputs import check_count
 
 # Cleverhans' push across a boundary, in logits: a tie is no success. Where all
 # logits of the image are below 1, of the largest: it must not be a leap.

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import fooled
@@ -11,7 +12,6 @@ from keras_qsn.attacks.losses import logits_and_pullback
 from keras_qsn.attacks.losses import margin_of
 from keras_qsn.attacks.losses import per_image
 from keras_qsn.attacks.white_box import hyperplane
-from keras_qsn.classifier.inputs import check_count
 
 # Part of the largest logit: `fooled` asks for half as much, so that a point on
 # the boundary counts as adversarial.

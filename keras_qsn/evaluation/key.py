@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 
+from keras_qsn._core.config import plain
 from keras_qsn._core.files import fingerprint
 from keras_qsn._core.kept import versions
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.ranges import plain
+from keras_qsn.attacks.views.base import View
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import plans
 
@@ -77,5 +78,5 @@ def _models_of(attack):
     for value in vars(attack).values():
         if isinstance(value, (keras.Model, KerasModelWrapper)):
             yield value
-        elif isinstance(value, Attack):
+        elif isinstance(value, (Attack, View)):
             yield from _models_of(value)

@@ -1,5 +1,6 @@
 """The cube attack: a search over the levels a quantizer lets through."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -7,18 +8,17 @@ from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import gain_gradient
-from keras_qsn.attacks.losses import margin_gradient
 from keras_qsn.attacks.losses import margin_of
 from keras_qsn.attacks.losses import per_image
+from keras_qsn.attacks.search import restarted
+from keras_qsn.attacks.search import search
 from keras_qsn.classifier.opened import OpenedModel
-
-# Between the seeds of restarts, so that seeds in use do not share starts.
-_SEED_STRIDE = 1_000_003
 
 # Pixels tried at a time, each by itself.
 _CANDIDATES = 16
 
 
+@keras.saving.register_keras_serializable(package="keras_qsn")
 class CubeAttack(Attack):
     """PGD over what can come out of the quantizer, not over what goes in.
 
@@ -79,24 +79,14 @@ class CubeAttack(Attack):
         seed=0,
     ):
         super().__init__(eps, clip_min=clip_min, clip_max=clip_max, seed=seed)
-        self.nb_iter = check_count("nb_iter", nb_iter)
-        self.nb_restarts = check_count("nb_restarts", nb_restarts)
+        self._keep(check_count, nb_iter=nb_iter, nb_restarts=nb_restarts)
         self.nb_polish = check_count("nb_polish", nb_polish, 0)
 
-    def get_config(self):
-        config = {
-            **super().get_config(),
-            "nb_iter": self.nb_iter,
-            "nb_restarts": self.nb_restarts,
-            "nb_polish": self.nb_polish,
-        }
-        return self._own(config)
-
-    def view(self, wrapper):
-        return OpenedModel(wrapper, self.clip_min, self.clip_max)
-
-    def compiled_view(self, wrapper, shape):
-        return OpenedModel(wrapper, self.clip_min, self.clip_max, True)
+    def seen(self, wrapper, shape=None):
+        seen = super().seen(wrapper, shape)
+        return OpenedModel(
+            seen.wrapper, self.clip_min, self.clip_max, shape is not None, seen
+        )
 
     def _perturb(self, opened, x, labels, eps, seeds, targeted):
         low = self._project(x, x - eps, eps)
@@ -105,33 +95,20 @@ class CubeAttack(Attack):
         clean = opened.quantize(x)
         margin = margin_of(opened.behind(clean), labels, targeted)
 
-        def restart(i, levels, margin):
-            # Only the images not fooled yet go through the model.
-            rows = tf.where(margin <= 0)
-            part, label, seed, old, old_margin = box.gather(
-                rows, labels, seeds, levels, margin
-            )
+        def restart(i, old, old_margin, bottom, top, label, seed):
+            part = _Box(opened, bottom, top)
             start = tf.where(
-                tf.equal(i, 0),
-                part.middle,
-                part.sample(seed + [i * _SEED_STRIDE, 0]),
+                tf.equal(i, 0), part.middle, part.sample(restarted(seed, i))
             )
-            new, new_margin = _better(
-                *self._climb(part, start, label, i, targeted), old, old_margin
-            )
-            return (
-                i + 1,
-                tf.tensor_scatter_nd_update(levels, rows, new),
-                tf.tensor_scatter_nd_update(margin, rows, new_margin),
-            )
+            climbed = self._climb(part, start, label, i, targeted)
+            return _better(*climbed, old, old_margin)
 
-        _, levels, margin = tf.while_loop(
-            lambda i, levels, margin: (
-                (i < self.nb_restarts) & tf.reduce_any(margin <= 0)
-            ),
+        levels, margin = search(
             restart,
-            (0, clean, margin),
-            parallel_iterations=1,
+            self.nb_restarts,
+            lambda levels, margin: margin <= 0,
+            (clean, margin),
+            *(box.bottom, box.top, labels, seeds),
         )
         if opened.hard:
             levels = self._polish(box, levels, margin, labels, targeted)
@@ -180,13 +157,12 @@ class CubeAttack(Attack):
     def _polish(self, box, levels, margin, labels, targeted):
         """Single pixels changed by one level, as long as the margin grows."""
 
-        def change(i, levels, margin, tried):
-            rows = tf.where((margin <= 0) & (tried < box.pixels))
-            part, now, label, old, skip = box.gather(
-                rows, levels, labels, margin, tried
+        def change(i, now, old, skip, bottom, top, label):
+            part = _Box(box.opened, bottom, top)
+            gradient, _ = gain_gradient(
+                box.opened.behind, now, label, margin_of, targeted
             )
-            gradient = margin_gradient(box.opened.behind, now, label, targeted)
-            moved, order = part.moves(now, gradient[0])
+            moved, order = part.moves(now, gradient)
 
             def attempt(k, best, best_margin):
                 pixel = tf.gather(order, skip + k, batch_dims=1)
@@ -199,22 +175,15 @@ class CubeAttack(Attack):
             )
             # Where none helped, the next ones are tried.
             skip = tf.where(best_margin > old, 0, skip + _CANDIDATES)
-            return (
-                i + 1,
-                tf.tensor_scatter_nd_update(levels, rows, best),
-                tf.tensor_scatter_nd_update(margin, rows, best_margin),
-                tf.tensor_scatter_nd_update(tried, rows, skip),
-            )
+            return best, best_margin, skip
 
-        return tf.while_loop(
-            lambda i, levels, margin, tried: (
-                (i < self.nb_polish)
-                & tf.reduce_any((margin <= 0) & (tried < box.pixels))
-            ),
+        return search(
             change,
-            (0, levels, margin, tf.zeros_like(labels)),
-            parallel_iterations=1,
-        )[1]
+            self.nb_polish,
+            lambda _, margin, tried: (margin <= 0) & (tried < box.pixels),
+            (levels, margin, tf.zeros_like(labels)),
+            *(box.bottom, box.top, labels),
+        )[0]
 
 
 def _better(levels, margin, best, best_margin):
@@ -234,13 +203,6 @@ class _Box:
         self.bottom = bottom
         self.top = top
         self.pixels = int(np.prod(bottom.shape[1:]))
-
-    def gather(self, rows, *others):
-        """The box of some images, and their rows of other tensors."""
-        bottom, top, *others = (
-            tf.gather_nd(t, rows) for t in (self.bottom, self.top, *others)
-        )
-        return (_Box(self.opened, bottom, top), *others)
 
     @property
     def middle(self):

@@ -1,13 +1,15 @@
 """The fewest or nearest pixels to push over a quantizer's thresholds."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import margin_gradient
+from keras_qsn.attacks.losses import gain_gradient
 from keras_qsn.attacks.losses import margin_of
 from keras_qsn.attacks.losses import per_image
+from keras_qsn.attacks.search import search
 from keras_qsn.classifier.opened import OpenedModel
 
 # Steps after which one pixel more is changed at a time.
@@ -17,6 +19,7 @@ _STEPS_PER_PIXEL = 8
 _SOFT_MARGIN = 0.02
 
 
+@keras.saving.register_keras_serializable(package="keras_qsn")
 class LevelFlipAttack(Attack):
     """Pixels pushed over a threshold one after another, dearest last.
 
@@ -66,14 +69,11 @@ class LevelFlipAttack(Attack):
         super().__init__(None, norm, clip_min, clip_max, 0)
         self.max_iter = check_count("max_iter", max_iter)
 
-    def get_config(self):
-        return {**super().get_config(), "max_iter": self.max_iter}
-
-    def view(self, wrapper):
-        return OpenedModel(wrapper, self.clip_min, self.clip_max)
-
-    def compiled_view(self, wrapper, shape):
-        return OpenedModel(wrapper, self.clip_min, self.clip_max, True)
+    def seen(self, wrapper, shape=None):
+        seen = super().seen(wrapper, shape)
+        return OpenedModel(
+            seen.wrapper, self.clip_min, self.clip_max, shape is not None, seen
+        )
 
     def _perturb(self, opened, x, labels, eps, seeds, targeted):
         pixels = int(np.prod(x.shape[1:]))
@@ -81,15 +81,10 @@ class LevelFlipAttack(Attack):
         logits = opened.behind(opened.quantize(x))
         fooled = margin_of(logits, labels, targeted) > 0
 
-        def change(i, x_adv, fooled):
-            # Only the images not fooled yet go through the model.
-            rows = tf.where(~fooled)
-            image, now, label = (
-                tf.gather_nd(t, rows) for t in (x, x_adv, labels)
-            )
+        def change(i, now, _, image, label):
             levels = opened.quantize(now)
-            gradient, _ = margin_gradient(
-                opened.behind, levels, label, targeted
+            gradient, _ = gain_gradient(
+                opened.behind, levels, label, margin_of, targeted
             )
             moved = self._next(opened, now, levels, gradient)
             gain = gradient * (opened.quantize(moved) - levels)
@@ -102,19 +97,14 @@ class LevelFlipAttack(Attack):
             best = tf.reshape((worth >= least) & (worth > 0), tf.shape(now))
             now = tf.where(best, moved, now)
             hit = margin_of(opened(now), label, targeted) > 0
-            return (
-                i + 1,
-                tf.tensor_scatter_nd_update(x_adv, rows, now),
-                tf.tensor_scatter_nd_update(fooled, rows, hit),
-            )
+            return now, hit
 
-        _, x_adv, fooled = tf.while_loop(
-            lambda i, x_adv, fooled: (
-                (i < self.max_iter) & ~tf.reduce_all(fooled)
-            ),
+        x_adv, _ = search(
             change,
-            (0, x, fooled),
-            parallel_iterations=1,
+            self.max_iter,
+            lambda x_adv, fooled: ~fooled,
+            (x, fooled),
+            *(x, labels),
         )
         return self._prune(opened, x, x_adv, labels, targeted)
 

@@ -2,10 +2,12 @@
 
 import math
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
+from keras_qsn._core.numbers import check_positive
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.decisions.pointwise import CHUNK
 from keras_qsn.attacks.decisions.pointwise import decide
@@ -22,6 +24,7 @@ _NOISE = 0.3
 _HALVINGS = 24
 
 
+@keras.saving.register_keras_serializable(package="keras_qsn")
 class HopSkipJumpAttack(Attack):
     """HopSkipJump: along the boundary, by the classes of noisy copies.
 
@@ -90,29 +93,17 @@ class HopSkipJumpAttack(Attack):
         seed=0,
     ):
         super().__init__(None, norm, clip_min, clip_max, seed)
-        if not (gamma is None or (np.isfinite(gamma) and gamma > 0)):
-            raise ValueError(
-                "`gamma` must be a finite number above 0, or None for "
-                f"{_NOISE} times the number of pixels. "
-                f"Received: gamma={gamma}"
-            )
-        self.initial_num_evals = check_count(
-            "initial_num_evals", initial_num_evals
+        if gamma is not None:
+            hint = f", or None for {_NOISE} times the number of pixels"
+            gamma = check_positive("gamma", gamma, hint)
+        self.gamma = gamma
+        self._keep(
+            check_count,
+            initial_num_evals=initial_num_evals,
+            max_num_evals=max_num_evals,
+            num_iterations=num_iterations,
+            init_size=init_size,
         )
-        self.max_num_evals = check_count("max_num_evals", max_num_evals)
-        self.num_iterations = check_count("num_iterations", num_iterations)
-        self.gamma = None if gamma is None else float(gamma)
-        self.init_size = check_count("init_size", init_size)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "initial_num_evals": self.initial_num_evals,
-            "max_num_evals": self.max_num_evals,
-            "num_iterations": self.num_iterations,
-            "gamma": self.gamma,
-            "init_size": self.init_size,
-        }
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         start = first_fooling(

@@ -1,5 +1,6 @@
 """Attacks that see the predicted class alone: noise, and pixel by pixel."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -8,6 +9,7 @@ from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import fooled
 from keras_qsn.attacks.losses import per_image
+from keras_qsn.attacks.search import restarted
 
 # Images the model sees at once, always as many: in a batch of another size
 # logits are rounded otherwise, and a search along the boundary would end
@@ -20,6 +22,7 @@ _AMOUNTS = 100
 _PARTS = (1 / 2, 1 / 4, 1 / 8, 1 / 16)
 
 
+@keras.saving.register_keras_serializable(package="keras_qsn")
 class AdditiveGaussianNoiseAttack(Attack):
     """Gaussian noise of growing size, up to the first that fools the model.
 
@@ -62,10 +65,6 @@ class AdditiveGaussianNoiseAttack(Attack):
         super().__init__(None, 2, clip_min, clip_max, seed)
         self.epsilons = check_count("epsilons", epsilons)
 
-    def get_config(self):
-        config = {**super().get_config(), "epsilons": self.epsilons}
-        return self._own(config)
-
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         largest = (self.clip_max - self.clip_min) / np.sqrt(3)
 
@@ -81,6 +80,7 @@ class AdditiveGaussianNoiseAttack(Attack):
         )[0]
 
 
+@keras.saving.register_keras_serializable(package="keras_qsn")
 class PointwiseAttack(Attack):
     """Salt and pepper, taken back pixel by pixel while the model is fooled.
 
@@ -130,9 +130,6 @@ class PointwiseAttack(Attack):
         super().__init__(None, norm, clip_min, clip_max, seed)
         self.nb_restarts = check_count("nb_restarts", nb_restarts)
 
-    def get_config(self):
-        return {**super().get_config(), "nb_restarts": self.nb_restarts}
-
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         def salted(k, image, seed):
             amount = tf.cast(k, tf.float32) / _AMOUNTS
@@ -142,7 +139,7 @@ class PointwiseAttack(Attack):
             return tf.where(u > 1 - amount / 2, self.clip_max, image)
 
         def restart(i, kept, least):
-            own = tf.map_fn(lambda seed: tf.random.fold_in(seed, i), seeds)
+            own = restarted(folded, i)
             start, found = first_fooling(
                 logits_fn, salted, _AMOUNTS + 1, x, labels, own, targeted
             )
@@ -158,6 +155,7 @@ class PointwiseAttack(Attack):
                 tf.where(better, size, least),
             )
 
+        folded = tf.map_fn(lambda seed: tf.random.fold_in(seed, 0), seeds)
         return tf.while_loop(
             lambda i, kept, least: i < self.nb_restarts,
             restart,

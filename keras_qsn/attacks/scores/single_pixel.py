@@ -1,13 +1,16 @@
 """The attack on a single pixel, and what attacks on few pixels share."""
 
+import keras
 import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import fooled
 from keras_qsn.attacks.losses import per_image
+from keras_qsn.attacks.search import at_work
 
 
+@keras.saving.register_keras_serializable(package="keras_qsn")
 class SinglePixelAttack(Attack):
     """Set one pixel, in all its channels, to the lowest or highest value.
 
@@ -52,9 +55,6 @@ class SinglePixelAttack(Attack):
         super().__init__(None, 1, clip_min, clip_max, seed)
         self.max_pixels = check_count("max_pixels", max_pixels)
 
-    def get_config(self):
-        return {**super().get_config(), "max_pixels": self.max_pixels}
-
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         height, width = check_size(x)
         count = min(self.max_pixels, height * width)
@@ -75,24 +75,17 @@ class SinglePixelAttack(Attack):
         to_high = tf.equal(queries % 2, 1)
         left = tf.reduce_sum(changes, 1)
 
-        def query(k, x_adv, left):
-            # Only the images still at work go through the model.
-            rows = tf.where(left > k)
-            image, label, place, up = (
-                tf.gather_nd(t, rows)
-                for t in (x, labels, places[:, k], to_high[:, k])
-            )
+        def attempt(_, left, image, label, place, up):
             mask = mask_of(place[:, None], image)
             value = tf.where(per_image(up, x), high, low)
             tried = tf.where(mask, value, image)
             hit = fooled(logits_fn(tried), label, targeted)
             image = tf.where(per_image(hit, x), tried, image)
-            rest = tf.where(hit, 0, tf.gather_nd(left, rows))
-            return (
-                k + 1,
-                tf.tensor_scatter_nd_update(x_adv, rows, image),
-                tf.tensor_scatter_nd_update(left, rows, rest),
-            )
+            return image, tf.where(hit, 0, left)
+
+        def query(k, *state):
+            given = x, labels, places[:, k], to_high[:, k]
+            return k + 1, *at_work(state[-1] > k, attempt, state, *given)
 
         left = tf.where(fooled(logits_fn(x), labels, targeted), 0, left)
         return tf.while_loop(

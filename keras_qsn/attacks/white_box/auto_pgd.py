@@ -2,22 +2,26 @@
 
 import collections
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
+from keras_qsn._core.numbers import check_share
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
+from keras_qsn.attacks.losses import cross_entropy
+from keras_qsn.attacks.losses import dlr
 from keras_qsn.attacks.losses import fooled
 from keras_qsn.attacks.losses import likeliest_others
 from keras_qsn.attacks.losses import per_image
+from keras_qsn.attacks.search import at_work
+from keras_qsn.attacks.search import restarted
 
 _MOMENTUM = 0.75
 # In hundredths of the steps: the first after 22, gaps 3 less each, at least 6.
 # In floating point, ceil(0.57 * 100) is not safe.
 _CHECKPOINTS = np.array([22, 41, 57, 70, 80, 87, 93, 99], "int32")
-# Of the authors: keeps DLR finite where the leading logits are equal.
-_TINY = 1e-12
 # What is carried from step to step; an entry for each image, but for `step`.
 _State = collections.namedtuple(
     "_State",
@@ -26,6 +30,7 @@ _State = collections.namedtuple(
 )
 
 
+@keras.saving.register_keras_serializable(package="keras_qsn")
 class AutoProjectedGradientDescent(Attack):
     """APGD: PGD with momentum and a step size halved where progress stalls.
 
@@ -108,43 +113,27 @@ class AutoProjectedGradientDescent(Attack):
                 "`loss` must be 'ce', 'dlr' or 'targeted-dlr'. "
                 f"Received: loss={loss!r}"
             )
-        if not 0 <= rho <= 1:
-            raise ValueError(
-                f"`rho` must be a number from 0 to 1. Received: rho={rho}"
-            )
         self.loss = loss
         self.follows = "cross_entropy" if loss == "ce" else "margin"
-        self.nb_iter = check_count("nb_iter", nb_iter)
-        self.nb_restarts = check_count("nb_restarts", nb_restarts)
-        self.rho = float(rho)
-        self.nb_targets = check_count("nb_targets", nb_targets)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "loss": self.loss,
-            "nb_iter": self.nb_iter,
-            "nb_restarts": self.nb_restarts,
-            "rho": self.rho,
-            "nb_targets": self.nb_targets,
-        }
+        self._keep(check_share, rho=rho)
+        self._keep(
+            check_count,
+            nb_iter=nb_iter,
+            nb_restarts=nb_restarts,
+            nb_targets=nb_targets,
+        )
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         zeros = tf.zeros_like(labels, tf.float32)
         others = self._others(logits_fn, x, labels, targeted)
 
         def step(s, others):
-            # Only the images still at work go through the model.
-            rows = tf.where(~s.fooled)
-            image, label, other, *state = (
-                tf.gather_nd(t, rows) for t in (x, labels, others, *s[1:])
-            )
-            moved = move(_State(s.step, *state), image, label, other)
-            state = (
-                tf.tensor_scatter_nd_update(before, rows, after)
-                for before, after in zip(s[1:], moved[1:])
-            )
-            return (_State(moved.step, *state),)
+            def some(*rows):
+                state, given = rows[:-3], rows[-3:]
+                return move(_State(s.step, *state), *given)[1:]
+
+            state = at_work(~s.fooled, some, s[1:], x, labels, others)
+            return (_State(s.step + 1, *state),)
 
         def move(s, image, label, other):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -188,8 +177,7 @@ class AutoProjectedGradientDescent(Attack):
             )
 
         def restart(i, kept, kept_loss, done):
-            # Steps of two, because `norms.sample` also uses the next seed.
-            start = norms.sample(x.shape[1:], seeds + 2 * i, self.norm)
+            start = norms.sample(x.shape[1:], restarted(seeds, i), self.norm)
             start = self._project(x, x + eps * start, eps)
             (s,) = tf.while_loop(
                 # The start is a point too: nb_iter + 1 of them.
@@ -238,25 +226,12 @@ class AutoProjectedGradientDescent(Attack):
         count = 1 if targeted else min(self.nb_targets, logits.shape[-1] - 1)
         return likeliest_others(logits, labels, count)
 
-    def _loss(self, logits, labels, targeted, others=None):
+    def _loss(self, logits, labels, targeted, others):
         """What the attack raises, per image."""
-        sign = -1.0 if targeted else 1.0
         if self.loss == "ce":
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits
-            return sign * loss(labels, logits)
+            return cross_entropy(logits, labels, targeted)
         fixed = self.loss == "targeted-dlr"
-        needed, classes = 4 if fixed or targeted else 3, logits.shape[-1]
-        top = tf.math.top_k(logits, min(needed, classes)).values
-        spread = 1.0
-        if classes > 2:
-            spread = top[:, 0] - tf.reduce_mean(top[:, 2:], 1) + _TINY
-        own = tf.gather(logits, labels, batch_dims=1)
-        if fixed:
-            other = tf.gather(logits, others, batch_dims=1)
-        else:
-            label = tf.one_hot(labels, classes, True, False, dtype=tf.bool)
-            other = tf.reduce_max(tf.where(label, -np.inf, logits), -1)
-        return sign * (other - own) / spread
+        return dlr(logits, labels, targeted, others if fixed else None)
 
 
 def _window(step, nb_iter):

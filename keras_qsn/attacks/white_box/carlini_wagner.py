@@ -1,12 +1,17 @@
 """The minimal-distance L2 attack of Carlini and Wagner."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_at_least
 from keras_qsn._core.numbers import check_count
+from keras_qsn._core.numbers import check_positive
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import margin_of
 from keras_qsn.attacks.losses import per_image
+from keras_qsn.attacks.search import EPSILON
+from keras_qsn.attacks.search import moments
 
 # Keeps the inverse of tanh finite for black and white pixels.
 _EDGE = 0.999999
@@ -18,11 +23,9 @@ _NO_BOUND = 1e10
 _PROGRESS = 0.9999
 # Steps at least from one look to the next: Adam takes dozens to turn round.
 _PATIENCE = 50
-_BETA_1 = 0.9
-_BETA_2 = 0.999
-_EPSILON = 1e-8
 
 
+@keras.saving.register_keras_serializable(package="keras_qsn")
 class CarliniWagnerL2(Attack):
     """C&W: the nearest adversarial example in L2, by Adam.
 
@@ -89,39 +92,18 @@ class CarliniWagnerL2(Attack):
         clip_max=1.0,
     ):
         super().__init__(None, 2, clip_min, clip_max, 0)
-        if not (np.isfinite(confidence) and confidence >= 0):
-            raise ValueError(
-                "`confidence` must be a finite number >= 0. "
-                f"Received: confidence={confidence}"
-            )
-        for name, value in (
-            ("learning_rate", learning_rate),
-            ("initial_const", initial_const),
-        ):
-            if not (np.isfinite(value) and value > 0):
-                raise ValueError(
-                    f"`{name}` must be a finite number above 0. "
-                    f"Received: {name}={value}"
-                )
-        self.confidence = float(confidence)
-        self.learning_rate = float(learning_rate)
-        self.binary_search_steps = check_count(
-            "binary_search_steps", binary_search_steps
+        self.confidence = check_at_least("confidence", confidence, 0)
+        self._keep(
+            check_positive,
+            learning_rate=learning_rate,
+            initial_const=initial_const,
         )
-        self.max_iterations = check_count("max_iterations", max_iterations)
+        self._keep(
+            check_count,
+            binary_search_steps=binary_search_steps,
+            max_iterations=max_iterations,
+        )
         self.abort_early = bool(abort_early)
-        self.initial_const = float(initial_const)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "confidence": self.confidence,
-            "learning_rate": self.learning_rate,
-            "binary_search_steps": self.binary_search_steps,
-            "max_iterations": self.max_iterations,
-            "abort_early": self.abort_early,
-            "initial_const": self.initial_const,
-        }
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         def search(step, const, lower, upper, nearest, best):
@@ -188,13 +170,10 @@ class CarliniWagnerL2(Attack):
             nearest = tf.where(better, distance, nearest)
             best = tf.where(per_image(better, x), candidate, best)
 
-            i += 1
-            m = _BETA_1 * m + (1 - _BETA_1) * gradient
-            v = _BETA_2 * v + (1 - _BETA_2) * tf.square(gradient)
-            t = tf.cast(i, tf.float32)
-            rate = tf.sqrt(1 - _BETA_2**t) / (1 - _BETA_1**t)
-            w -= self.learning_rate * rate * m / (tf.sqrt(v) + _EPSILON)
-            return i, w, m, v, resting, lowest, looked, found, nearest, best
+            m, v, first, second = moments(i, gradient, m, v)
+            rate = self.learning_rate * (second / first)
+            w -= rate * m / (tf.sqrt(v) + EPSILON)
+            return i + 1, w, m, v, resting, lowest, looked, found, nearest, best
 
         start = tf.atanh(_EDGE * (2 * (x - self.clip_min) / scale - 1))
         zeros = tf.zeros_like(x)

@@ -1,8 +1,10 @@
 """DeepFool: steps to the nearest boundary of the linearized model."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_at_least
 from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
@@ -10,12 +12,14 @@ from keras_qsn.attacks.losses import fooled
 from keras_qsn.attacks.losses import likeliest_others
 from keras_qsn.attacks.losses import logits_and_pullback
 from keras_qsn.attacks.losses import per_image
+from keras_qsn.attacks.search import search
 
 # Cleverhans' push across a boundary, in logits: a tie is no success. Where all
 # logits of the image are below 1, of the largest: it must not be a leap.
 _MARGIN = 1e-5
 
 
+@keras.saving.register_keras_serializable(package="keras_qsn")
 class DeepFool(Attack):
     """DeepFool: steps to the nearest boundary of the linearized model.
 
@@ -68,22 +72,9 @@ class DeepFool(Attack):
         clip_max=1.0,
     ):
         super().__init__(None, norm, clip_min, clip_max, 0)
-        if not (np.isfinite(overshoot) and overshoot >= 0):
-            raise ValueError(
-                "`overshoot` must be a finite number >= 0. "
-                f"Received: overshoot={overshoot}"
-            )
-        self.overshoot = float(overshoot)
+        self.overshoot = check_at_least("overshoot", overshoot, 0)
         self.max_iter = check_count("max_iter", max_iter)
         self.nb_candidate = check_count("nb_candidate", nb_candidate, 2)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "overshoot": self.overshoot,
-            "max_iter": self.max_iter,
-            "nb_candidate": self.nb_candidate,
-        }
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         if targeted:
@@ -101,13 +92,7 @@ class DeepFool(Attack):
             point = start + (1 + self.overshoot) * (point - start)
             return tf.clip_by_value(point, self.clip_min, self.clip_max)
 
-        def step(i, points, active):
-            # Only the images still at work go through the model.
-            rows = tf.where(active)
-            start, point, label, others, push = (
-                tf.gather_nd(t, rows)
-                for t in (x, points, labels, candidates, pushes)
-            )
+        def step(i, point, _, start, label, others, push):
             logits, distance, w = self._nearest(
                 logits_fn, overshot(start, point), label, others, push
             )
@@ -116,21 +101,15 @@ class DeepFool(Attack):
                 w, self.norm
             )
             moved = tf.clip_by_value(moved, self.clip_min, self.clip_max)
-            point = tf.where(per_image(on, x), moved, point)
-            return (
-                i + 1,
-                tf.tensor_scatter_nd_update(points, rows, point),
-                tf.tensor_scatter_nd_update(active, rows, on),
-            )
+            return tf.where(per_image(on, x), moved, point), on
 
-        points = tf.while_loop(
-            lambda i, points, active: (
-                (i < self.max_iter) & tf.reduce_any(active)
-            ),
+        points, _ = search(
             step,
-            (0, x, tf.ones_like(labels, tf.bool)),
-            parallel_iterations=1,
-        )[1]
+            self.max_iter,
+            lambda points, active: active,
+            (x, tf.ones_like(labels, tf.bool)),
+            *(x, labels, candidates, pushes),
+        )
         return overshot(x, points)
 
     def _nearest(self, logits_fn, x, labels, candidates, push):

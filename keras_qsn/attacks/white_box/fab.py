@@ -1,9 +1,12 @@
 """FAB: the nearest adversarial example, from boundary to boundary."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_at_least
 from keras_qsn._core.numbers import check_count
+from keras_qsn._core.numbers import check_share
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import fooled
@@ -11,6 +14,8 @@ from keras_qsn.attacks.losses import likeliest_others
 from keras_qsn.attacks.losses import logits_and_pullback
 from keras_qsn.attacks.losses import margin_of
 from keras_qsn.attacks.losses import per_image
+from keras_qsn.attacks.search import restarted
+from keras_qsn.attacks.search import search
 from keras_qsn.attacks.white_box import hyperplane
 
 # Part of the largest logit: `fooled` asks for half as much, so that a point on
@@ -23,6 +28,7 @@ _FINAL_SHARE = 0.99
 _DUAL = {np.inf: 1, 2: 2, 1: np.inf}
 
 
+@keras.saving.register_keras_serializable(package="keras_qsn")
 class FastAdaptiveBoundary(Attack):
     """FAB: the nearest adversarial example, by projections onto boundaries.
 
@@ -108,37 +114,13 @@ class FastAdaptiveBoundary(Attack):
         early_stop=False,
     ):
         super().__init__(eps, norm, clip_min, clip_max, seed)
-        for name, value in (("alpha_max", alpha_max), ("beta", beta)):
-            if not 0 <= value <= 1:
-                raise ValueError(
-                    f"`{name}` must be a number from 0 to 1. "
-                    f"Received: {name}={value}"
-                )
-        if not (np.isfinite(eta) and eta >= 1):
-            raise ValueError(
-                f"`eta` must be a finite number >= 1. Received: eta={eta}"
-            )
         if nb_targets is not None:
             nb_targets = check_count("nb_targets", nb_targets)
-        self.nb_iter = check_count("nb_iter", nb_iter)
-        self.nb_restarts = check_count("nb_restarts", nb_restarts)
         self.nb_targets = nb_targets
-        self.alpha_max = float(alpha_max)
-        self.eta = float(eta)
-        self.beta = float(beta)
+        self._keep(check_count, nb_iter=nb_iter, nb_restarts=nb_restarts)
+        self._keep(check_share, alpha_max=alpha_max, beta=beta)
+        self.eta = check_at_least("eta", eta, 1)
         self.early_stop = bool(early_stop)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "nb_iter": self.nb_iter,
-            "nb_restarts": self.nb_restarts,
-            "nb_targets": self.nb_targets,
-            "alpha_max": self.alpha_max,
-            "eta": self.eta,
-            "beta": self.beta,
-            "early_stop": self.early_stop,
-        }
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         logits = logits_fn(x)
@@ -152,17 +134,12 @@ class FastAdaptiveBoundary(Attack):
                 goal = tf.gather(goals, i % runs, axis=1)[:, None]
             # The first run of each goal starts at the image.
             radius = tf.where(i < runs, 0.0, tf.minimum(nearest, eps) / 2)
-            # Steps of two, because `norms.sample` also uses the next seed.
-            start = norms.sample(x.shape[1:], seeds + 2 * i, max(self.norm, 2))
+            start = norms.sample(
+                x.shape[1:], restarted(seeds, i), max(self.norm, 2)
+            )
             start *= per_image(radius / norms.size(start, self.norm), x)
 
-            def step(j, points, active, nearest, best):
-                # Only the images still at work go through the model.
-                rows = tf.where(active)
-                image, before, label, aims, distance, kept = (
-                    tf.gather_nd(t, rows)
-                    for t in (x, points, labels, goal, nearest, best)
-                )
+            def step(j, before, _, distance, kept, image, label, aims):
                 point = self._move(
                     logits_fn, image, before, label, aims, targeted
                 )
@@ -175,23 +152,14 @@ class FastAdaptiveBoundary(Attack):
                 point = tf.where(per_image(hit, x), back, point)
                 # A point that stays where it is would do so for ever.
                 moved = norms.size(point - before, np.inf) > 0
-                return (
-                    j + 1,
-                    tf.tensor_scatter_nd_update(points, rows, point),
-                    tf.tensor_scatter_nd_update(
-                        active, rows, moved & (distance > enough)
-                    ),
-                    tf.tensor_scatter_nd_update(nearest, rows, distance),
-                    tf.tensor_scatter_nd_update(best, rows, kept),
-                )
+                return point, moved & (distance > enough), distance, kept
 
-            _, _, _, nearest, best = tf.while_loop(
-                lambda j, points, active, *_: (
-                    (j < self.nb_iter) & tf.reduce_any(active)
-                ),
+            _, _, nearest, best = search(
                 step,
-                (0, self._clip(x + start), nearest > enough, nearest, best),
-                parallel_iterations=1,
+                self.nb_iter,
+                lambda points, active, *_: active,
+                (self._clip(x + start), nearest > enough, nearest, best),
+                *(x, labels, goal),
             )
             return i + 1, nearest, best
 

@@ -1,5 +1,6 @@
 """The Jacobian-based saliency map attack, JSMA."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -7,11 +8,13 @@ from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.losses import fooled
 from keras_qsn.attacks.losses import likeliest_others
 from keras_qsn.attacks.losses import logits_and_pullback
+from keras_qsn.attacks.search import search
 
 # Of a change of theta: what a pixel must have room for.
 _LEAST_MOVE = 0.1
 
 
+@keras.saving.register_keras_serializable(package="keras_qsn")
 class SaliencyMapMethod(Attack):
     """JSMA: change the most salient pair of pixels until the target is hit.
 
@@ -70,13 +73,6 @@ class SaliencyMapMethod(Attack):
         self.theta = float(theta)
         self.gamma = float(gamma)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "theta": self.theta,
-            "gamma": self.gamma,
-        }
-
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         pixels = int(np.prod(x.shape[1:]))
         max_iter = int(pixels * self.gamma / 2)
@@ -85,12 +81,7 @@ class SaliencyMapMethod(Attack):
         if not targeted:
             goals = likeliest_others(logits_fn(x), labels, 1)[:, 0]
 
-        def step(i, x_adv, free, active):
-            # Only the images still at work go through the model.
-            rows = tf.where(active)
-            image, unused, label, goal = (
-                tf.gather_nd(t, rows) for t in (x_adv, free, labels, goals)
-            )
+        def step(i, image, unused, _, label, goal):
             logits, a, b = _saliency(logits_fn, image, goal)
             pair, found = _best_pair(
                 tf.where(unused, sign * a, -np.inf),
@@ -103,29 +94,19 @@ class SaliencyMapMethod(Attack):
             image = tf.clip_by_value(
                 image + self.theta * change, self.clip_min, self.clip_max
             )
-            return (
-                i + 1,
-                tf.tensor_scatter_nd_update(x_adv, rows, image),
-                tf.tensor_scatter_nd_update(free, rows, unused & ~picked),
-                tf.tensor_scatter_nd_update(active, rows, on),
-            )
+            return image, unused & ~picked, on
 
         # A pixel at the end of the range, or almost, has nowhere to go.
         room = self.clip_max - x if sign > 0 else x - self.clip_min
         free = room > _LEAST_MOVE * abs(self.theta)
-        return tf.while_loop(
-            lambda i, x_adv, free, active: (
-                (i < max_iter) & tf.reduce_any(active)
-            ),
+        free = tf.reshape(free, [-1, pixels])
+        return search(
             step,
-            (
-                0,
-                x,
-                tf.reshape(free, [-1, pixels]),
-                tf.ones_like(labels, tf.bool),
-            ),
-            parallel_iterations=1,
-        )[1]
+            max_iter,
+            lambda x_adv, free, active: active,
+            (x, free, tf.ones_like(labels, tf.bool)),
+            *(labels, goals),
+        )[0]
 
 
 def _saliency(logits_fn, x, goals):

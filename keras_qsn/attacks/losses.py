@@ -133,11 +133,6 @@ def fooled(logits, labels, targeted):
     return margin_of(logits, labels, targeted) > 0
 
 
-def per_image(values, x):
-    """Shape `(batch,)` to one that broadcasts against the images `x`."""
-    return tf.reshape(values, [-1] + [1] * (len(x.shape) - 1))
-
-
 def others(logits, labels):
     """The logits but the label's own, which is minus infinity."""
     own = tf.one_hot(labels, tf.shape(logits)[1], True, False, dtype=bool)

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
 from keras_qsn._core.progress import ImageProgress
+from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
-from keras_qsn.attacks.losses import gain_gradient
 from keras_qsn.attacks.result import AttackInterrupted
 from keras_qsn.attacks.result import AttackResult
 from keras_qsn.classifier.compiled import compiled
@@ -78,7 +78,7 @@ def compiled_gradient(wrapper, shape, key="logits", view=None):
     logits_fn = compiled_logits(wrapper, shape, key, view)
 
     def run(x, labels, of_margin):
-        return gain_gradient(logits_fn, x, labels, of_margin, False)
+        return losses.gain_gradient(logits_fn, x, labels, of_margin, False)
 
     return compiled(
         wrapper,

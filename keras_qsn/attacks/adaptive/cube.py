@@ -5,13 +5,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import gain_gradient
-from keras_qsn.attacks.losses import margin_of
-from keras_qsn.attacks.losses import per_image
-from keras_qsn.attacks.search import restarted
-from keras_qsn.attacks.search import search
 from keras_qsn.classifier.opened import OpenedModel
 
 # Pixels tried at a time, each by itself.
@@ -93,17 +90,19 @@ class CubeAttack(Attack):
         high = self._project(x, x + eps, eps)
         box = _Box(opened, opened.quantize(low), opened.quantize(high))
         clean = opened.quantize(x)
-        margin = margin_of(opened.behind(clean), labels, targeted)
+        margin = losses.margin_of(opened.behind(clean), labels, targeted)
 
         def restart(i, old, old_margin, bottom, top, label, seed):
             part = _Box(opened, bottom, top)
             start = tf.where(
-                tf.equal(i, 0), part.middle, part.sample(restarted(seed, i))
+                tf.equal(i, 0),
+                part.middle,
+                part.sample(steps.restarted(seed, i)),
             )
             climbed = self._climb(part, start, label, i, targeted)
-            return _better(*climbed, old, old_margin)
+            return _better(climbed, (old, old_margin))
 
-        levels, margin = search(
+        levels, margin = steps.search(
             restart,
             self.nb_restarts,
             lambda levels, margin: margin <= 0,
@@ -117,19 +116,19 @@ class CubeAttack(Attack):
     def _climb(self, box, start, labels, i, targeted):
         """One restart: the best levels on the way, and their margin."""
 
-        def step(k, latent, best, best_margin):
+        def step(k, latent, *best):
             # The first gradient is asked for inside the box: one at a corner
             # tells little of the others.
             inside = tf.equal(k, 0)
             levels = tf.where(inside, latent, box.round(latent))
-            gradient, logits = gain_gradient(
+            gradient, logits = losses.gain_gradient(
                 box.opened.behind,
                 levels,
                 labels,
                 tf.not_equal(i % 2, 0),
                 targeted,
             )
-            margin = margin_of(logits, labels, targeted)
+            margin = losses.margin_of(logits, labels, targeted)
             # Shares of a pixel's width, from all of it to none.
             size = 1 - tf.cast(k, tf.float32) / tf.cast(
                 self.nb_iter, tf.float32
@@ -137,47 +136,40 @@ class CubeAttack(Attack):
             if box.opened.hard:
                 # No image of the ball has what lies between levels.
                 margin = tf.where(inside, -np.inf, margin)
-            return (
-                k + 1,
-                box.move(latent, size * tf.sign(gradient)),
-                *_better(levels, margin, best, best_margin),
-            )
+            latent = box.move(latent, size * tf.sign(gradient))
+            return latent, *_better((levels, margin), best)
 
-        _, latent, best, best_margin = tf.while_loop(
-            lambda k, *_: k < self.nb_iter,
-            step,
-            (0, start, start, tf.fill(tf.shape(labels), -np.inf)),
-            parallel_iterations=1,
-        )
+        worst = tf.fill(tf.shape(labels), -np.inf)
+        latent, *best = steps.repeat(step, self.nb_iter, (start, start, worst))
         # Where the last step led, no gradient is asked for.
         last = box.round(latent)
-        margin = margin_of(box.opened.behind(last), labels, targeted)
-        return _better(last, margin, best, best_margin)
+        margin = losses.margin_of(box.opened.behind(last), labels, targeted)
+        return _better((last, margin), best)
 
     def _polish(self, box, levels, margin, labels, targeted):
         """Single pixels changed by one level, as long as the margin grows."""
 
         def change(i, now, old, skip, bottom, top, label):
             part = _Box(box.opened, bottom, top)
-            gradient, _ = gain_gradient(
-                box.opened.behind, now, label, margin_of, targeted
+            gradient, _ = losses.gain_gradient(
+                box.opened.behind, now, label, losses.margin_of, targeted
             )
             moved, order = part.moves(now, gradient)
 
-            def attempt(k, best, best_margin):
+            def attempt(k, *best):
                 pixel = tf.gather(order, skip + k, batch_dims=1)
                 candidate = part.replace(now, moved, pixel)
-                new = margin_of(part.opened.behind(candidate), label, targeted)
-                return (k + 1, *_better(candidate, new, best, best_margin))
+                new = losses.margin_of(
+                    part.opened.behind(candidate), label, targeted
+                )
+                return _better((candidate, new), best)
 
-            _, best, best_margin = tf.while_loop(
-                lambda k, *_: k < _CANDIDATES, attempt, (0, now, old)
-            )
+            best, best_margin = steps.repeat(attempt, _CANDIDATES, (now, old))
             # Where none helped, the next ones are tried.
             skip = tf.where(best_margin > old, 0, skip + _CANDIDATES)
             return best, best_margin, skip
 
-        return search(
+        return steps.search(
             change,
             self.nb_polish,
             lambda _, margin, tried: (margin <= 0) & (tried < box.pixels),
@@ -186,13 +178,9 @@ class CubeAttack(Attack):
         )[0]
 
 
-def _better(levels, margin, best, best_margin):
-    """Of two levels of each image those with the larger margin, and it."""
-    better = margin > best_margin
-    return (
-        tf.where(per_image(better, levels), levels, best),
-        tf.where(better, margin, best_margin),
-    )
+def _better(new, old):
+    """Of two levels and their margins, those of the larger margin."""
+    return steps.pick(new[1] > old[1], new, old)
 
 
 class _Box:

@@ -5,11 +5,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import gain_gradient
-from keras_qsn.attacks.losses import margin_of
-from keras_qsn.attacks.losses import per_image
-from keras_qsn.attacks.search import search
 from keras_qsn.classifier.opened import OpenedModel
 
 # Steps after which one pixel more is changed at a time.
@@ -79,12 +77,12 @@ class LevelFlipAttack(Attack):
         pixels = int(np.prod(x.shape[1:]))
         flat = [-1, pixels]
         logits = opened.behind(opened.quantize(x))
-        fooled = margin_of(logits, labels, targeted) > 0
+        fooled = losses.margin_of(logits, labels, targeted) > 0
 
         def change(i, now, _, image, label):
             levels = opened.quantize(now)
-            gradient, _ = gain_gradient(
-                opened.behind, levels, label, margin_of, targeted
+            gradient, _ = losses.gain_gradient(
+                opened.behind, levels, label, losses.margin_of, targeted
             )
             moved = self._next(opened, now, levels, gradient)
             gain = gradient * (opened.quantize(moved) - levels)
@@ -96,10 +94,10 @@ class LevelFlipAttack(Attack):
             least = tf.math.top_k(worth, count).values[:, -1:]
             best = tf.reshape((worth >= least) & (worth > 0), tf.shape(now))
             now = tf.where(best, moved, now)
-            hit = margin_of(opened(now), label, targeted) > 0
+            hit = losses.margin_of(opened(now), label, targeted) > 0
             return now, hit
 
-        x_adv, _ = search(
+        x_adv, _ = steps.search(
             change,
             self.max_iter,
             lambda x_adv, fooled: ~fooled,
@@ -126,12 +124,7 @@ class LevelFlipAttack(Attack):
         def undo(i, x_adv):
             here = tf.one_hot(order[:, i], pixels, True, False, dtype=tf.bool)
             tried = tf.where(tf.reshape(here, tf.shape(x)), x, x_adv)
-            still = margin_of(opened(tried), labels, targeted) > 0
-            return i + 1, tf.where(per_image(still, x), tried, x_adv)
+            still = losses.margin_of(opened(tried), labels, targeted) > 0
+            return (steps.where(still, tried, x_adv),)
 
-        return tf.while_loop(
-            lambda i, x_adv: i < tf.reduce_max(count),
-            undo,
-            (0, x_adv),
-            parallel_iterations=1,
-        )[1]
+        return steps.repeat(undo, tf.reduce_max(count), (x_adv,))[0]

@@ -5,13 +5,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import fooled
-from keras_qsn.attacks.losses import others
 from keras_qsn.attacks.scores.single_pixel import check_size
 from keras_qsn.attacks.scores.single_pixel import draw
 from keras_qsn.attacks.scores.single_pixel import mask_of
-from keras_qsn.attacks.search import search
 
 # Most pixels tried in a round; Foolbox has the same limit.
 _MOST_TRIED = 128
@@ -131,17 +130,17 @@ class LocalSearchAttack(Attack):
             around = tf.nn.max_pool2d(
                 tf.cast(picked, tf.float32), window, 1, "SAME"
             )
-            on = ~fooled(logits_fn(image), label, targeted)
+            on = ~losses.fooled(logits_fn(image), label, targeted)
             return image, around > 0, on
 
         keys = draw(seeds, 0, height * width)
         first = tf.math.top_k(keys, max(height * width // 10, 1)).values
         near = tf.reshape(keys >= first[:, -1:], [-1, height, width, 1])
-        return search(
+        return steps.search(
             step,
             self.nb_iter,
             lambda x_adv, near, active: active,
-            (x, near, ~fooled(logits_fn(x), labels, targeted)),
+            (x, near, ~losses.fooled(logits_fn(x), labels, targeted)),
             *(labels, seeds),
         )[0]
 
@@ -209,5 +208,5 @@ def _log_odds(logits, labels, targeted):
     They rank images as the class's probability does, and do not saturate.
     """
     own = tf.gather(logits, labels, batch_dims=1)
-    rest = tf.reduce_logsumexp(others(logits, labels), 1)
+    rest = tf.reduce_logsumexp(losses.others(logits, labels), 1)
     return own - rest if targeted else rest - own

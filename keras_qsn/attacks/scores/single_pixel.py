@@ -4,10 +4,9 @@ import keras
 import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import fooled
-from keras_qsn.attacks.losses import per_image
-from keras_qsn.attacks.search import at_work
 
 
 @keras.saving.register_keras_serializable(package="keras_qsn")
@@ -77,17 +76,17 @@ class SinglePixelAttack(Attack):
 
         def attempt(_, left, image, label, place, up):
             mask = mask_of(place[:, None], image)
-            value = tf.where(per_image(up, x), high, low)
+            value = steps.where(up, high, low)
             tried = tf.where(mask, value, image)
-            hit = fooled(logits_fn(tried), label, targeted)
-            image = tf.where(per_image(hit, x), tried, image)
+            hit = losses.fooled(logits_fn(tried), label, targeted)
+            image = steps.where(hit, tried, image)
             return image, tf.where(hit, 0, left)
 
         def query(k, *state):
             given = x, labels, places[:, k], to_high[:, k]
-            return k + 1, *at_work(state[-1] > k, attempt, state, *given)
+            return k + 1, *steps.at_work(state[-1] > k, attempt, state, *given)
 
-        left = tf.where(fooled(logits_fn(x), labels, targeted), 0, left)
+        left = tf.where(losses.fooled(logits_fn(x), labels, targeted), 0, left)
         return tf.while_loop(
             lambda k, x_adv, left: tf.reduce_any(left > k),
             query,

@@ -6,14 +6,11 @@ import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
 from keras_qsn._core.numbers import check_positive
+from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import margin_of
-from keras_qsn.attacks.losses import per_image
 from keras_qsn.attacks.scores.local_search import in_chunks
-from keras_qsn.attacks.search import EPSILON
-from keras_qsn.attacks.search import moments
-from keras_qsn.attacks.search import search
 
 # An integer drawn for each pixel holds its sign in as many directions.
 _BITS = 32
@@ -102,19 +99,21 @@ class SPSA(Attack):
             gradient = self._estimate(
                 logits_fn, point, label, seed, i, targeted, tf.shape(x)[0]
             )
-            mean, square, first, second = moments(i, gradient, mean, square)
+            mean, square, first, second = steps.moments(
+                i, gradient, mean, square
+            )
             rate = self.learning_rate * second / first
-            point += rate * mean / (tf.sqrt(square) + EPSILON)
+            point += rate * mean / (tf.sqrt(square) + steps.EPSILON)
             point = self._project(image, point, eps)
-            now = margin_of(logits_fn(point), label, targeted)
-            kept = tf.where(per_image(now > reached, x), point, kept)
+            now = losses.margin_of(logits_fn(point), label, targeted)
+            kept = steps.where(now > reached, point, kept)
             return point, mean, square, kept, tf.maximum(reached, now)
 
         start = x + eps * norms.sample(x.shape[1:], seeds, self.norm)
         start = self._project(x, start, eps)
         zeros = tf.zeros_like(x)
-        margin = margin_of(logits_fn(x), labels, targeted)
-        return search(
+        margin = losses.margin_of(logits_fn(x), labels, targeted)
+        return steps.search(
             step,
             self.nb_iter,
             lambda *state: state[-1] <= 0,
@@ -133,13 +132,15 @@ class SPSA(Attack):
 
             def change(indices):
                 row, k = indices // count, indices % count
-                signs = _signs(tf.gather(bits, row), per_image(k, x))
+                signs = _signs(tf.gather(bits, row), steps.per_image(k, x))
                 point, label = tf.gather(x, row), tf.gather(labels, row)
                 ways = [point + self.delta * signs, point - self.delta * signs]
                 logits = tf.cast(logits_fn(tf.concat(ways, 0)), tf.float32)
                 label = tf.concat([label, label], 0)
                 largest = tf.reduce_max(tf.abs(logits), 1)
-                up, down = tf.split(margin_of(logits, label, targeted), 2)
+                up, down = tf.split(
+                    losses.margin_of(logits, label, targeted), 2
+                )
                 noise = _ROUNDING * tf.maximum(*tf.split(largest, 2))
                 return tf.where(tf.abs(up - down) > noise, up - down, 0.0)
 
@@ -149,17 +150,10 @@ class SPSA(Attack):
             changes = tf.reshape(changes, [num_images, count])
 
             def add(k, total):
-                return k + 1, total + _signs(bits, k) * per_image(
-                    changes[:, k], x
-                )
+                change = steps.per_image(changes[:, k], x)
+                return (total + _signs(bits, k) * change,)
 
-            _, total = tf.while_loop(
-                lambda k, total: k < count,
-                add,
-                (0, total),
-                parallel_iterations=1,
-            )
-            return first + count, total
+            return first + count, *steps.repeat(add, count, (total,))
 
         _, total = tf.while_loop(
             lambda first, total: first < directions,

@@ -5,12 +5,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import margin_of
-from keras_qsn.attacks.losses import per_image
 from keras_qsn.attacks.scores.square import SquareAttack
-from keras_qsn.attacks.search import at_work
-from keras_qsn.attacks.search import restarted
 from keras_qsn.attacks.white_box.auto_pgd import AutoProjectedGradientDescent
 from keras_qsn.attacks.white_box.fab import FastAdaptiveBoundary
 
@@ -156,23 +154,27 @@ class AutoAttack(Attack):
         def improved(attack, number, best, margin):
             def run(old, old_margin, image, label, seed):
                 new = craft(
-                    attack, image, label, eps, restarted(seed, number, _PARTS)
+                    attack,
+                    image,
+                    label,
+                    eps,
+                    steps.restarted(seed, number, _PARTS),
                 )
-                new_margin = margin_of(logits_fn(new), label, False)
-                better = new_margin > old_margin
-                return (
-                    tf.where(per_image(better, x), new, old),
-                    tf.where(better, new_margin, old_margin),
+                new_margin = losses.margin_of(logits_fn(new), label, False)
+                return steps.pick(
+                    new_margin > old_margin,
+                    (new, new_margin),
+                    (old, old_margin),
                 )
 
             state, left = (best, margin), margin <= 0
             return tf.cond(
                 tf.reduce_any(left),
-                lambda: at_work(left, run, state, x, labels, seeds),
+                lambda: steps.at_work(left, run, state, x, labels, seeds),
                 lambda: state,
             )
 
-        best, margin = x, margin_of(logits_fn(x), labels, False)
+        best, margin = x, losses.margin_of(logits_fn(x), labels, False)
         for i, attack in enumerate(self.attacks):
             best, margin = improved(attack, i, best, margin)
         return best

@@ -7,11 +7,9 @@ import tensorflow as tf
 from keras_qsn._core.numbers import check_at_least
 from keras_qsn._core.numbers import check_count
 from keras_qsn._core.numbers import check_positive
+from keras_qsn.attacks import losses
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import margin_of
-from keras_qsn.attacks.losses import per_image
-from keras_qsn.attacks.search import EPSILON
-from keras_qsn.attacks.search import moments
 
 # Keeps the inverse of tanh finite for black and white pixels.
 _EDGE = 0.999999
@@ -120,18 +118,15 @@ class CarliniWagnerL2(Attack):
                 (lower + upper) / 2,
                 tf.minimum(10 * const, _NO_BOUND),
             )
-            return step + 1, const, lower, upper, nearest, best
+            return const, lower, upper, nearest, best
 
         # An image that needs no attack has distance 0 and stays as it is.
-        margin = margin_of(logits_fn(x), labels, targeted)
+        margin = losses.margin_of(logits_fn(x), labels, targeted)
         nearest = tf.where(self._reached(margin), 0.0, np.inf)
         zeros = tf.zeros_like(margin)
-        return tf.while_loop(
-            lambda step, *_: step < self.binary_search_steps,
-            search,
-            (0, zeros + self.initial_const, zeros, zeros + _NO_BOUND)
-            + (nearest, x),
-            parallel_iterations=1,
+        bounds = zeros + self.initial_const, zeros, zeros + _NO_BOUND
+        return steps.repeat(
+            search, self.binary_search_steps, (*bounds, nearest, x)
         )[-1]
 
     def _minimize(self, logits_fn, x, labels, targeted, const, nearest, best):
@@ -152,7 +147,9 @@ class CarliniWagnerL2(Attack):
                 distance = tf.reduce_sum(
                     tf.square(delta), list(range(1, len(x.shape)))
                 )
-                margin = margin_of(logits_fn(candidate), labels, targeted)
+                margin = losses.margin_of(
+                    logits_fn(candidate), labels, targeted
+                )
                 hinge = tf.maximum(self.confidence - margin, 0.0)
                 loss = distance + const * hinge
             gradient = tape.gradient(loss, w)
@@ -167,29 +164,25 @@ class CarliniWagnerL2(Attack):
             success = self._reached(margin) & ~resting
             found |= success
             better = success & (distance < nearest)
-            nearest = tf.where(better, distance, nearest)
-            best = tf.where(per_image(better, x), candidate, best)
+            nearest, best = steps.pick(
+                better, (distance, candidate), (nearest, best)
+            )
 
-            m, v, first, second = moments(i, gradient, m, v)
+            m, v, first, second = steps.moments(i, gradient, m, v)
             rate = self.learning_rate * (second / first)
-            w -= rate * m / (tf.sqrt(v) + EPSILON)
-            return i + 1, w, m, v, resting, lowest, looked, found, nearest, best
+            w -= rate * m / (tf.sqrt(v) + steps.EPSILON)
+            return w, m, v, resting, lowest, looked, found, nearest, best
 
         start = tf.atanh(_EDGE * (2 * (x - self.clip_min) / scale - 1))
         zeros = tf.zeros_like(x)
-        return tf.while_loop(
-            lambda i, w, m, v, resting, *_: (
-                (i < self.max_iterations) & ~tf.reduce_all(resting)
-            ),
+        no_loss = tf.fill(tf.shape(nearest), np.inf)
+        found = tf.zeros_like(nearest, tf.bool)
+        state = start, zeros, zeros, tf.equal(nearest, 0.0), no_loss, no_loss
+        return steps.repeat(
             step,
-            (0, start, zeros, zeros, tf.equal(nearest, 0.0))
-            + (
-                tf.fill(tf.shape(nearest), np.inf),
-                tf.fill(tf.shape(nearest), np.inf),
-                tf.zeros_like(nearest, tf.bool),
-            )
-            + (nearest, best),
-            parallel_iterations=1,
+            self.max_iterations,
+            (*state, found, nearest, best),
+            lambda w, m, v, resting, *_: ~resting,
         )[-3:]
 
     def _reached(self, margin):

@@ -6,13 +6,10 @@ import tensorflow as tf
 
 from keras_qsn._core.numbers import check_at_least
 from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import fooled
-from keras_qsn.attacks.losses import likeliest_others
-from keras_qsn.attacks.losses import logits_and_pullback
-from keras_qsn.attacks.losses import per_image
-from keras_qsn.attacks.search import search
 
 # Cleverhans' push across a boundary, in logits: a tie is no success. Where all
 # logits of the image are below 1, of the largest: it must not be a leap.
@@ -84,7 +81,7 @@ class DeepFool(Attack):
             )
         logits = logits_fn(x)
         others = min(self.nb_candidate, logits.shape[-1]) - 1
-        candidates = likeliest_others(logits, labels, others)
+        candidates = losses.likeliest_others(logits, labels, others)
         largest = tf.reduce_max(tf.abs(tf.cast(logits, tf.float32)), 1)
         pushes = _MARGIN * tf.minimum(largest, 1.0)
 
@@ -96,14 +93,16 @@ class DeepFool(Attack):
             logits, distance, w = self._nearest(
                 logits_fn, overshot(start, point), label, others, push
             )
-            on = tf.math.is_finite(distance) & ~fooled(logits, label, False)
-            moved = point + per_image(distance, x) * norms.steepest(
+            on = tf.math.is_finite(distance) & ~losses.fooled(
+                logits, label, False
+            )
+            moved = point + steps.per_image(distance, x) * norms.steepest(
                 w, self.norm
             )
             moved = tf.clip_by_value(moved, self.clip_min, self.clip_max)
-            return tf.where(per_image(on, x), moved, point), on
+            return steps.where(on, moved, point), on
 
-        points, _ = search(
+        points, _ = steps.search(
             step,
             self.max_iter,
             lambda points, active: active,
@@ -114,7 +113,7 @@ class DeepFool(Attack):
 
     def _nearest(self, logits_fn, x, labels, candidates, push):
         """Logits; distance to the nearest boundary, and its `w_k`."""
-        logits, pull_back = logits_and_pullback(logits_fn, x)
+        logits, pull_back = losses.logits_and_pullback(logits_fn, x)
         own = tf.one_hot(labels, tf.shape(logits)[1])
 
         def look(k, nearest, direction):
@@ -125,16 +124,7 @@ class DeepFool(Attack):
             length = norms.size(w, 1 if self.norm == np.inf else 2)
             distance = (tf.abs(gap) + push) / length
             nearer = distance < nearest
-            return (
-                k + 1,
-                tf.where(nearer, distance, nearest),
-                tf.where(per_image(nearer, x), w, direction),
-            )
+            return steps.pick(nearer, (distance, w), (nearest, direction))
 
-        _, nearest, direction = tf.while_loop(
-            lambda k, *_: k < candidates.shape[1],
-            look,
-            (0, tf.fill(tf.shape(labels), np.inf), tf.zeros_like(x)),
-            parallel_iterations=1,
-        )
-        return logits, nearest, direction
+        first = tf.fill(tf.shape(labels), np.inf), tf.zeros_like(x)
+        return logits, *steps.repeat(look, candidates.shape[1], first)

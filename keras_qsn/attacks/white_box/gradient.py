@@ -6,15 +6,10 @@ import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
 from keras_qsn._core.numbers import check_positive
+from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import check_loss
-from keras_qsn.attacks.losses import fooled
-from keras_qsn.attacks.losses import gain_gradient
-from keras_qsn.attacks.losses import gain_of
-from keras_qsn.attacks.losses import per_image
-from keras_qsn.attacks.search import restarted
-from keras_qsn.attacks.search import search
 
 
 class _GradientAttack(Attack):
@@ -32,15 +27,15 @@ class _GradientAttack(Attack):
         loss="cross_entropy",
     ):
         super().__init__(eps, norm, clip_min, clip_max, seed)
-        self._keep(check_loss, loss=loss)
+        self._keep(losses.check_loss, loss=loss)
 
     @property
     def follows(self):
         return "cross_entropy" if self.loss == "cross_entropy" else "margin"
 
     def _gradient(self, logits_fn, x, labels, targeted):
-        gain = gain_of(self.loss)
-        return gain_gradient(logits_fn, x, labels, gain, targeted)
+        gain = losses.gain_of(self.loss)
+        return losses.gain_gradient(logits_fn, x, labels, gain, targeted)
 
 
 @keras.saving.register_keras_serializable(package="keras_qsn")
@@ -165,22 +160,20 @@ class ProjectedGradientDescent(_GradientAttack):
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         def restart(i, kept, done):
-            again = restarted(seeds, i)
+            again = steps.restarted(seeds, i)
             x_adv = self._descend(logits_fn, x, labels, eps, again, targeted)
-            kept = tf.where(per_image(done, x), kept, x_adv)
+            kept = steps.where(done, kept, x_adv)
             done = tf.cond(
                 i + 1 < self.nb_restarts,
-                lambda: fooled(logits_fn(kept), labels, targeted),
+                lambda: losses.fooled(logits_fn(kept), labels, targeted),
                 lambda: done,
             )
-            return i + 1, kept, done
+            return kept, done
 
-        return tf.while_loop(
-            lambda i, kept, done: (i < self.nb_restarts) & ~tf.reduce_all(done),
-            restart,
-            (0, x, tf.zeros_like(labels, tf.bool)),
-            parallel_iterations=1,
-        )[1]
+        state = x, tf.zeros_like(labels, tf.bool)
+        return steps.repeat(
+            restart, self.nb_restarts, state, lambda kept, done: ~done
+        )[0]
 
     def _descend(self, logits_fn, x, labels, eps, seeds, targeted):
         eps_iter = self.eps_iter
@@ -203,8 +196,8 @@ class ProjectedGradientDescent(_GradientAttack):
 
         def stopping(i, before, momentum, _, image, label):
             after, momentum, logits = move(i, before, momentum, image, label)
-            done = fooled(logits, label, targeted)
-            after = tf.where(per_image(done, x), before, after)
+            done = losses.fooled(logits, label, targeted)
+            after = steps.where(done, before, after)
             return after, momentum, ~done
 
         start = x
@@ -213,17 +206,15 @@ class ProjectedGradientDescent(_GradientAttack):
             start = self._project(x, start, eps)
         momentum = tf.zeros_like(x if self.decay_factor else labels, x.dtype)
         if self.early_stop:
-            running = tf.ones_like(labels, tf.bool)
-            state = start, momentum, running
-            return search(
+            state = start, momentum, tf.ones_like(labels, tf.bool)
+            return steps.search(
                 stopping, self.nb_iter, lambda *s: s[-1], state, x, labels
             )[0]
-        return tf.while_loop(
-            lambda i, *_: i < self.nb_iter,
-            lambda i, *state: (i + 1, *move(i, *state, x, labels)[:2]),
-            (0, start, momentum),
-            parallel_iterations=1,
-        )[1]
+        return steps.repeat(
+            lambda i, *state: move(i, *state, x, labels)[:2],
+            self.nb_iter,
+            (start, momentum),
+        )[0]
 
 
 @keras.saving.register_keras_serializable(package="keras_qsn")

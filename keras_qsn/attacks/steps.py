@@ -8,33 +8,71 @@ _BETA_2 = 0.999
 EPSILON = 1e-8
 
 
-def search(step, steps, active, state, *given):
+def per_image(values, x):
+    """Shape `(batch,)` to one that broadcasts against the images `x`."""
+    return tf.reshape(values, [-1] + [1] * (len(x.shape) - 1))
+
+
+def where(condition, x, other):
+    """Of each image, what `x` has where the condition holds."""
+    return tf.where(per_image(condition, x), x, other)
+
+
+def pick(condition, these, others):
+    """`where`, of several tensors."""
+    return tuple(where(condition, *pair) for pair in zip(these, others))
+
+
+def repeat(step, times, state, active=None):
+    """Steps one after the other.
+
+    Args:
+        step: Function from the number of the step and the state to the next
+            state, a tuple.
+        times: Whole number or scalar tensor, the largest number of steps.
+        state: Tuple of tensors.
+        active: Function from the state to booleans. Once none holds, the
+            steps end. Defaults to `None`: they go on.
+
+    Returns:
+        The last state.
+    """
+
+    def go_on(i, *state):
+        if active is None:
+            return i < times
+        return (i < times) & tf.reduce_any(active(*state))
+
+    return tf.while_loop(
+        go_on,
+        lambda i, *state: (i + 1, *step(i, *state)),
+        (0, *state),
+        parallel_iterations=1,
+    )[1:]
+
+
+def search(step, times, active, state, *given):
     """Steps of the images still at work, until none is.
 
     Args:
         step: As for `at_work`, but for the number of the step, its first
             argument.
-        steps: Whole number or scalar tensor, the largest number of steps.
-        active: Function from `state` to booleans, one for each image:
-            whether it is at work.
-        state: Tensors with a row for each image.
+        times: As for `repeat`.
+        active: As for `repeat`, one boolean for each image: whether it is
+            at work.
+        state: Tuple of tensors with a row for each image.
         *given: More of them, which stay as they are.
 
     Returns:
-        The last `state`, a tuple.
+        The last state.
     """
 
     def one(i, *state):
-        return i + 1, *at_work(
+        return at_work(
             active(*state), lambda *rows: step(i, *rows), state, *given
         )
 
-    return tf.while_loop(
-        lambda i, *state: (i < steps) & tf.reduce_any(active(*state)),
-        one,
-        (0, *state),
-        parallel_iterations=1,
-    )[1:]
+    return repeat(one, times, state, active)
 
 
 def at_work(active, step, state, *given):

@@ -54,12 +54,20 @@ class Attack(Configured):
 
     Example:
 
-    >>> attack = FastGradientMethod(eps=0.3)
-    >>> model = cleverhans_cnn(seed=0)
-    >>> x, y = np.full((2, 28, 28, 1), 0.5, "float32"), [3, 4]
-    >>> x_adv = attack.generate(model, x, y)
-    >>> float(np.abs(x_adv - x).max()) <= 0.3 + 1e-6
-    True
+    >>> @keras.saving.register_keras_serializable("mine")
+    ... class Brighter(Attack):
+    ...     def __init__(self, share=1.0, **kwargs):
+    ...         super().__init__(**kwargs)
+    ...         self.share = share
+    ...
+    ...     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
+    ...         return x + self.share * eps
+    >>> attack = BPDA(Brighter(share=2.0, eps=0.3))
+    >>> attack = BPDA.from_config(attack.get_config())
+    >>> x = np.full((2, 28, 28, 1), 0.25, "float32")
+    >>> model = cleverhans_cnn(quantizer=ConstantQuantization(2), seed=0)
+    >>> float(attack.generate(model, x, [3, 4]).max())
+    0.550000011920929
 
     Limitations:
         One attack gives an upper bound of robustness, never the figure.

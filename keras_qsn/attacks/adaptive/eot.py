@@ -25,13 +25,19 @@ class EOT(ViewedAttack):
 
     Example:
 
-    >>> noisy = keras.Sequential(
-    ...     [keras.Input((28, 28, 1)), cleverhans_cnn(seed=0)]
-    ... )
+    >>> class Noise(keras.layers.Layer):
+    ...     def build(self, shape):
+    ...         self.seeds = keras.random.SeedGenerator(0)
+    ...
+    ...     def call(self, x):
+    ...         return x + keras.random.normal(tf.shape(x), seed=self.seeds)
+    >>> inner = cleverhans_cnn(seed=0)
+    >>> noisy = keras.Sequential([keras.Input((28, 28, 1)), Noise(), inner])
     >>> attack = EOT(ProjectedGradientDescent(eps=0.1, nb_iter=2), draws=3)
     >>> x = np.full((2, 28, 28, 1), 0.5, "float32")
-    >>> attack.generate(noisy, x, [3, 4]).shape
-    (2, 28, 28, 1)
+    >>> x_adv = attack.generate(noisy, x, [3, 4])
+    >>> np.array_equal(x_adv, attack.generate(noisy, x, [3, 4]))
+    True
 
     Limitations:
         With few draws, an example may fool those alone: take more. Each costs

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_qsn._core.numbers import check_count
 from keras_qsn._core.tracing import layers_of
 from keras_qsn._core.tracing import replaced
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.views.base import View
 
 
@@ -22,9 +23,6 @@ class Expectation(View):
     Args:
         draws: Integer >= 1. Defaults to `10`.
         seed: Integer, decides the draws. Defaults to `0`.
-
-    Raises:
-        ValueError: If `draws` is not such a number.
     """
 
     def __init__(self, draws=10, seed=0):
@@ -44,12 +42,11 @@ class Expectation(View):
                 return tf.cast(logits_fn(x), tf.float32)
 
         def mean(x):
-            total = tf.while_loop(
-                lambda i, total: i < self.draws,
-                lambda i, total: (i + 1, total + once(i, x)),
-                (0, tf.zeros([tf.shape(x)[0], wrapper.num_classes])),
-                parallel_iterations=1,
-            )[1]
+            (total,) = steps.repeat(
+                lambda i, total: (total + once(i, x),),
+                self.draws,
+                (tf.zeros([tf.shape(x)[0], wrapper.num_classes]),),
+            )
             return total / self.draws
 
         return mean

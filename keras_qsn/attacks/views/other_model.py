@@ -14,10 +14,6 @@ class OtherModel(View):
     Args:
         source: Keras classifier, or a `KerasModelWrapper` around one, of the
             same images and classes as the model attacked.
-
-    Raises:
-        TypeError: If `source` is no model.
-        ValueError: On a model of other images or classes.
     """
 
     threat = "transfer"

@@ -16,10 +16,6 @@ class Surrogate(View):
     Args:
         steepness: Float > 0, or a scalar tensor: that of a soft quantizer
             whose gradient is used. Defaults to `None`: the identity's.
-
-    Raises:
-        ValueError: If `steepness` is not above 0; on a model without a
-            quantization layer.
     """
 
     threat = "adaptive"
@@ -55,23 +51,16 @@ class AnnealedSurrogate(View):
     """A soft `Surrogate` that steepens in the course of a search.
 
     Of an attack that does not say how far it is, only the first is seen.
-
-    Args:
-        first_steepness: Float > 0.
-        last_steepness: Float > 0.
-
-    Raises:
-        ValueError: If one of them is not above 0; on a model without a
-            quantization layer.
     """
 
     threat = "adaptive"
 
     def __init__(self, first_steepness=2.0, last_steepness=50.0):
-        self.first_steepness = check_positive(
-            "first_steepness", first_steepness
+        self._keep(
+            check_positive,
+            first_steepness=first_steepness,
+            last_steepness=last_steepness,
         )
-        self.last_steepness = check_positive("last_steepness", last_steepness)
 
     def at(self, share):
         ratio = self.last_steepness / self.first_steepness

@@ -5,6 +5,8 @@ import inspect
 import keras
 import numpy as np
 
+from keras_qsn._core import numbers
+
 _PACKAGE = "keras_qsn>"
 _LISTS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -15,7 +17,8 @@ class Configured:
     Each argument is kept as the attribute of its name; or `get_config` is
     overridden. A constructor that passes `**kwargs` on takes the arguments of
     the one above it too. Objects inside, and functions, are told as by
-    `keras.saving`: register their classes to read them back.
+    `keras.saving`: register them to read them back, which is done for classes
+    of this package.
     """
 
     # Arguments told before the others.
@@ -26,11 +29,25 @@ class Configured:
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         cls.__signature__ = inspect.Signature(_parameters(cls))
+        if cls.__module__.startswith("keras_qsn."):
+            keras.saving.register_keras_serializable("keras_qsn")(cls)
 
-    def _keep(self, check, **values):
-        """Keep arguments that pass a check of `_core.numbers`."""
+    def _keep(self, check, *limits, **values):
+        """Keep arguments that pass a check, such as those below."""
         for name, value in values.items():
-            setattr(self, name, check(name, value))
+            setattr(self, name, check(name, value, *limits))
+
+    def _keep_counts(self, least=1, **values):
+        self._keep(numbers.check_count, least, **values)
+
+    def _keep_at_least(self, least, **values):
+        self._keep(numbers.check_at_least, least, **values)
+
+    def _keep_positive(self, **values):
+        self._keep(numbers.check_positive, **values)
+
+    def _keep_shares(self, **values):
+        self._keep(numbers.check_share, **values)
 
     def get_config(self):
         """The constructor's arguments, as plain Python values."""

@@ -8,7 +8,6 @@ subclass can leave the threat model or report a success that is none.
 import copy
 import inspect
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -21,7 +20,6 @@ from keras_qsn.attacks.views.base import Seen
 from keras_qsn.classifier.inputs import in_words
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class Attack(Configured):
     """Base class of attacks: an L_p ball of radius `eps` around each image.
 

@@ -2,13 +2,10 @@
 
 import copy
 
-import keras
-
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.views.base import View
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class ViewedAttack(Attack):
     """Another attack, looking through one view more.
 

@@ -66,15 +66,17 @@ def key(
 
 def _describe(step, shape):
     """A step as plain values, with the models its attack holds."""
+    # What an attack and its view both hold is one.
+    held = {id(model): model for model in _models_of(step.attack)}
     models = [
         KerasModelWrapper.of(model).fingerprint(shape)
-        for model in _models_of(step.attack)
+        for model in held.values()
     ]
     return {**plans.describe(step), "models": models}
 
 
 def _models_of(attack):
-    """The models an attack holds, and the attacks inside it."""
+    """The models an attack holds, and the attacks and views inside it."""
     for value in vars(attack).values():
         if isinstance(value, (keras.Model, KerasModelWrapper)):
             yield value

@@ -1,14 +1,11 @@
 """Attacks that know of the quantizer and put another gradient through it."""
 
-import keras
-
 from keras_qsn.attacks.viewed import ViewedAttack
 from keras_qsn.attacks.views.surrogate import AnnealedSurrogate
 from keras_qsn.attacks.views.surrogate import Surrogate
 from keras_qsn.attacks.white_box.gradient import ProjectedGradientDescent
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class BPDA(ViewedAttack):
     """Another attack, with a surrogate gradient through the quantizers.
 
@@ -48,7 +45,6 @@ class BPDA(ViewedAttack):
         self.steepness = self.view.steepness
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class AnnealedBPDA(ProjectedGradientDescent):
     """PGD through a soft surrogate that steepens from step to step.
 

@@ -1,10 +1,8 @@
 """The cube attack: a search over the levels a quantizer lets through."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
 from keras_qsn.attacks import steps
@@ -15,7 +13,6 @@ from keras_qsn.classifier.opened import OpenedModel
 _CANDIDATES = 16
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class CubeAttack(Attack):
     """PGD over what can come out of the quantizer, not over what goes in.
 
@@ -76,8 +73,8 @@ class CubeAttack(Attack):
         seed=0,
     ):
         super().__init__(eps, clip_min=clip_min, clip_max=clip_max, seed=seed)
-        self._keep(check_count, nb_iter=nb_iter, nb_restarts=nb_restarts)
-        self.nb_polish = check_count("nb_polish", nb_polish, 0)
+        self._keep_counts(nb_iter=nb_iter, nb_restarts=nb_restarts)
+        self._keep_counts(0, nb_polish=nb_polish)
 
     def seen(self, wrapper, shape=None):
         seen = super().seen(wrapper, shape)

@@ -1,12 +1,9 @@
 """An attack that knows that the model answers at random, and averages."""
 
-import keras
-
 from keras_qsn.attacks.viewed import ViewedAttack
 from keras_qsn.attacks.views.expectation import Expectation
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class EOT(ViewedAttack):
     """Another attack, on the mean over draws of a model that is random.
 

@@ -1,10 +1,8 @@
 """The fewest or nearest pixels to push over a quantizer's thresholds."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
@@ -17,7 +15,6 @@ _STEPS_PER_PIXEL = 8
 _SOFT_MARGIN = 0.02
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class LevelFlipAttack(Attack):
     """Pixels pushed over a threshold one after another, dearest last.
 
@@ -65,7 +62,7 @@ class LevelFlipAttack(Attack):
 
     def __init__(self, norm=2, max_iter=60, clip_min=0.0, clip_max=1.0):
         super().__init__(None, norm, clip_min, clip_max, 0)
-        self.max_iter = check_count("max_iter", max_iter)
+        self._keep_counts(max_iter=max_iter)
 
     def seen(self, wrapper, shape=None):
         seen = super().seen(wrapper, shape)

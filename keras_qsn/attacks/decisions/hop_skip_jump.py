@@ -2,11 +2,9 @@
 
 import math
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
 from keras_qsn._core.numbers import check_positive
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import steps
@@ -24,7 +22,6 @@ _NOISE = 0.3
 _HALVINGS = 24
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class HopSkipJumpAttack(Attack):
     """HopSkipJump: along the boundary, by the classes of noisy copies.
 
@@ -97,8 +94,7 @@ class HopSkipJumpAttack(Attack):
             hint = f", or None for {_NOISE} times the number of pixels"
             gamma = check_positive("gamma", gamma, hint)
         self.gamma = gamma
-        self._keep(
-            check_count,
+        self._keep_counts(
             initial_num_evals=initial_num_evals,
             max_num_evals=max_num_evals,
             num_iterations=num_iterations,

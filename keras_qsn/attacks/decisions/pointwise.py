@@ -1,10 +1,8 @@
 """Attacks that see the predicted class alone: noise, and pixel by pixel."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
 from keras_qsn.attacks import steps
@@ -21,7 +19,6 @@ _AMOUNTS = 100
 _PARTS = (1 / 2, 1 / 4, 1 / 8, 1 / 16)
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class AdditiveGaussianNoiseAttack(Attack):
     """Gaussian noise of growing size, up to the first that fools the model.
 
@@ -62,7 +59,7 @@ class AdditiveGaussianNoiseAttack(Attack):
 
     def __init__(self, epsilons=1000, clip_min=0.0, clip_max=1.0, seed=0):
         super().__init__(None, 2, clip_min, clip_max, seed)
-        self.epsilons = check_count("epsilons", epsilons)
+        self._keep_counts(epsilons=epsilons)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         largest = (self.clip_max - self.clip_min) / np.sqrt(3)
@@ -79,7 +76,6 @@ class AdditiveGaussianNoiseAttack(Attack):
         )[0]
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class PointwiseAttack(Attack):
     """Salt and pepper, taken back pixel by pixel while the model is fooled.
 
@@ -127,7 +123,7 @@ class PointwiseAttack(Attack):
         self, norm=0, nb_restarts=1, clip_min=0.0, clip_max=1.0, seed=0
     ):
         super().__init__(None, norm, clip_min, clip_max, seed)
-        self.nb_restarts = check_count("nb_restarts", nb_restarts)
+        self._keep_counts(nb_restarts=nb_restarts)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         def salted(k, image, seed):

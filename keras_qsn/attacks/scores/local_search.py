@@ -1,10 +1,8 @@
 """Greedy local search, by the model's scores, for a few pixels to change."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
@@ -22,7 +20,6 @@ _ROUNDING = 1e-6
 _TINY = 1e-30
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class LocalSearchAttack(Attack):
     """Greedy local search for a few pixels that bring the class down.
 
@@ -96,8 +93,7 @@ class LocalSearchAttack(Attack):
                 f"Received: scale={scale}"
             )
         self.scale = float(scale)
-        self._keep(
-            check_count,
+        self._keep_counts(
             neighborhood=neighborhood,
             pixels_per_iter=pixels_per_iter,
             nb_iter=nb_iter,

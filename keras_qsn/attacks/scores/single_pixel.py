@@ -1,15 +1,12 @@
 """The attack on a single pixel, and what attacks on few pixels share."""
 
-import keras
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class SinglePixelAttack(Attack):
     """Set one pixel, in all its channels, to the lowest or highest value.
 
@@ -52,7 +49,7 @@ class SinglePixelAttack(Attack):
 
     def __init__(self, max_pixels=1000, clip_min=0.0, clip_max=1.0, seed=0):
         super().__init__(None, 1, clip_min, clip_max, seed)
-        self.max_pixels = check_count("max_pixels", max_pixels)
+        self._keep_counts(max_pixels=max_pixels)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         height, width = check_size(x)

@@ -1,11 +1,8 @@
 """SPSA: a gradient from the model's scores at random points near by."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
-from keras_qsn._core.numbers import check_positive
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
 from keras_qsn.attacks import steps
@@ -20,7 +17,6 @@ _BITS = 32
 _ROUNDING = 1e-6
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class SPSA(Attack):
     """SPSA: Adam on a gradient estimated from random directions.
 
@@ -85,9 +81,9 @@ class SPSA(Attack):
         seed=0,
     ):
         super().__init__(eps, np.inf, clip_min, clip_max, seed)
-        self._keep(check_positive, learning_rate=learning_rate, delta=delta)
-        self._keep(check_count, nb_iter=nb_iter, spsa_iters=spsa_iters)
-        self.spsa_samples = check_count("spsa_samples", spsa_samples, 2)
+        self._keep_positive(learning_rate=learning_rate, delta=delta)
+        self._keep_counts(nb_iter=nb_iter, spsa_iters=spsa_iters)
+        self._keep_counts(2, spsa_samples=spsa_samples)
         if self.spsa_samples % 2:
             raise ValueError(
                 "`spsa_samples` must be even: each direction is tried both "

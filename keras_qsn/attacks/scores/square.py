@@ -1,10 +1,8 @@
 """The Square Attack: random search on the model's scores, no gradients."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
@@ -19,7 +17,6 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _ROUNDING = 1e-6
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class SquareAttack(Attack):
     """Square Attack: random squares, kept where they bring the class down.
 
@@ -85,7 +82,7 @@ class SquareAttack(Attack):
                 f"Received: p_init={p_init}"
             )
         self.p_init = float(p_init)
-        self._keep(check_count, nb_queries=nb_queries, nb_restarts=nb_restarts)
+        self._keep_counts(nb_queries=nb_queries, nb_restarts=nb_restarts)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         own, shape = x.shape[1:], _as_image(x.shape[1:])

@@ -1,13 +1,10 @@
 """Transfer: examples crafted on one model and judged on another."""
 
-import keras
-
 from keras_qsn._core.config import plain
 from keras_qsn.attacks.viewed import ViewedAttack
 from keras_qsn.attacks.views.other_model import OtherModel
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class TransferAttack(ViewedAttack):
     """Transfer: examples crafted on `source`, judged on the model attacked.
 

@@ -5,14 +5,12 @@ import itertools
 import keras
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
 from keras_qsn._core.tracing import layers_of
 from keras_qsn._core.tracing import replaced
 from keras_qsn.attacks import steps
 from keras_qsn.attacks.views.base import View
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class Expectation(View):
     """The mean of the logits over draws of a random model.
 
@@ -26,7 +24,7 @@ class Expectation(View):
     """
 
     def __init__(self, draws=10, seed=0):
-        self.draws = check_count("draws", draws)
+        self._keep_counts(draws=draws)
         self.seed = int(seed)
 
     def see(self, logits_fn, wrapper):

@@ -6,7 +6,6 @@ from keras_qsn._core.convolution import fast_convolutions
 from keras_qsn.attacks.views.base import View
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class LowPrecision(View):
     """Convolutions with inputs, kernels and products rounded to `dtype`.
 

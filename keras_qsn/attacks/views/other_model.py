@@ -1,13 +1,11 @@
 """Another model in place of the one attacked."""
 
-import keras
 import tensorflow as tf
 
 from keras_qsn.attacks.views.base import View
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class OtherModel(View):
     """The logits of another model.
 

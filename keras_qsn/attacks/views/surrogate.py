@@ -1,6 +1,5 @@
 """Another gradient through the quantizers of a model."""
 
-import keras
 import tensorflow as tf
 
 from keras_qsn._core.numbers import check_positive
@@ -9,7 +8,6 @@ from keras_qsn.attacks.views.base import View
 from keras_qsn.classifier.opened import quantizers_of
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class Surrogate(View):
     """The same logits, with another gradient through the quantizers.
 
@@ -46,7 +44,6 @@ class Surrogate(View):
         return seen
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class AnnealedSurrogate(View):
     """A soft `Surrogate` that steepens in the course of a search.
 
@@ -56,8 +53,7 @@ class AnnealedSurrogate(View):
     threat = "adaptive"
 
     def __init__(self, first_steepness=2.0, last_steepness=50.0):
-        self._keep(
-            check_positive,
+        self._keep_positive(
             first_steepness=first_steepness,
             last_steepness=last_steepness,
         )

@@ -1,10 +1,8 @@
 """AutoAttack: an ensemble of attacks without parameters to choose."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
@@ -18,7 +16,6 @@ _NUM_TARGETS = 9
 _PARTS = 1
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class AutoAttack(Attack):
     """AutoAttack: four attacks in turn, each on the images not yet fooled.
 
@@ -93,7 +90,7 @@ class AutoAttack(Attack):
                 f"Received: version={version!r}"
             )
         self.version = version
-        self._keep(check_count, nb_iter=nb_iter, nb_queries=nb_queries)
+        self._keep_counts(nb_iter=nb_iter, nb_queries=nb_queries)
         self.attacks = self._parts()
 
     def _parts(self):

@@ -2,12 +2,9 @@
 
 import collections
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
-from keras_qsn._core.numbers import check_share
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
 from keras_qsn.attacks import steps
@@ -25,7 +22,6 @@ _State = collections.namedtuple(
 )
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class AutoProjectedGradientDescent(Attack):
     """APGD: PGD with momentum and a step size halved where progress stalls.
 
@@ -110,9 +106,8 @@ class AutoProjectedGradientDescent(Attack):
             )
         self.loss = loss
         self.follows = "cross_entropy" if loss == "ce" else "margin"
-        self._keep(check_share, rho=rho)
-        self._keep(
-            check_count,
+        self._keep_shares(rho=rho)
+        self._keep_counts(
             nb_iter=nb_iter,
             nb_restarts=nb_restarts,
             nb_targets=nb_targets,

@@ -1,12 +1,8 @@
 """The minimal-distance L2 attack of Carlini and Wagner."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_at_least
-from keras_qsn._core.numbers import check_count
-from keras_qsn._core.numbers import check_positive
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
@@ -23,7 +19,6 @@ _PROGRESS = 0.9999
 _PATIENCE = 50
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class CarliniWagnerL2(Attack):
     """C&W: the nearest adversarial example in L2, by Adam.
 
@@ -90,14 +85,12 @@ class CarliniWagnerL2(Attack):
         clip_max=1.0,
     ):
         super().__init__(None, 2, clip_min, clip_max, 0)
-        self.confidence = check_at_least("confidence", confidence, 0)
-        self._keep(
-            check_positive,
+        self._keep_at_least(0, confidence=confidence)
+        self._keep_positive(
             learning_rate=learning_rate,
             initial_const=initial_const,
         )
-        self._keep(
-            check_count,
+        self._keep_counts(
             binary_search_steps=binary_search_steps,
             max_iterations=max_iterations,
         )

@@ -1,11 +1,8 @@
 """DeepFool: steps to the nearest boundary of the linearized model."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_at_least
-from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
 from keras_qsn.attacks import steps
@@ -16,7 +13,6 @@ from keras_qsn.attacks.base import Attack
 _MARGIN = 1e-5
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class DeepFool(Attack):
     """DeepFool: steps to the nearest boundary of the linearized model.
 
@@ -69,9 +65,9 @@ class DeepFool(Attack):
         clip_max=1.0,
     ):
         super().__init__(None, norm, clip_min, clip_max, 0)
-        self.overshoot = check_at_least("overshoot", overshoot, 0)
-        self.max_iter = check_count("max_iter", max_iter)
-        self.nb_candidate = check_count("nb_candidate", nb_candidate, 2)
+        self._keep_at_least(0, overshoot=overshoot)
+        self._keep_counts(max_iter=max_iter)
+        self._keep_counts(2, nb_candidate=nb_candidate)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         if targeted:

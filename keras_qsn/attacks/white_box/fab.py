@@ -1,12 +1,8 @@
 """FAB: the nearest adversarial example, from boundary to boundary."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_at_least
-from keras_qsn._core.numbers import check_count
-from keras_qsn._core.numbers import check_share
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
 from keras_qsn.attacks import steps
@@ -23,7 +19,6 @@ _FINAL_SHARE = 0.99
 _DUAL = {np.inf: 1, 2: 2, 1: np.inf}
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class FastAdaptiveBoundary(Attack):
     """FAB: the nearest adversarial example, by projections onto boundaries.
 
@@ -109,12 +104,12 @@ class FastAdaptiveBoundary(Attack):
         early_stop=False,
     ):
         super().__init__(eps, norm, clip_min, clip_max, seed)
-        if nb_targets is not None:
-            nb_targets = check_count("nb_targets", nb_targets)
         self.nb_targets = nb_targets
-        self._keep(check_count, nb_iter=nb_iter, nb_restarts=nb_restarts)
-        self._keep(check_share, alpha_max=alpha_max, beta=beta)
-        self.eta = check_at_least("eta", eta, 1)
+        if nb_targets is not None:
+            self._keep_counts(nb_targets=nb_targets)
+        self._keep_counts(nb_iter=nb_iter, nb_restarts=nb_restarts)
+        self._keep_shares(alpha_max=alpha_max, beta=beta)
+        self._keep_at_least(1, eta=eta)
         self.early_stop = bool(early_stop)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):

@@ -1,10 +1,8 @@
 """Attacks that follow the gradient of the loss: FGSM, BIM, MIM, PGD."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
 from keras_qsn._core.numbers import check_positive
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
@@ -38,7 +36,6 @@ class _GradientAttack(Attack):
         return losses.gain_gradient(logits_fn, x, labels, gain, targeted)
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class FastGradientMethod(_GradientAttack):
     """FGSM: one step along the gradient of the loss.
 
@@ -83,7 +80,6 @@ class FastGradientMethod(_GradientAttack):
         return x + eps * norms.steepest(gradient, self.norm)
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class ProjectedGradientDescent(_GradientAttack):
     """PGD: gradient steps from a random start, kept inside the ball.
 
@@ -148,7 +144,7 @@ class ProjectedGradientDescent(_GradientAttack):
             hint = ", or None for 2.5 * eps / nb_iter"
             check_positive("eps_iter", eps_iter, hint)
         self.eps_iter = eps_iter
-        self._keep(check_count, nb_iter=nb_iter, nb_restarts=nb_restarts)
+        self._keep_counts(nb_iter=nb_iter, nb_restarts=nb_restarts)
         self.rand_init = bool(rand_init)
         self.early_stop = bool(early_stop)
         if self.nb_restarts > 1 and not self.rand_init:
@@ -217,7 +213,6 @@ class ProjectedGradientDescent(_GradientAttack):
         )[0]
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class BasicIterativeMethod(ProjectedGradientDescent):
     """BIM: PGD that starts at the image itself.
 
@@ -271,7 +266,6 @@ class BasicIterativeMethod(ProjectedGradientDescent):
         )
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class MomentumIterativeMethod(BasicIterativeMethod):
     """MIM: BIM along a running mean of gradients.
 
@@ -300,4 +294,4 @@ class MomentumIterativeMethod(BasicIterativeMethod):
 
     def __init__(self, *args, decay_factor=1.0, **kwargs):
         super().__init__(*args, **kwargs)
-        self._keep(check_positive, decay_factor=decay_factor)
+        self._keep_positive(decay_factor=decay_factor)

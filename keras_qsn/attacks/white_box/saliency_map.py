@@ -1,6 +1,5 @@
 """The Jacobian-based saliency map attack, JSMA."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -12,7 +11,6 @@ from keras_qsn.attacks.base import Attack
 _LEAST_MOVE = 0.1
 
 
-@keras.saving.register_keras_serializable(package="keras_qsn")
 class SaliencyMapMethod(Attack):
     """JSMA: change the most salient pair of pixels until the target is hit.
 

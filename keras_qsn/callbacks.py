@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks.base import Attack
 from keras_qsn.classifier.inputs import as_arrays
-from keras_qsn.classifier.inputs import check_count
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.inputs import check_labels
 from keras_qsn.classifier.wrapper import KerasModelWrapper

@@ -1,7 +1,5 @@
 """Checks of images and labels, shared by every public entry."""
 
-import numbers
-
 import numpy as np
 import tensorflow as tf
 
@@ -151,35 +149,6 @@ def check_range(value_range, model, shape):
         end if end.ndim else float(given)
         for end, given in zip((low, high), value_range)
     )
-
-
-def check_count(name, value, least=1):
-    """Return a whole number of at least `least`, or say what came.
-
-    Raises:
-        TypeError: If `value` is no number.
-        ValueError: If it is not such a number.
-    """
-    check_number(name, value)
-    if not np.isfinite(value) or value != int(value) or value < least:
-        raise ValueError(
-            f"`{name}` must be a whole number of at least {least}. "
-            f"Received: {name}={value}"
-        )
-    return int(value)
-
-
-def check_number(name, value):
-    """Return a number, or say what came.
-
-    Raises:
-        TypeError: If `value` is text, a list, or none at all.
-    """
-    if not isinstance(value, (numbers.Real, np.ndarray)) or np.ndim(value):
-        raise TypeError(
-            f"`{name}` must be a number. Received: {name}={value!r}"
-        )
-    return value
 
 
 def check_labels(y, num_images, num_classes, what="y"):

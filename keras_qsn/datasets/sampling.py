@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_qsn.classifier.inputs import check_count
+from keras_qsn._core.numbers import check_count
 
 
 class ShuffledBatches(keras.utils.PyDataset):

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.classifier.inputs import as_arrays
-from keras_qsn.classifier.inputs import check_count
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.defenses.non_local_means import NonLocalMeans

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_qsn.classifier.inputs import check_count
+from keras_qsn._core.numbers import check_count
 from keras_qsn.defenses.squeezers import check_image_shape
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.classifier.inputs import check_count
+from keras_qsn._core.numbers import check_count
 from keras_qsn.layers import QuantLayer
 
 

@@ -39,7 +39,7 @@ def check_sources(steps, wrapper):
     """
     for step in steps:
         if isinstance(step.attack, TransferAttack):
-            step.attack.view(wrapper)
+            step.attack.seen(wrapper)
 
 
 def check_scale(evaluation, wrapper, threat):

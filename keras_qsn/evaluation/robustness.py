@@ -6,13 +6,13 @@ import numpy as np
 
 from keras_qsn._core.kept import Folder
 from keras_qsn._core.kept import work_folder
+from keras_qsn._core.numbers import check_count
+from keras_qsn._core.numbers import check_number
 from keras_qsn._core.progress import Progress
 from keras_qsn.attacks import norms
 from keras_qsn.classifier.inputs import as_arrays
-from keras_qsn.classifier.inputs import check_count
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.inputs import check_labels
-from keras_qsn.classifier.inputs import check_number
 from keras_qsn.classifier.inputs import check_range
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import plans

@@ -8,7 +8,7 @@ import signal
 
 import tensorflow as tf
 
-from keras_qsn.classifier.inputs import check_count
+from keras_qsn._core.numbers import check_count
 
 
 @contextlib.contextmanager

@@ -94,6 +94,6 @@ def randomness(facts):
     return (
         "fail" if facts.random else "pass",
         "the model draws random numbers" if facts.random else "no chance in it",
-        "A model that answers at random must be attacked in expectation, "
-        "which these attacks do not do.",
+        "A model that answers at random must be attacked in expectation: put "
+        "`EOT` around the attacks of a plan of your own.",
     )

@@ -100,7 +100,7 @@ class AttackObjective(Objective):
         seeds = tf.stack([tf.fill(tf.shape(index), self.attack.seed), index], 1)
         with self.net.convolutions(training):
             if view is None:
-                view = self.attack.view(self.net.wrapper)
+                view = self.attack.seen(self.net.wrapper)
             eps = tf.convert_to_tensor(eps, tf.float32)
             return self.attack.craft(view, x, labels, eps, seeds)
 

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks import norms
 from keras_qsn.certification.bounds import crown
 from keras_qsn.certification.bounds import interval
 from keras_qsn.certification.network import trace
-from keras_qsn.classifier.inputs import check_count
 from keras_qsn.training.metrics import Share
 from keras_qsn.training.objectives.base import Objective
 from keras_qsn.training.outputs import as_returned

@@ -125,9 +125,17 @@ class QuantLayer(keras.layers.Layer):
         self.num_levels = int(num_levels)
         self.variant = variant
         self.steepness = _check_steepness(steepness)
-        self.shared_axes = _check_shared_axes(shared_axes)
+        if shared_axes is not None:
+            shared_axes = [int(axis) for axis in np.ravel(shared_axes)]
+        self.shared_axes = shared_axes
         self.hard = bool(hard)
-        self.gradient = _check_gradient(gradient)
+        if gradient not in staircase.GRADIENTS:
+            raise ValueError(
+                "`gradient` must be one of "
+                f"{', '.join(map(repr, staircase.GRADIENTS))}. "
+                f"Received: gradient={gradient!r}"
+            )
+        self.gradient = gradient
         self.value_range = _check_value_range(value_range)
         self.threshold_initializer = self._check_initializer(
             threshold_initializer
@@ -201,23 +209,19 @@ class QuantLayer(keras.layers.Layer):
         initializer = self.threshold_initializer
         if not isinstance(initializer, list):
             initializer = keras.initializers.serialize(initializer)
-        config = super().get_config()
-        config.update(
-            {
-                "num_levels": self.num_levels,
-                "steepness": self.steepness,
-                "shared_axes": self.shared_axes,
-                "hard": self.hard,
-                "gradient": self.gradient,
-                "variant": self.variant,
-                "value_range": self.value_range,
-                "threshold_initializer": initializer,
-                "threshold_constraint": keras.constraints.serialize(
-                    self.threshold_constraint
-                ),
-            }
-        )
-        return config
+        constraint = keras.constraints.serialize(self.threshold_constraint)
+        return {
+            **super().get_config(),
+            "num_levels": self.num_levels,
+            "steepness": self.steepness,
+            "shared_axes": self.shared_axes,
+            "hard": self.hard,
+            "gradient": self.gradient,
+            "variant": self.variant,
+            "value_range": self.value_range,
+            "threshold_initializer": initializer,
+            "threshold_constraint": constraint,
+        }
 
     def _check_initializer(self, initializer):
         if initializer is None:
@@ -253,8 +257,8 @@ class QuantLayer(keras.layers.Layer):
         slack = _SLACK * (high - low)
         smallest, largest = tf.reduce_min(x), tf.reduce_max(x)
         # A comparison with NaN is false, so one test covers both.
-        fine = tf.logical_and(smallest >= low - slack, largest <= high + slack)
-        fine = tf.logical_or(fine, tf.equal(tf.size(x), 0))
+        fine = (smallest >= low - slack) & (largest <= high + slack)
+        fine |= tf.equal(tf.size(x), 0)
         message = (
             f"A quantization layer expects pixels in value_range={low, high}. "
             "Received NaN, infinite or far larger values, with this minimum "
@@ -287,16 +291,8 @@ class ConstantQuantization(QuantLayer):
     Args:
         num_levels: Integer >= 2. Defaults to `2`: binarization at 0.5.
         steepness: Float > 0. Defaults to `50.0`, the paper's `z` for CQ.
-        **kwargs: Arguments of `QuantLayer`. `trainable` defaults to `False`.
-
-    Call arguments:
-        inputs: Floating-point tensor of pixels in `value_range`.
-
-    Input shape: `(batch, ...)`, any rank of at least 2.
-    Output shape: Same as the input.
-
-    Raises:
-        ValueError: If an argument is out of range.
+        **kwargs: Arguments of `QuantLayer`, whose calls, shapes and errors
+            these are, too. `trainable` defaults to `False`.
 
     Example:
 
@@ -329,23 +325,15 @@ class TrainableQuantization(QuantLayer):
 
     `QuantLayer` with the paper's settings for trainable (there: variable)
     staircase. The thresholds are ordinary trainable weights, kept in
-    `[0, 1]`; `keras_qsn.training.QuSecNet` can train them on their own cost
-    with their own learning rate (Eqs. 2 to 8).
+    `[0, 1]`; `keras_qsn.training.ThresholdTraining` trains them on their own
+    cost with their own learning rate (Eqs. 2 to 8).
 
     Args:
         num_levels: Integer >= 2. Defaults to `2`.
         steepness: Float > 0. Defaults to `5.0`, the paper's `z` for TQ; it
             reports 5 to 40 as useful and that training stops above.
-        **kwargs: Arguments of `QuantLayer`.
-
-    Call arguments:
-        inputs: Floating-point tensor of pixels in `value_range`.
-
-    Input shape: `(batch, ...)`, any rank of at least 2.
-    Output shape: Same as the input.
-
-    Raises:
-        ValueError: If an argument is out of range.
+        **kwargs: Arguments of `QuantLayer`, whose calls, shapes and errors
+            these are, too.
 
     Example:
 
@@ -374,24 +362,6 @@ def _check_steepness(steepness):
             f"Received: steepness={steepness!r}"
         )
     return float(steepness)
-
-
-def _check_gradient(gradient):
-    if gradient not in staircase.GRADIENTS:
-        raise ValueError(
-            "`gradient` must be one of "
-            f"{', '.join(map(repr, staircase.GRADIENTS))}. "
-            f"Received: gradient={gradient!r}"
-        )
-    return gradient
-
-
-def _check_shared_axes(shared_axes):
-    if shared_axes is None:
-        return None
-    if isinstance(shared_axes, int):
-        return [shared_axes]
-    return [int(axis) for axis in shared_axes]
 
 
 def _check_value_range(value_range):

@@ -681,7 +681,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("argument", "message"),
         [
-            ("attack", "`objective=attack`.*Received: attack=0.5"),
+            ("attack", r"AdversarialTraining\(attack\).*Received: attack=0.5"),
             ("clean_share", r"AdversarialTraining\(attack, clean_share\)"),
             ("certification", "`objective=IntervalTraining"),
             ("threshold_loss", "`objective=ThresholdTraining"),

@@ -78,15 +78,12 @@ class BitDepthReduction(QuantLayer):
         super().__init__(
             num_levels=steps + 1,
             steepness=steepness,
-            shared_axes=None,
             hard=True,
             gradient=gradient,
-            variant="standard",
             value_range=value_range,
             threshold_initializer=[
                 (2 * k - 1) / (2 * steps) for k in range(1, steps + 1)
             ],
-            threshold_constraint=None,
             **kwargs,
         )
         self.bits = bits
@@ -178,16 +175,7 @@ class MedianSmoothing(keras.layers.Layer):
 
 
 def check_image_shape(layer, input_shape, least):
-    """Refuse inputs that are no images, or too small to be reflected.
-
-    Args:
-        layer: The layer they are for.
-        input_shape: Their shape, `None` where a length is unknown.
-        least: Smallest height and width.
-
-    Raises:
-        ValueError: If they are.
-    """
+    """Refuse inputs that are no images, or too small to be reflected."""
     if len(input_shape) != 4:
         raise ValueError(
             f"{type(layer).__name__} expects images of shape (batch, height, "

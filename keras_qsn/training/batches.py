@@ -60,7 +60,7 @@ class BatchCheck:
         low = np.float32(np.maximum(self._low, tf.float32.min))
         high = np.float32(np.minimum(self._high, tf.float32.max))
         inside = (images >= low) & (images <= high)
-        fits = tf.reduce_all(inside) & targets_fit(
+        fits = tf.reduce_all(inside) & _targets_fit(
             y, tf.shape(x)[0], self.num_classes
         )
         checked = tf.cond(
@@ -112,7 +112,7 @@ class BatchCheck:
         return check_images(x, self._low, self._high, self._wrapper)
 
 
-def is_rows(shape, num_classes):
+def _is_rows(shape, num_classes):
     """Whether labels of this shape are a row of probabilities each.
 
     Raises:
@@ -129,18 +129,14 @@ def is_rows(shape, num_classes):
     )
 
 
-def targets_fit(y, num_images, num_classes):
+def _targets_fit(y, num_images, num_classes):
     """Whether each image has one class: a scalar boolean tensor.
 
-    Args:
-        y: Class numbers of shape `(images,)` or `(images, 1)`; or rows of
-            `num_classes` numbers >= 0 that sum to 1, one of them the largest:
-            one-hot, or smoothed.
-        num_images: Number of images.
-        num_classes: Number of classes.
+    By its number, or by a row of numbers >= 0 that sum to 1, one of them the
+    largest: one-hot, or smoothed.
     """
     y = tf.convert_to_tensor(y)
-    if is_rows(y.shape, num_classes):
+    if _is_rows(y.shape, num_classes):
         rows = tf.cast(y, tf.float32)
         largest = tf.equal(rows, tf.reduce_max(rows, 1, keepdims=True))
         one = tf.reduce_sum(tf.cast(largest, tf.int32), 1) == 1
@@ -157,8 +153,8 @@ def targets_fit(y, num_images, num_classes):
 
 
 def class_numbers(y, num_classes):
-    """Class numbers as an int32 vector, of what `targets_fit` holds for."""
+    """Class numbers as an int32 vector, of labels that fit."""
     y = tf.convert_to_tensor(y)
-    if is_rows(y.shape, num_classes):
+    if _is_rows(y.shape, num_classes):
         return tf.argmax(y, -1, output_type=tf.int32)
     return tf.cast(tf.reshape(y, [-1]), tf.int32)

@@ -16,9 +16,6 @@ def returns_logits(wrapper):
     """Whether what the model returns are its logits.
 
     Asked of the numbers, as any layer may make probabilities of them.
-
-    Args:
-        wrapper: `KerasModelWrapper` of the model.
     """
     images = wrapper.random_images(2)
     returned = np.asarray(wrapper.model(images, training=False))
@@ -27,12 +24,7 @@ def returns_logits(wrapper):
 
 
 def class_scores(returned, are_logits):
-    """One number for each class, the largest for the one that is meant.
-
-    Args:
-        returned: Tensor of shape `(images, columns)`.
-        are_logits: Whether they are logits.
-    """
+    """One number for each class, the largest for the one that is meant."""
     if returned.shape[1] > 1:
         return returned
     even = tf.fill(tf.shape(returned), 0.0 if are_logits else 0.5)
@@ -40,12 +32,7 @@ def class_scores(returned, are_logits):
 
 
 def log_probabilities(returned, are_logits):
-    """The logarithm of each class's probability.
-
-    Args:
-        returned: Tensor of shape `(images, columns)`.
-        are_logits: Whether they are logits.
-    """
+    """The logarithm of each class's probability."""
     if are_logits:
         return tf.nn.log_softmax(class_scores(returned, True))
     if returned.shape[1] == 1:
@@ -55,13 +42,7 @@ def log_probabilities(returned, are_logits):
 
 
 def as_returned(logits, columns, are_logits):
-    """What a model would return that has these logits.
-
-    Args:
-        logits: Tensor of shape `(images, classes)`.
-        columns: How many it returns, `1` or the number of classes.
-        are_logits: Whether it returns logits.
-    """
+    """What a model of so many columns would return that has these logits."""
     if columns > 1:
         return logits if are_logits else tf.nn.softmax(logits)
     logit = logits[:, 1:] - logits[:, :1]

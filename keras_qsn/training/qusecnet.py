@@ -20,15 +20,13 @@ from keras_qsn.training.objectives.base import Objective
 
 _PRODUCT_DTYPES = ("float32", "bfloat16")
 
-# Arguments of 0.1 that an objective has taken over.
+# Arguments of 0.1.0, and what has them now.
 _MOVED = {
-    "attack": "`objective=attack`",
-    "clean_share": "`objective=AdversarialTraining(attack, clean_share)`",
-    "certification": "`objective=IntervalTraining(...)`",
-    "threshold_loss": "`objective=ThresholdTraining(loss, learning_rate)`",
-    "threshold_learning_rate": (
-        "`objective=ThresholdTraining(loss, learning_rate)`"
-    ),
+    "attack": "AdversarialTraining(attack)",
+    "clean_share": "AdversarialTraining(attack, clean_share)",
+    "certification": "IntervalTraining(...)",
+    "threshold_loss": "ThresholdTraining(loss, ...)",
+    "threshold_learning_rate": "ThresholdTraining(loss, learning_rate)",
 }
 
 
@@ -105,8 +103,8 @@ class QuSecNet(CheckedModel):
     ):
         for name in kwargs.keys() & _MOVED.keys():
             raise TypeError(
-                f"`{name}` has gone into the objective: {_MOVED[name]}, or a "
-                f"list of several. Received: {name}={kwargs[name]!r}"
+                f"`{name}` must be given as `objective={_MOVED[name]}`, or in "
+                f"a list of objectives. Received: {name}={kwargs[name]!r}"
             )
         super().__init__(**kwargs)
         if isinstance(model, QuSecNet):
@@ -116,7 +114,6 @@ class QuSecNet(CheckedModel):
             )
         self.wrapper = KerasModelWrapper.of(model)
         self.model = model = self.wrapper.model
-        objectives = _as_objectives(objective)
         if product_dtype not in _PRODUCT_DTYPES:
             raise ValueError(
                 f"`product_dtype` must be one of {_PRODUCT_DTYPES}. "
@@ -128,13 +125,12 @@ class QuSecNet(CheckedModel):
         functional = getattr(model, "inputs", None)
         taking_floats = with_float_input(model) if functional else model
         self._forward = taking_floats.__call__
-        self.objectives = []
-        for objective in objectives:
+        self.objectives = _as_objectives(objective)
+        for objective in self.objectives:
             objective.build(self)
-            self.objectives.append(objective)
+            self.own_callbacks += tuple(objective.callbacks)
             for metric in objective.metrics:
                 setattr(self, metric.name, metric)
-        self.own_callbacks = [c for o in objectives for c in o.callbacks]
         self._check = BatchCheck(self.wrapper, self._value_range())
         self.built = True
 
@@ -222,7 +218,7 @@ class QuSecNet(CheckedModel):
     def _value_range(self):
         """The range of pixels that all objectives agree on."""
         ranges = [o.value_range for o in self.objectives if o.value_range]
-        if any(not _equal(other, ranges[0]) for other in ranges[1:]):
+        if any(not all(map(np.array_equal, r, ranges[0])) for r in ranges):
             raise ValueError(
                 "All objectives must have the same range of pixels: "
                 "`clip_min` and `clip_max` of an attack, `value_range` "
@@ -233,9 +229,10 @@ class QuSecNet(CheckedModel):
 
 def _as_objectives(given):
     """A list of objectives, copies that can be built for one network."""
-    several = isinstance(given, (list, tuple))
+    if not isinstance(given, (list, tuple)):
+        given = [] if given is None else [given]
     objectives = []
-    for part in given if several else [] if given is None else [given]:
+    for part in given:
         if isinstance(part, Attack):
             part = AdversarialTraining(part)
         if not isinstance(part, Objective):
@@ -247,7 +244,3 @@ def _as_objectives(given):
             )
         objectives.append(copy.copy(part))
     return objectives
-
-
-def _equal(a, b):
-    return all(np.array_equal(u, v) for u, v in zip(a, b, strict=True))

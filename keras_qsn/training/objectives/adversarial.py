@@ -11,24 +11,17 @@ from keras_qsn.training.outputs import returns_logits
 
 
 class AttackObjective(Objective):
-    """Base class of objectives with an attack.
+    """Base class of objectives with an attack, of some radius.
 
     Crafts examples on the current weights, in inference mode. `evaluate` and
     validation report `adv_accuracy`, the accuracy under the full attack; a
-    subclass counts it in training, and takes part in the loss.
+    subclass counts it in training.
 
     Random starts follow from the attack's seed and an image's place: in
     `evaluate` and validation its place in the data, so that the same data
     give the same number, and training goes on as without; in training its
     place among all images attacked so far. Replicas of a distribution
     strategy share no start.
-
-    Args:
-        attack: `keras_qsn.attacks.Attack` with a radius.
-
-    Raises:
-        TypeError: If `attack` is not an attack.
-        ValueError: If it has no radius.
     """
 
     def __init__(self, attack):
@@ -95,9 +88,8 @@ class AttackObjective(Objective):
         """
         counter = self._crafted if training else self._evaluated
         eps = self.radius if training else self.attack.eps
-        index, count = _numbered(tf.convert_to_tensor(counter), tf.shape(x)[0])
-        counter.assign(count)
-        seeds = tf.stack([tf.fill(tf.shape(index), self.attack.seed), index], 1)
+        place = _places(counter, tf.shape(x)[0])
+        seeds = tf.stack([tf.fill(tf.shape(place), self.attack.seed), place], 1)
         with self.net.convolutions(training):
             if view is None:
                 view = self.attack.seen(self.net.wrapper)
@@ -118,7 +110,6 @@ class AdversarialTraining(AttackObjective):
     the others are replaced by adversarial examples, crafted on the current
     weights in inference mode, with the true labels; loss, metrics and sample
     weights are Keras' own on that batch (Kurakin et al., 2017).
-
     `adv_accuracy` is, during `fit`, that of the adversarial part of each
     batch, in `evaluate` and validation that under the full attack.
 
@@ -179,22 +170,17 @@ def num_clean(count, share):
     return tf.cast(tf.floor(exact + 1e-9), tf.int32)
 
 
-def _numbered(seen, count):
-    """The numbers of a batch's images among all, and how many are seen then.
+def _places(counter, count):
+    """The places of a batch's `count` images among all, which it counts.
 
     Replicas of a distribution strategy number theirs one after the other, as
     the data come.
-
-    Args:
-        seen: Integer tensor: how many images came before.
-        count: Integer tensor: how many this replica has of the batch.
-
-    Returns:
-        Integer tensor of shape `(count,)`, and an integer tensor.
     """
+    seen, before, whole = tf.convert_to_tensor(counter), 0, count
     replica = tf.distribute.get_replica_context()
-    if replica.num_replicas_in_sync == 1:
-        return seen + tf.range(count), seen + count
-    counts = replica.all_gather(count[None], axis=0)
-    before = tf.reduce_sum(counts[: replica.replica_id_in_sync_group])
-    return seen + before + tf.range(count), seen + tf.reduce_sum(counts)
+    if replica.num_replicas_in_sync > 1:
+        counts = replica.all_gather(count[None], axis=0)
+        before = tf.reduce_sum(counts[: replica.replica_id_in_sync_group])
+        whole = tf.reduce_sum(counts)
+    counter.assign(seen + whole)
+    return seen + before + tf.range(count)

@@ -166,11 +166,7 @@ class IntervalTraining(Objective):
         self._accuracy.update_state(proved(worst, labels))
 
     def growth(self, epoch):
-        """How much of the box is trained on, from 0 to 1.
-
-        Args:
-            epoch: Float, epochs since the start.
-        """
+        """How much of the box is trained on, from 0 to 1, at some epoch."""
         t = np.clip((epoch - self.warmup_epochs) / self.ramp_epochs, 0, 1)
         # A fourth power that meets its tangent at `_SMOOTH`, and 1 at 1.
         scale = 1 / (_SMOOTH**4 + 4 * _SMOOTH**3 * (1 - _SMOOTH))
@@ -179,13 +175,7 @@ class IntervalTraining(Objective):
         return float(scale * (_SMOOTH**4 + 4 * _SMOOTH**3 * (t - _SMOOTH)))
 
     def bounds(self, graph, x, growth):
-        """`Bounds` of all nodes for boxes grown so far around the images.
-
-        Args:
-            graph: The model's `Graph`.
-            x: Float32 images.
-            growth: Scalar tensor from 0 to 1.
-        """
+        """`Bounds` of all nodes for boxes grown so far around the images."""
         ends = norms.ball(x, self.eps, *self.value_range)
         low, high = interval.levels(graph, *ends)
         middle = graph.quantized(x)
@@ -211,9 +201,6 @@ class GrowingBox(keras.callbacks.Callback):
     keeps the growth it starts with, and tells the others. An epoch longer
     than that waits for the next one: the box never shrinks, and never runs
     ahead of its epochs.
-
-    Args:
-        objective: `IntervalTraining`, built.
     """
 
     def __init__(self, objective):
@@ -261,12 +248,8 @@ def regularization(graph, bounds, tolerance=0.5):
 
     Tightness: the mean radius before each activation should not exceed the
     input's by more than `1 / tolerance`. Balance: of neurons that are surely
-    active and surely not, mean and variance should be of like size.
-
-    Args:
-        graph: `Graph`.
-        bounds: `Bounds` of its nodes.
-        tolerance: Ratios above it cost nothing.
+    active and surely not, mean and variance should be of like size. Ratios
+    above `tolerance` cost nothing.
     """
     layers = [bounds[p] for p in graph.pre_activations]
     if not layers:

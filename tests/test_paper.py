@@ -60,7 +60,7 @@ class TestCells:
                 dataclasses.fields(CQ),
                 (
                     *("mnist", "TQ", 3, 5.0, True, "authors", "paper"),
-                    *("Eq. 2", 0.1, 0.1, "cleverhans", "Q2", 2, 100, 1),
+                    *("Eq. 2", 0.1, 0.1, "cleverhans", "Q2", 2, 100, 1, False),
                 ),
             )
         ]

@@ -22,6 +22,8 @@ class Scale:
             attacks.
         sources: Test images of targeted attacks, each with nine targets.
         sweep: Every how many values of a sweep are taken.
+        pgd: Which of `measuring.ATTACKS` PGD is, by its number of steps.
+        watched: Whether adversarial training is, epoch by epoch.
     """
 
     data: tuple
@@ -33,6 +35,8 @@ class Scale:
     few_images: int
     sources: int
     sweep: int
+    pgd: str = "PGD"
+    watched: bool = True
 
 
 FULL = Scale(
@@ -80,6 +84,7 @@ class Grid:
             "epochs": self.scale.epochs,
             "train_images": self.scale.train_images,
             "seed": self.seed,
+            "watched": self.scale.watched,
             **settings,
         }
         return Network(self.data, defence, **given)

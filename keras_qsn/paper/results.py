@@ -228,31 +228,32 @@ def _row(rows, finished):
     # An attack without a radius is judged by the distance it needs.
     distance = isinstance(first.worst, cells.Attacked)
     worst_field = first.worst.attack[-2:] if distance else "accuracy"
+    kept = {
+        "measured": lambda row: _value(
+            row.cell, row.field, row.baseline, finished
+        ),
+        "worst": lambda row: (
+            row.worst and _value(row.worst, worst_field, None, finished)
+        ),
+        "cell": lambda row: cells.key(row.cell),
+        "thresholds": lambda row: of(cells.network_of(row.cell), "thresholds"),
+    }
     return {
         "defence": first.defence,
         "setting": first.setting,
         "at": first.at,
         "printed": first.printed,
         "field": first.field,
-        "measured": each(
-            lambda row: _value(row.cell, row.field, row.baseline, finished)
-        ),
-        "clean": each(lambda row: of(row.cell, "clean")),
-        "blind": each(lambda row: of(row.cell, "blind")),
-        "distortion": each(lambda row: of(row.cell, "distortion")),
-        "history": each(lambda row: of(row.cell, "history")),
         "worst_field": worst_field,
-        "worst": each(
-            lambda row: (
-                row.worst and _value(row.worst, worst_field, None, finished)
-            )
-        ),
-        "broken": each(lambda row: of(row.worst, "broken")),
-        "failed_checks": each(lambda row: of(row.worst, "failed_checks")),
-        "thresholds": each(
-            lambda row: of(cells.network_of(row.cell), "thresholds")
-        ),
-        "cell": each(lambda row: cells.key(row.cell)),
+        **{name: each(value) for name, value in kept.items()},
+        **{
+            name: each(lambda row, name=name: of(row.cell, name))
+            for name in ("clean", "blind", "distortion", "history")
+        },
+        **{
+            name: each(lambda row, name=name: of(row.worst, name))
+            for name in ("broken", "failed_checks")
+        },
     }
 
 

@@ -48,17 +48,10 @@ _STEEPNESS = {
 
 
 def named(plan, threat, facts, sources):
-    """The steps of a named plan.
+    """The steps of a named plan, with `{name: model}` to transfer from.
 
-    Args:
-        plan: One of `NAMES`.
-        threat: The `ThreatModel`.
-        facts: The `ModelFacts`.
-        sources: `{name: model}`, models to transfer examples from.
-
-    Returns:
-        A list of `Step`: cheap attacks first, since each one spares those
-        after it the images it breaks.
+    Cheap attacks come first, since each one spares those after it the images
+    it breaks.
     """
     return [
         *_white_box(plan, threat, facts),
@@ -69,11 +62,7 @@ def named(plan, threat, facts, sources):
 
 
 def check_name(plan):
-    """Refuse the name of a plan that there is not.
-
-    Raises:
-        ValueError: If there is no such plan.
-    """
+    """Refuse the name of a plan that there is not."""
     if plan not in NAMES:
         raise ValueError(
             f"`plan` must be one of {', '.join(NAMES)}, or a list of attacks. "

@@ -64,13 +64,7 @@ QUICK = Scale(
 
 
 class Grid:
-    """Cells of one data set and one seed, at one scale.
-
-    Args:
-        scale: A `Scale`.
-        data: Name of the data set.
-        seed: Integer.
-    """
+    """Cells of one data set, by name, and one seed, at a `Scale`."""
 
     def __init__(self, scale, data, seed):
         self.scale = scale

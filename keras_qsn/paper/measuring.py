@@ -79,16 +79,7 @@ STARTS = {"FGSM, from quantized images": _quantized}
 
 
 def craft(cell, model, data):
-    """Run an `Examples` cell.
-
-    Args:
-        cell: The `Examples`.
-        model: Its network's Keras model.
-        data: The `datasets.Dataset`.
-
-    Returns:
-        Plain values, and the images, by name.
-    """
+    """Plain values and the images of an `Examples` cell, by name."""
     x, y, y_target = _images(cell, data)
     attack = ATTACKS[cell.attack](cell)
     x_adv = _run(attack, model, x, y, y_target).x_adv
@@ -96,13 +87,7 @@ def craft(cell, model, data):
 
 
 def measure_attack(cell, model, examples, data):
-    """Run an `Attacked` cell.
-
-    Args:
-        cell: The `Attacked`.
-        model: Its network's Keras model.
-        examples: What `craft` made on its `source`, or `None`.
-        data: The `datasets.Dataset`.
+    """Run an `Attacked` cell, on what `craft` made on its source, if any.
 
     Returns:
         Plain values, and arrays: which images are right before and after the

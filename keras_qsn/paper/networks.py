@@ -57,11 +57,7 @@ def quantizer_of(network):
 
 
 def train(network, data):
-    """Train a network.
-
-    Args:
-        network: A `Network` without squeezer.
-        data: The `datasets.Dataset` it names.
+    """Train a `Network` without squeezer on its data set.
 
     Returns:
         The Keras model, and what its training showed, as plain values.

@@ -156,9 +156,7 @@ def _images(rows, title, pictures):
 def image_row(kept, attack):
     """Images before and after an attack, as `report.plot_images` takes them.
 
-    Args:
-        kept: The arrays kept of an `Attacked` cell.
-        attack: What was done to them, a word.
+    From the arrays kept of an `Attacked` cell; `attack` is a word for it.
     """
     row = []
     for i in range(len(kept["x"])):

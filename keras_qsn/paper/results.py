@@ -3,12 +3,10 @@
 import dataclasses
 import json
 import pathlib
-import platform
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from keras_qsn._core.kept import versions
 from keras_qsn.paper import cells
 from keras_qsn.paper.figures import FIGURES
 from keras_qsn.paper.grid import Grid
@@ -51,17 +49,9 @@ def load_results(data):
 
 
 def collect(names, scale, data, seeds, finished):
-    """The rows of figures, filled in from finished cells.
+    """The rows of figures, filled in from a `runner.Finished`.
 
-    Args:
-        names: Names of the figures.
-        scale: The `Scale`.
-        data: Name of the data set.
-        seeds: List of integers.
-        finished: A `runner.Finished`.
-
-    Returns:
-        Plain values; `load_results` says which.
+    Plain values; `load_results` says which.
     """
     descriptions = {
         values["data"]
@@ -74,11 +64,7 @@ def collect(names, scale, data, seeds, finished):
         "description": ", ".join(sorted(descriptions)),
         "scale": {**dataclasses.asdict(scale), "data": list(scale.data)},
         "seeds": list(seeds),
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-        },
+        "versions": versions(),
         "figures": {
             name: _figure(FIGURES[name], scale, data, seeds, finished)
             for name in names

@@ -25,11 +25,7 @@ _SLOW = {"CW-L2": 0.05, "CW-L2, full search": 0.25, "JSMA": 0.02, "PGD": 0.01}
 
 
 class KeptCells:
-    """The files of finished cells, in a folder.
-
-    Args:
-        path: The folder; created if need be.
-    """
+    """The files of finished cells, in a folder, created if need be."""
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
@@ -76,15 +72,7 @@ class Finished:
 
 
 def finished(wanted, folder):
-    """What earlier runs finished of the cells and all they need.
-
-    Args:
-        wanted: The cells.
-        folder: Where finished cells are kept.
-
-    Returns:
-        A `Finished`.
-    """
+    """What earlier runs finished of the cells and all they need."""
     known = KeptCells(folder)
     values = {cell: known.values(cell) for cell in cells.with_needs(wanted)}
     values = {cell: v for cell, v in values.items() if v is not None}

@@ -33,59 +33,27 @@ COLUMNS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Everything that decides the demo's numbers.
-
-    Args:
-        data: Name of the data set.
-        epochs: Of training.
-        nb_iter: Steps of PGD, 40 or 10.
-        images: Test images.
-        sweep_images: Test images of the curves.
-        train_images: How many; `None` is all.
-        seed: Integer.
-    """
-
-    data: str = "digits"
-    epochs: int = 6
-    nb_iter: int = 40
-    images: int = 1000
-    sweep_images: int = 200
-    train_images: int | None = None
-    seed: int = 0
-
-    @property
-    def pgd(self):
-        """The name of PGD among the attacks of `paper`."""
-        return {40: "PGD", 10: "PGD-10"}[self.nb_iter]
-
-    @property
-    def grid(self):
-        """The grid with the demo's cells."""
-        scale = dataclasses.replace(
-            FULL,
-            data=(self.data,),
-            epochs=self.epochs,
-            train_images=self.train_images,
-            images=self.images,
-            few_images=self.sweep_images,
-        )
-        return Grid(scale, self.data, self.seed)
+_SCALE = dataclasses.replace(FULL, images=1000, watched=False)
+_QUICK = dataclasses.replace(
+    _SCALE,
+    epochs=2,
+    train_images=2000,
+    images=200,
+    few_images=64,
+    pgd="PGD-10",
+)
 
 
-def settings_for(data="digits", quick=False, seed=0):
-    """The paper's settings for a data set; `quick` is a smoke test."""
-    if not quick:
-        return Settings(data, seed=seed)
-    return Settings(data, 2, 10, 200, 64, 2000, seed)
+def grid_for(data="digits", quick=False, seed=0):
+    """The `Grid` with the demo's cells; `quick` is a smoke test."""
+    return Grid(_QUICK if quick else _SCALE, data, seed)
 
 
-def run(settings, out, data_dir=None, progress=None, show=None):
+def run(grid, out, data_dir=None, progress=None, show=None):
     """Run the demo, or go on where an earlier run of it stopped.
 
     Args:
-        settings: A `Settings`.
+        grid: A `Grid`.
         out: Results folder. Receives `results.json`, `results.md`,
             `accuracy.png`, `images.png` and the trained models, and keeps
             what is finished in `cells`.
@@ -104,21 +72,19 @@ def run(settings, out, data_dir=None, progress=None, show=None):
         ValueError: If the folder holds other files, a run with other
             settings, or one of another version.
     """
-    grid = settings.grid
-    columns = showcase.columns(grid, settings.pgd)
-    curves = showcase.curves(grid, settings.pgd)
+    columns, curves = showcase.columns(grid), showcase.curves(grid)
     wanted = []
     for name in columns:
         wanted += columns[name].values()
         wanted += (c for line in curves[name].values() for c in line.values())
-    kept_under = {"demo": dataclasses.asdict(settings), "versions": versions()}
-    with work_folder(out, kept_under):
+    settings = _settings(grid)
+    with work_folder(out, {"demo": settings, "versions": versions()}):
         out = pathlib.Path(out)
         folder = out / "cells"
         finished = runner.run(wanted, folder, data_dir, progress=progress)
         if finished.failures:
             raise RuntimeError([*finished.failures.values()][0])
-        results = _results(settings, columns, curves, finished)
+        results = _results(grid, columns, curves, finished)
         if show is not None:
             show(results)
         for name, network in showcase.defences(grid).items():
@@ -155,23 +121,35 @@ def caption(results):
     )
 
 
-def _results(settings, columns, curves, finished):
+def _settings(grid):
+    """Everything that decides the demo's numbers."""
+    scale = grid.scale
+    return {
+        "data": grid.data,
+        "eps": grid.eps,
+        "epochs": scale.epochs,
+        "num_levels": 2,
+        "nb_iter": 10 if scale.pgd == "PGD-10" else 40,
+        "images": scale.images,
+        "sweep_images": scale.few_images,
+        "train_images": scale.train_images,
+        "seed": grid.seed,
+    }
+
+
+def _results(grid, columns, curves, finished):
     any_cell = columns["undefended"]["fgsm"]
     trained = finished.values[any_cell.network]
     defences = {
         name: {
             **_shares(cells, finished),
-            "curves": _points(settings, cells, curves[name], finished),
+            "curves": _points(grid, cells, curves[name], finished),
         }
         for name, cells in columns.items()
     }
     return {
         "version": __version__,
-        "settings": {
-            **dataclasses.asdict(settings),
-            "eps": settings.grid.eps,
-            "num_levels": any_cell.network.num_levels,
-        },
+        "settings": _settings(grid),
         "defences": defences,
         "data": trained["data"],
         "images": {
@@ -193,10 +171,10 @@ def _shares(cells, finished):
     return {column: shares.get(column) for column in COLUMNS}
 
 
-def _points(settings, cells, curves, finished):
+def _points(grid, cells, curves, finished):
     """Accuracy against eps for each attack; at 0 it is that on clean images."""
     correct = finished.kept.content(cells["fgsm"])["correct"]
-    clean = float(correct[: settings.sweep_images].mean())
+    clean = float(correct[: grid.scale.few_images].mean())
     return {
         attack: [[0.0, clean]]
         + [[eps, finished.values[c]["accuracy"]] for eps, c in line.items()]

@@ -12,8 +12,12 @@ from keras_qsn._core import kept
 from keras_qsn.paper import runner
 from keras_qsn.paper.figures import FIGURES
 
-TINY = demo.Settings(
-    epochs=1, nb_iter=10, images=40, sweep_images=20, train_images=300
+TINY = demo.Grid(
+    dataclasses.replace(
+        demo._QUICK, epochs=1, images=40, few_images=20, train_images=300
+    ),
+    "digits",
+    seed=0,
 )
 
 
@@ -76,15 +80,12 @@ def test_is_a_figure_of_the_grid(finished):
     """What `reproduce` draws of the same cells says the same."""
     out, results = finished
     kept = runner.finished([], out / "cells").kept
-    for row in FIGURES["demo"].rows(dataclasses.replace(TINY, nb_iter=40).grid):
-        cell = row.cell
-        if cell.attack == "PGD":
-            cell = dataclasses.replace(cell, attack="PGD-10")
+    for row in FIGURES["demo"].rows(TINY):
         column = row.setting.split(",")[0].lower()
         if "black-box" in row.setting:
             column = f"black_box_{column}"
         share = results["defences"][row.defence][column]
-        assert kept.values(cell)["accuracy"] == pytest.approx(share)
+        assert kept.values(row.cell)["accuracy"] == pytest.approx(share)
 
 
 def test_masked_gradients_are_named():
@@ -103,7 +104,7 @@ def test_masked_gradients_are_named():
 
 class TestBadInput:
     def test_folder_of_another_run(self, finished):
-        other = dataclasses.replace(TINY, seed=1)
+        other = demo.Grid(TINY.scale, "digits", seed=1)
         with pytest.raises(ValueError, match="other work.*demo.seed"):
             demo.run(other, finished[0])
 
@@ -136,25 +137,21 @@ class TestCommandLine:
         def full(path, figure):
             raise OSError(28, "No space left on device", str(path))
 
-        monkeypatch.setattr(
-            demo, "settings_for", lambda data, quick, seed: TINY
-        )
+        monkeypatch.setattr(demo, "grid_for", lambda data, quick, seed: TINY)
         monkeypatch.setattr(demo.report, "write_figure", full)
         assert cli.main(["demo", "--out", str(finished[0])]) == 2
         printed, error = capsys.readouterr()
         assert "worst case" in printed and "accuracy.png" in error
 
     def test_demo_prints_the_table(self, monkeypatch, tmp_path, capsys):
-        monkeypatch.setattr(
-            demo, "settings_for", lambda data, quick, seed: TINY
-        )
+        monkeypatch.setattr(demo, "grid_for", lambda data, quick, seed: TINY)
         out = tmp_path / "run"
         monkeypatch.setattr(
             demo,
             "run",
-            lambda settings, out, data_dir, progress, show: show(
+            lambda grid, out, data_dir, progress, show: show(
                 {
-                    "settings": {**dataclasses.asdict(settings), "eps": 0.3},
+                    "settings": demo._settings(grid),
                     "images": {"test": 40},
                     "data": "digits",
                     "notes": ["CQ: masked [red]"],
@@ -183,6 +180,6 @@ class TestCommandLine:
         assert "the same command goes on" in capsys.readouterr().out
 
     def test_settings_of_the_paper(self):
-        assert demo.settings_for("mnist").grid.eps == 0.3
-        assert demo.settings_for("cifar10").grid.eps == 0.1
-        assert demo.settings_for(quick=True, seed=7).seed == 7
+        assert demo.grid_for("mnist").eps == 0.3
+        assert demo.grid_for("cifar10").eps == 0.1
+        assert demo.grid_for(quick=True, seed=7).seed == 7

@@ -149,6 +149,21 @@ class TestChecksums:
 
 
 class TestFolders:
+    def test_parts_are_kept_by_their_names(self, tmp_path):
+        folder = kept.Folder(tmp_path)
+        for name, value in (
+            ("checks.json", {"a": [0.1, None]}),
+            ("network.keras", b"weights"),
+        ):
+            assert folder.get(name) is None
+            folder.put(name, value)
+            assert kept.Folder(tmp_path).get(name) == value
+        folder.put("attack-0.npz", {"x": np.arange(3)})
+        assert folder.get("attack-0.npz")["x"].tolist() == [0, 1, 2]
+        nothing = kept.Folder(None)
+        nothing.put("checks.json", {})
+        assert nothing.get("checks.json") is None
+
     def test_a_lock_and_torn_files_are_no_other_work(self, tmp_path):
         for name in (".lock", ".settings.json.part", ".settings.json.0f3.part"):
             (tmp_path / name).write_text("{")

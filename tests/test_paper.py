@@ -60,7 +60,7 @@ class TestCells:
                 dataclasses.fields(CQ),
                 (
                     *("mnist", "TQ", 3, 5.0, True, "authors", "paper"),
-                    *("Eq. 2", 0.1, 0.1, "cleverhans", "Q2", 2, 100, 1),
+                    *("Eq. 2", 0.1, 0.1, "cleverhans", "Q2", 2, 100, 1, False),
                 ),
             )
         ]
@@ -212,6 +212,21 @@ class TestRunner:
         found = with_file.predict(pictures["x_adv"], verbose=0).argmax(1)
         np.testing.assert_array_equal(found, pictures["prediction"])
         assert finished.values[BLACK_BOX] != values
+
+    def test_what_is_carried_over_is_crafted_once(self, finished):
+        """And is the attack on the source itself, given to the source."""
+        assert CRAFTED in finished.values
+        own = dataclasses.replace(BLACK_BOX, network=PLAIN)
+        white_box = dataclasses.replace(own, source=None)
+        network, examples = map(finished.kept.content, own.needs)
+        carried, arrays = runner.perform(own, [network, examples])
+        found, _ = runner.perform(white_box, [network])
+        assert carried["accuracy"] == found["accuracy"]
+        assert arrays["survived"].mean() == pytest.approx(found["accuracy"])
+        rows = FIGURES["fig9"].rows(grid.Grid(TINY, "digits", 0))
+        needed = cells.with_needs([row.cell for row in rows])
+        crafted = [c for c in needed if isinstance(c, cells.Examples)]
+        assert len(crafted) == 1
 
     def test_starts_from_quantized_images(self, finished):
         started = dataclasses.replace(

@@ -276,6 +276,17 @@ class TestDamage:
         )
         assert self.flip(path, read, repr(wanted)) == 2000
 
+    def test_checks_of_before_they_said_what_they_are_of(self, tmp_path):
+        """What was measured is kept; the rest stands in the register."""
+        whole = evaluated(network(), tmp_path)
+        folder = kept.Folder(tmp_path)
+        checks = folder.get("checks.json")
+        for check in checks["checks"]:
+            del check["own_gradient"]
+            check["name"] = "its name of before"
+        folder.put("checks.json", checks)
+        assert evaluated(network(), tmp_path).checks == whole.checks
+
     def test_what_is_deleted_is_made_again(self, tmp_path):
         whole = evaluated(network(), tmp_path)
         broken = [path.name for path in tmp_path.glob("attack-[!0-9]*.npz")]

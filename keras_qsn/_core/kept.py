@@ -72,10 +72,8 @@ def work_folder(folder, settings):
 def locked(folder):
     """A folder no other process works in meanwhile; ends with the process.
 
-    What a killed one had begun to write is removed.
-
-    Raises:
-        ValueError: If another process is at work in it.
+    What a killed one had begun to write is removed. Another process at work
+    is a `ValueError`.
     """
     lock = filelock.FileLock(folder / _LOCK, timeout=0)
     try:
@@ -107,11 +105,7 @@ class Folder:
         self.path = path
 
     def get(self, name):
-        """What is kept under a name, or `None` if nothing is.
-
-        Raises:
-            ValueError: If the file is damaged.
-        """
+        """What is kept under a name, or `None` if nothing is."""
         if self.path is None or not (self.path / name).exists():
             return None
         read = {".json": kept_json, ".npz": kept_arrays}
@@ -137,11 +131,7 @@ def keep_bytes(path, content):
 
 
 def kept_bytes(path):
-    """What `keep_bytes` wrote.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
+    """What `keep_bytes` wrote; a damaged file is refused."""
     whole = path.read_bytes()
     length = len(_seal(b""))
     content, seal = whole[:-length], whole[-length:]
@@ -158,11 +148,7 @@ def keep_arrays(path, **arrays):
 
 
 def kept_arrays(path):
-    """What `keep_arrays` wrote, as a dictionary.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
+    """What `keep_arrays` wrote, as a dictionary."""
     with np.load(io.BytesIO(kept_bytes(path)), allow_pickle=False) as file:
         return dict(file)
 
@@ -173,11 +159,7 @@ def keep_json(path, data):
 
 
 def kept_json(path):
-    """What `keep_json` wrote.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
+    """What `keep_json` wrote; a damaged file is refused."""
     try:
         kept = json.loads(path.read_bytes())
         sealed = kept["sha256"] == _digest_of(kept["data"])

@@ -1,36 +1,34 @@
 """`keras-qsn certify`: prove a saved model robust."""
 
-import argparse
 import pathlib
 
 import numpy as np
-from rich.table import Table
 
 from keras_qsn import report
-from keras_qsn._core.shares import wilson_interval
 from keras_qsn.certification import certify
 from keras_qsn.certification.certifying import METHODS
-from keras_qsn.cli.inputs import add_inputs
+from keras_qsn.cli.inputs import add_command
 from keras_qsn.cli.inputs import load_images
 from keras_qsn.cli.inputs import load_model
+from keras_qsn.cli.inputs import out_of
 from keras_qsn.cli.numbers import above_zero
-from keras_qsn.cli.numbers import share
-from keras_qsn.cli.progress import bars
+from keras_qsn.cli.printing import bars
+from keras_qsn.cli.printing import print_table
+from keras_qsn.cli.printing import with_interval
 from keras_qsn.cli.status import BELOW
 from keras_qsn.report import percent
 
 
 def add(commands):
     """Add the command to the parser."""
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "certify",
-        help="prove, image by image, that a saved model is robust",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        epilog="Exit status: 0; 1 certified accuracy below --at-least; 2 wrong "
-        "input; 130 interrupted. The same command goes on where it was.",
+        "prove, image by image, that a saved model is robust",
+        "1 certified accuracy below --at-least; 2 wrong input",
+        images=None,
     )
     command.set_defaults(command=_run)
-    add_inputs(command, images=None)
     command.add_argument(
         "--methods",
         nargs="+",
@@ -43,22 +41,12 @@ def add(commands):
         default=60.0,
         help="seconds of branching for one image",
     )
-    command.add_argument(
-        "--out", help="results folder (default: results/certify-MODEL)"
-    )
-    command.add_argument(
-        "--at-least",
-        type=share,
-        metavar="SHARE",
-        help="certified accuracy, from 0 to 1, below which to exit with 1",
-    )
 
 
 def _run(options, console):
     wrapper = load_model(options.model)
     images = load_images(options, wrapper)
-    path = pathlib.Path(options.model)
-    out = pathlib.Path(options.out or f"results/certify-{path.stem}")
+    out = out_of(options, "certify")
     with bars(console) as progress:
         certificate = certify(
             wrapper,
@@ -76,7 +64,7 @@ def _run(options, console):
     report.write_json(
         out / "certificate.json",
         {
-            "model": path.name,
+            "model": pathlib.Path(options.model).name,
             "data": images.words,
             "rows": images.rows,
             **certificate.to_json(),
@@ -89,27 +77,27 @@ def _run(options, console):
 
 
 def _print_certificate(certificate, words, console):
-    count = len(certificate)
-    table = Table("status", "by", "images", "share", "median seconds")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    pairs = sorted({*zip(certificate.status, certificate.method)})
-    for status, method in pairs:
-        rows = (certificate.status == status) & (certificate.method == method)
-        seconds = np.median(certificate.seconds[rows])
-        table.add_row(
-            str(status),
-            str(method) or "–",
-            str(rows.sum()),
-            percent(rows.mean()),
-            f"{seconds:.3g}",
+    rows = []
+    for status, method in sorted(
+        {*zip(certificate.status, certificate.method)}
+    ):
+        same = (certificate.status == status) & (certificate.method == method)
+        seconds = np.median(certificate.seconds[same])
+        rows.append(
+            [
+                str(status),
+                str(method) or "–",
+                str(same.sum()),
+                percent(same.mean()),
+                f"{seconds:.3g}",
+            ]
         )
-    console.print(table)
-    low, high = wilson_interval(certificate.certified_accuracy, count)
+    header = ["status", "by", "images", "share", "median seconds"]
+    print_table(console, header, rows, texts=2)
+    share = certificate.certified_accuracy
     console.print(
-        f"Certified accuracy {percent(certificate.certified_accuracy)} (95 %: "
-        f"{percent(low)} to {percent(high)}) at L-infinity eps "
-        f"{certificate.eps:g}, at most "
+        f"Certified accuracy {with_interval(share, len(certificate))} at "
+        f"L-infinity eps {certificate.eps:g}, at most "
         f"{percent(certificate.possible_accuracy)} possible, clean "
         f"{percent(certificate.clean_accuracy)}. Of {words}.",
         markup=False,

@@ -2,12 +2,11 @@
 
 import argparse
 
-from rich.table import Table
-
 from keras_qsn import datasets
 from keras_qsn import demo
 from keras_qsn.cli.numbers import whole
-from keras_qsn.cli.progress import parts
+from keras_qsn.cli.printing import parts
+from keras_qsn.cli.printing import print_table
 
 
 def add(commands):
@@ -43,10 +42,10 @@ def _run(options, console):
     out = options.out or (
         f"results/demo-{options.data}{quick}-seed{options.seed}"
     )
-    settings = demo.settings_for(options.data, options.quick, options.seed)
+    grid = demo.grid_for(options.data, options.quick, options.seed)
     with parts(console) as progress:
         demo.run(
-            settings,
+            grid,
             out,
             options.data_dir,
             progress,
@@ -57,13 +56,7 @@ def _run(options, console):
 
 
 def _print_results(results, console):
-    header, rows = demo.table(results)
-    table = Table(*header, title="keras-qsn demo")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    print_table(console, *demo.table(results), title="keras-qsn demo")
     console.print(demo.caption(results), markup=False)
     for note in results["notes"]:
         console.print(f"! {note}", markup=False)

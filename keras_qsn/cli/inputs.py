@@ -1,5 +1,6 @@
 """What several commands are given: a model and data."""
 
+import argparse
 import pathlib
 import typing
 
@@ -10,6 +11,7 @@ from keras_qsn import datasets
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.cli.numbers import above_zero
 from keras_qsn.cli.numbers import finite
+from keras_qsn.cli.numbers import share
 from keras_qsn.cli.numbers import whole
 
 # Radius where none is given, as a share of the range of pixels.
@@ -38,8 +40,26 @@ class Images(typing.NamedTuple):
     eps: float
 
 
-def add_inputs(command, images):
-    """Add the options, `images` being the default number of test images."""
+def add_command(commands, name, help, status, images):
+    """A command for a model and data, and its options.
+
+    Args:
+        commands: The parser's subparsers.
+        name: Of the command.
+        help: What it does.
+        status: What its exit status says, beside 0.
+        images: Default number of test images; `None` is all.
+
+    Returns:
+        The parser of the command.
+    """
+    command = commands.add_parser(
+        name,
+        help=help,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog=f"Exit status: 0; {status}; 130 interrupted. The same command "
+        "goes on where it was.",
+    )
     command.add_argument("model", help="a saved Keras classifier, .keras")
     command.add_argument(
         "--data",
@@ -80,6 +100,22 @@ def add_inputs(command, images):
         metavar="N",
         help="images computed at once",
     )
+    command.add_argument(
+        "--out", help=f"results folder (default: results/{name}-MODEL)"
+    )
+    command.add_argument(
+        "--at-least",
+        type=share,
+        metavar="SHARE",
+        help="accuracy left, from 0 to 1, below which to exit with 1",
+    )
+    return command
+
+
+def out_of(options, name):
+    """The results folder."""
+    model = pathlib.Path(options.model).stem
+    return pathlib.Path(options.out or f"results/{name}-{model}")
 
 
 def load_model(path):

@@ -4,12 +4,10 @@ import argparse
 import os
 import pathlib
 
-from rich.markup import escape
-from rich.table import Table
-
 from keras_qsn import paper
 from keras_qsn.cli.numbers import whole
-from keras_qsn.cli.progress import parts
+from keras_qsn.cli.printing import parts
+from keras_qsn.cli.printing import print_table
 from keras_qsn.cli.status import FAILED
 from keras_qsn.paper.figures import FIGURES
 
@@ -87,11 +85,9 @@ def _run(options, console):
         )
     for name, results in by_data.items():
         for figure, content in results["figures"].items():
-            header, rows = paper.table(results, figure)
-            table = Table(*header, title=f"{figure}: {content['title']}")
-            for row in rows:
-                table.add_row(*map(escape, row))
-            console.print(table)
+            table = paper.table(results, figure)
+            title = f"{figure}: {content['title']}"
+            print_table(console, *table, texts=6, title=title)
         console.print(f"Written to {out / name}", markup=False)
     for key, text in failures.items():
         console.print(f"Failed: {key}\n{text}", markup=False)

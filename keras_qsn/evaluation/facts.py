@@ -29,13 +29,7 @@ class ModelFacts:
 
     @classmethod
     def of(cls, wrapper, shape, threat):
-        """The facts of a model.
-
-        Args:
-            wrapper: The model's `KerasModelWrapper`.
-            shape: Shape of one image.
-            threat: The `ThreatModel`, for the range of pixels.
-        """
+        """The facts of a model in its wrapper, for images of this shape."""
         return cls(
             wrapper.num_classes,
             tuple(shape),

@@ -25,19 +25,8 @@ def key(
 ):
     """What decides the result of an evaluation, as plain values.
 
-    Models count by what they compute, not by their names.
-
-    Args:
-        wrapper: `KerasModelWrapper` of the model attacked.
-        x: The images.
-        y: Their classes.
-        threat: The `ThreatModel`.
-        batch_size: Images attacked at once.
-        plan: Name of a plan, or list of `Step`.
-        checks: `"all"`, `"light"` or `None`.
-        sources: `{name: model}` to transfer from, or `None`.
-        train_data: Images and classes to train such models on, or `None`.
-        certified: Booleans, one for each image, or `None`.
+    Models count by what they compute, not by their names. The arguments are
+    those of `evaluate_robustness`, checked; a plan of one's own is `Step`s.
     """
     shape = x.shape[1:]
     return {

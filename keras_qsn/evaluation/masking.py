@@ -22,12 +22,10 @@ def is_thorough(step):
 
 
 def missed_by_white_box(outcomes, count):
-    """Which images white-box attacks of many steps tried and missed.
+    """Which of `count` images white-box attacks of many steps missed.
 
-    Args:
-        outcomes: Those of the plan, and those of the checks, whose white-box
-            attacks are thorough and run on all that the others run on.
-        count: Number of images.
+    Those of the plan, and those of the checks, which are thorough and run on
+    all that the others run on.
     """
     missed = np.zeros(count, bool)
     for outcome in outcomes:

@@ -4,6 +4,7 @@ A named plan is a function of what is known of the model and of the norm, so
 that none of its attacks fails on a model, and none that cannot work is run.
 """
 
+import functools
 import typing
 
 import numpy as np
@@ -33,8 +34,8 @@ _QUERIES = {
     "standard": _Queries(1000, 1, (20, 50), 10, 50),
     "full": _Queries(5000, 5, (50, 100), 40, 100),
 }
-# Of two classes there is no third logit to divide by: DLR is the margin.
-_DLR = {True: "APGD-DLR", False: "APGD-margin"}
+# Steps and restarts.
+_PGD = {"quick": (20, 1), "standard": (100, 2), "full": (100, 10)}
 _NB_ITER = {"quick": 20, "standard": 40, "full": 100}
 _CUBE_RESTARTS = {"quick": 3, "standard": 10, "full": 50}
 # Steepness of the soft surrogates: from one that sees the whole range of
@@ -47,17 +48,10 @@ _STEEPNESS = {
 
 
 def named(plan, threat, facts, sources):
-    """The steps of a named plan.
+    """The steps of a named plan, with `{name: model}` to transfer from.
 
-    Args:
-        plan: One of `NAMES`.
-        threat: The `ThreatModel`.
-        facts: The `ModelFacts`.
-        sources: `{name: model}`, models to transfer examples from.
-
-    Returns:
-        A list of `Step`: cheap attacks first, since each one spares those
-        after it the images it breaks.
+    Cheap attacks come first, since each one spares those after it the images
+    it breaks.
     """
     return [
         *_white_box(plan, threat, facts),
@@ -68,11 +62,7 @@ def named(plan, threat, facts, sources):
 
 
 def check_name(plan):
-    """Refuse the name of a plan that there is not.
-
-    Raises:
-        ValueError: If there is no such plan.
-    """
+    """Refuse the name of a plan that there is not."""
     if plan not in NAMES:
         raise ValueError(
             f"`plan` must be one of {', '.join(NAMES)}, or a list of attacks. "
@@ -90,7 +80,7 @@ def given(plan, threat):
     steps = []
     for item in plan:
         if isinstance(item, attacks.Attack):
-            item = _step(repr(item), item)
+            item = Step(repr(item), item.threat, item)
         if not isinstance(item, Step):
             raise TypeError(
                 "A plan must hold attacks or `Step`s. "
@@ -128,74 +118,61 @@ def _check_radius(step, threat):
 
 
 def _white_box(plan, threat, facts):
-    fgsm = _step("FGSM", threat.attack(attacks.FastGradientMethod))
+    step = functools.partial(_step, threat)
+    fgsm = step("FGSM", attacks.FastGradientMethod)
     if facts.gradient_cut:
         # Blind, as all that follow a gradient are: one shows it.
         return [fgsm]
-    steps = {"quick": _quick, "standard": _standard, "full": _full}[plan]
-    return [fgsm, *steps(threat, facts)]
-
-
-def _quick(threat, facts):
-    return [
-        _pgd("PGD-20", threat, 20),
-        _apgd(_DLR[facts.num_classes > 2] + "-20", threat, "dlr", 20),
-    ]
-
-
-def _standard(threat, facts):
-    return [
-        _pgd("PGD-100", threat, 100, 2),
-        _apgd("APGD-CE", threat, "ce"),
-        _apgd(_DLR[facts.num_classes > 2], threat, "dlr"),
-        _fab(threat, 20, 3),
-    ]
-
-
-def _full(threat, facts):
-    pgd = _pgd("PGD-100", threat, 100, 10)
+    apgd = functools.partial(step, kind=attacks.AutoProjectedGradientDescent)
+    fab = functools.partial(
+        step, "FAB-T", attacks.FastAdaptiveBoundary, early_stop=True
+    )
+    # Of two classes there is no third logit to divide by: DLR is the margin.
+    dlr = "APGD-DLR" if facts.num_classes > 2 else "APGD-margin"
+    nb_iter, restarts = _PGD[plan]
+    pgd = step(
+        f"PGD-{nb_iter}",
+        attacks.ProjectedGradientDescent,
+        nb_iter=nb_iter,
+        nb_restarts=restarts,
+        early_stop=True,
+    )
+    if plan == "quick":
+        return [fgsm, pgd, apgd(f"{dlr}-20", loss="dlr", nb_iter=20)]
+    steps = [fgsm, pgd, apgd("APGD-CE", loss="ce", nb_iter=100)]
+    if plan == "standard":
+        steps.append(apgd(dlr, loss="dlr", nb_iter=100))
+        return [*steps, fab(nb_iter=20, nb_targets=3)]
     if facts.is_image:
-        return [pgd, _step("AutoAttack", threat.attack(attacks.AutoAttack))]
+        return [fgsm, pgd, step("AutoAttack", attacks.AutoAttack)]
     # Its parts but for the squares; other queries are there in any case.
-    return [
-        pgd,
-        _apgd("APGD-CE", threat, "ce"),
-        _apgd("APGD-T", threat, "targeted-dlr"),
-        _fab(threat, 100, 9),
-    ]
+    steps.append(apgd("APGD-T", loss="targeted-dlr", nb_iter=100))
+    return [*steps, fab(nb_iter=100, nb_targets=9)]
 
 
 def _adaptive(plan, threat, facts):
-    nb_iter = _NB_ITER[plan]
+    step = functools.partial(_step, threat)
+    effort = {"nb_iter": _NB_ITER[plan]}
     steps = []
     if facts.opened and threat.norm == np.inf:
-        cube = threat.attack(
-            attacks.CubeAttack,
-            nb_iter=nb_iter,
-            nb_restarts=_CUBE_RESTARTS[plan],
-        )
-        steps.append(_step("cube", cube))
+        restarts = _CUBE_RESTARTS[plan]
+        cube = step("cube", attacks.CubeAttack, nb_restarts=restarts, **effort)
+        steps.append(cube)
     elif facts.opened:
-        flips = threat.attack(attacks.LevelFlipAttack)
-        steps.append(_step("level flips", flips))
+        steps.append(step("level flips", attacks.LevelFlipAttack))
     if facts.gradient_cut:
         # A surrogate mends the quantizer's gradient, and no other.
         return steps
-    descent = threat.attack(
-        attacks.ProjectedGradientDescent, nb_iter=nb_iter, early_stop=True
-    )
-    annealed = threat.attack(
-        attacks.AnnealedBPDA, nb_iter=nb_iter, early_stop=True
-    )
-    return [
-        *steps,
-        _step("BPDA", attacks.BPDA(descent)),
-        *(
-            _step(f"soft surrogate, z={z:g}", attacks.BPDA(descent, z))
-            for z in _STEEPNESS[plan]
-        ),
-        _step("annealed surrogate", annealed),
+    effort["early_stop"] = True
+    descent = threat.attack(attacks.ProjectedGradientDescent, **effort)
+    surrogates = {"BPDA": attacks.BPDA(descent)}
+    for z in _STEEPNESS[plan]:
+        surrogates[f"soft surrogate, z={z:g}"] = attacks.BPDA(descent, z)
+    steps += [
+        Step(name, attack.threat, attack) for name, attack in surrogates.items()
     ]
+    annealed = step("annealed surrogate", attacks.AnnealedBPDA, **effort)
+    return [*steps, annealed]
 
 
 def _transfer(plan, threat, sources):
@@ -207,79 +184,62 @@ def _transfer(plan, threat, sources):
             "MIM": attacks.MomentumIterativeMethod,
         }
     steps = []
-    for source, model in (sources or {}).items():
+    for source, model in sources.items():
         for name, kind in kinds.items():
             count = {} if name == "FGSM" else {"nb_iter": _NB_ITER[plan]}
-            attack = threat.attack(kind, **count)
-            transfer = attacks.TransferAttack(attack, model)
-            steps.append(_step(f"{name} from {source}", transfer))
+            transfer = attacks.TransferAttack(
+                threat.attack(kind, **count), model
+            )
+            name = f"{name} from {source}"
+            steps.append(Step(name, transfer.threat, transfer))
     return steps
 
 
 def _queries(plan, threat, facts):
+    step = functools.partial(_step, threat)
     if facts.gradient_cut:
         # All that is left to attack with: one plan's effort more.
         plan = NAMES[min(NAMES.index(plan) + 1, len(NAMES) - 1)]
     effort = _QUERIES[plan]
-    steps, jumps, images = [], effort.steps, effort.images
+    steps, jumps = [], effort.steps
     if facts.is_image:
-        square = threat.attack(
-            attacks.SquareAttack,
-            nb_queries=effort.square,
-            nb_restarts=effort.restarts,
+        steps.append(
+            step(
+                f"Square-{effort.square}",
+                attacks.SquareAttack,
+                nb_queries=effort.square,
+                nb_restarts=effort.restarts,
+            )
         )
-        steps.append(_step(f"Square-{effort.square}", square))
     elif threat.norm == np.inf:
-        steps.append(_spsa(threat, facts, *effort.spsa))
+        nb_iter, samples = effort.spsa
+        # Far enough to cross a threshold, where one hides the slope.
+        flat = facts.quantized or facts.gradient_cut
+        steps.append(
+            step(
+                f"SPSA-{nb_iter}",
+                attacks.SPSA,
+                nb_iter=nb_iter,
+                spsa_samples=samples,
+                learning_rate=2.5 * threat.eps / nb_iter,
+                delta=threat.eps if flat else threat.eps / 4,
+            )
+        )
     else:
         jumps = max(jumps, 2)
     if jumps:
-        jump = threat.attack(
-            attacks.HopSkipJumpAttack, num_iterations=jumps, max_num_evals=1000
+        steps.append(
+            step(
+                f"HopSkipJump-{jumps}",
+                attacks.HopSkipJumpAttack,
+                effort.images,
+                num_iterations=jumps,
+                max_num_evals=1000,
+            )
         )
-        steps.append(_step(f"HopSkipJump-{jumps}", jump, images))
     return steps
 
 
-def _spsa(threat, facts, nb_iter, samples):
-    # Far enough to cross a threshold, where one hides the slope.
-    flat = facts.quantized or facts.gradient_cut
-    spsa = threat.attack(
-        attacks.SPSA,
-        nb_iter=nb_iter,
-        spsa_samples=samples,
-        learning_rate=2.5 * threat.eps / nb_iter,
-        delta=threat.eps if flat else threat.eps / 4,
-    )
-    return _step(f"SPSA-{nb_iter}", spsa)
-
-
-def _pgd(name, threat, nb_iter, nb_restarts=1):
-    return _step(
-        name,
-        threat.attack(
-            attacks.ProjectedGradientDescent,
-            nb_iter=nb_iter,
-            nb_restarts=nb_restarts,
-            early_stop=True,
-        ),
-    )
-
-
-def _apgd(name, threat, loss, nb_iter=100):
-    kind = attacks.AutoProjectedGradientDescent
-    return _step(name, threat.attack(kind, loss=loss, nb_iter=nb_iter))
-
-
-def _fab(threat, nb_iter, nb_targets):
-    fab = threat.attack(
-        attacks.FastAdaptiveBoundary,
-        nb_iter=nb_iter,
-        nb_targets=nb_targets,
-        early_stop=True,
-    )
-    return _step("FAB-T", fab)
-
-
-def _step(name, attack, max_images=None):
+def _step(threat, name, kind, max_images=None, **settings):
+    attack = threat.attack(kind, **settings)
     return Step(name, attack.threat, attack, max_images)

@@ -13,11 +13,7 @@ _FILLED = 0.02
 
 
 def check_certified(certified, count):
-    """Return which images are proved robust, booleans, or say what came.
-
-    Raises:
-        ValueError: If they are not one boolean for each image.
-    """
+    """Which images are proved robust, booleans; refuse what says it not."""
     if certified is None:
         return None
     certified = np.asarray(certified)
@@ -32,11 +28,7 @@ def check_certified(certified, count):
 
 
 def check_sources(steps, wrapper):
-    """Refuse models to transfer from that take or tell something else.
-
-    Raises:
-        ValueError: If images or classes of a source differ from the model's.
-    """
+    """Refuse models to transfer from of other images or classes."""
     for step in steps:
         if isinstance(step.attack, TransferAttack):
             step.attack.seen(wrapper)
@@ -45,9 +37,8 @@ def check_sources(steps, wrapper):
 def check_scale(evaluation, wrapper, threat):
     """Refuse images on another scale than the model was made for.
 
-    Raises:
-        ValueError: If no image is right, and the range of the model, of the
-            images, or the one given differ.
+    If none is right, and the range of the model, of the images, or the one
+    given differ.
     """
     wanted = _mismatch(evaluation.x, wrapper, threat)
     if wanted and not evaluation.correct.any():

@@ -151,7 +151,10 @@ def evaluate_robustness(
     else:
         own = plans.given(plan, threat)
     if train_data is not None:
-        train_data = _check_train_data(train_data, wrapper, threat)
+        images, labels = as_arrays(*train_data)
+        images = check_images(images, low, high, wrapper)
+        labels = check_labels(labels, len(images), wrapper.num_classes)
+        train_data = images, labels
     decisive = key(
         wrapper,
         x,
@@ -225,9 +228,3 @@ def _checked(evaluation, probe, folder, progress):
         curve=curve,
         trace=trace,
     )
-
-
-def _check_train_data(train_data, wrapper, threat):
-    x, y = as_arrays(*train_data)
-    x = check_images(x, threat.clip_min, threat.clip_max, wrapper)
-    return x, check_labels(y, len(x), wrapper.num_classes)

@@ -13,19 +13,9 @@ from keras_qsn.evaluation.store import kept_outcome
 
 
 def run(evaluation, wrapper, steps, threat, batch_size, folder, progress):
-    """The outcomes of the attacks.
+    """The outcome of each step, run on what those before it left.
 
-    Args:
-        evaluation: The `Evaluation` before any attack.
-        wrapper: The model's `KerasModelWrapper`.
-        steps: The plan, a list of `Step`.
-        threat: The `ThreatModel`.
-        batch_size: Images attacked at once.
-        folder: The `Folder` of finished attacks.
-        progress: The `Progress`.
-
-    Returns:
-        A list of `Outcome`, one for each step.
+    What is finished comes out of the `Folder`.
     """
     x, y, robust = evaluation.x, evaluation.y, evaluation.robust
     outcomes = []

@@ -32,21 +32,8 @@ def trained_sources(wrapper, x, y, plan, seed, folder, progress):
     only the first that can be made. Where the model's configuration does not
     make the model again, a twin and a sibling are missing; a warning says so.
 
-    Args:
-        wrapper: `KerasModelWrapper` of the model attacked.
-        x: Training images.
-        y: Their class numbers.
-        plan: Name of the plan.
-        seed: Integer.
-        folder: The `Folder` that keeps their weights.
-        progress: Function of a name, the number of epochs done, and their
-            count.
-
     Returns:
         `{name: KerasModelWrapper}`, and `{name: why}` of those missing.
-
-    Raises:
-        ValueError: If kept weights are damaged.
     """
     makers = {
         "twin": lambda: untrained(wrapper.model, x[:1], seed + 1, False),

@@ -8,11 +8,7 @@ from keras_qsn.evaluation.result import Step
 
 
 def kept_outcome(folder, name, step):
-    """The outcome of an attack, or `None` if it has not finished.
-
-    Raises:
-        ValueError: If its file is damaged.
-    """
+    """The outcome of an attack, or `None` if it has not finished."""
     kept = folder.get(f"attack-{name}.npz")
     if kept is None:
         return None

@@ -17,19 +17,9 @@ def untrained(model, x, seed, quantized=True):
     """The same architecture, its weights as each layer would start them.
 
     Initializers get new seeds, all drawn from one. Layers without trainable
-    weights (a `Normalization`, a frozen base) keep theirs.
-
-    Args:
-        model: Built Keras model.
-        x: Images: a subclassed model is built by a call with them.
-        seed: Integer.
-        quantized: Whether quantization layers stay. Defaults to `True`.
-
-    Returns:
-        A built Keras model.
-
-    Raises:
-        CannotRebuild: If it cannot be made.
+    weights (a `Normalization`, a frozen base) keep theirs. A subclassed model
+    is built by a call with the images `x`. Quantization layers may be left
+    out. Raises `CannotRebuild` where it cannot be made.
     """
     rng = np.random.default_rng(seed)
     made = {}

@@ -35,6 +35,8 @@ class Network:
         epochs: Of training.
         train_images: How many; `None` is all.
         seed: Decides weights, order and which images.
+        watched: Whether accuracy under the attack trained on is measured
+            after each epoch, on test images.
     """
 
     data: str
@@ -52,6 +54,7 @@ class Network:
     epochs: int = 6
     train_images: int | None = None
     seed: int = 0
+    watched: bool = True
 
     @property
     def quantized(self):
@@ -65,32 +68,6 @@ class Network:
         if self.squeezer:
             return (dataclasses.replace(self, squeezer=""),)
         return ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """What an attack makes of images on a network, for other networks too.
-
-    Args:
-        network: The `Network` attacked.
-        attack: Name of the attack, a key of `measuring.ATTACKS`.
-        eps: Radius of the ball; `0` for attacks without one.
-        targeted: Whether each image is to reach each other class.
-        images: How many test images.
-        seed: Which images, and the attack's seed.
-    """
-
-    network: Network
-    attack: str
-    eps: float = 0.0
-    targeted: bool = False
-    images: int = 10000
-    seed: int = 0
-
-    @property
-    def needs(self):
-        """Cells that must be finished first."""
-        return (self.network,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,15 +102,15 @@ class Attacked:
         """Cells that must be finished first."""
         if not isinstance(self.source, Network):
             return (self.network,)
-        examples = Examples(
-            self.source,
-            self.attack,
-            self.eps,
-            self.targeted,
-            self.images,
-            self.seed,
-        )
-        return (self.network, examples)
+        own = dataclasses.replace(self, network=self.source, source=None)
+        return (self.network, Examples(**vars(own)))
+
+
+class Examples(Attacked):
+    """What an attack makes of images, kept for other networks.
+
+    The `network` is the one attacked, and there is no `source`.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +137,7 @@ class WorstCase:
         return (self.network, self.source)
 
 
-Cell = Network | Examples | Attacked | WorstCase
+Cell = Network | Attacked | WorstCase
 
 
 def network_of(cell):
@@ -174,7 +151,7 @@ def key(cell):
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     network = network_of(cell)
     words = [type(cell).__name__, network.data, network.defence]
-    if isinstance(cell, (Examples, Attacked)):
+    if isinstance(cell, Attacked):
         words.append(cell.attack)
     slug = "-".join(words).lower()
     slug = "".join(c if c.isalnum() else "-" for c in slug)

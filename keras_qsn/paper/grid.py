@@ -22,6 +22,8 @@ class Scale:
             attacks.
         sources: Test images of targeted attacks, each with nine targets.
         sweep: Every how many values of a sweep are taken.
+        pgd: Which of `measuring.ATTACKS` PGD is, by its number of steps.
+        watched: Whether adversarial training is, epoch by epoch.
     """
 
     data: tuple
@@ -33,6 +35,8 @@ class Scale:
     few_images: int
     sources: int
     sweep: int
+    pgd: str = "PGD"
+    watched: bool = True
 
 
 FULL = Scale(
@@ -60,13 +64,7 @@ QUICK = Scale(
 
 
 class Grid:
-    """Cells of one data set and one seed, at one scale.
-
-    Args:
-        scale: A `Scale`.
-        data: Name of the data set.
-        seed: Integer.
-    """
+    """Cells of one data set, by name, and one seed, at a `Scale`."""
 
     def __init__(self, scale, data, seed):
         self.scale = scale
@@ -80,6 +78,7 @@ class Grid:
             "epochs": self.scale.epochs,
             "train_images": self.scale.train_images,
             "seed": self.seed,
+            "watched": self.scale.watched,
             **settings,
         }
         return Network(self.data, defence, **given)

@@ -22,20 +22,25 @@ _PICTURES = 3
 _SUBSTITUTE_IMAGES = 150
 
 
-def _pgd(nb_iter):
-    return lambda eps, seed, network: attacks.ProjectedGradientDescent(
-        eps, nb_iter=nb_iter, seed=seed
-    )
+def _pgd(eps, seed, nb_iter):
+    return attacks.ProjectedGradientDescent(eps, nb_iter=nb_iter, seed=seed)
 
 
-def _carlini_wagner(eps, seed, network):
-    # The settings of Cleverhans' tutorial, with the paper's 100 iterations.
+def _carlini_wagner(learning_rate, steps, initial_const):
     return attacks.CarliniWagnerL2(
-        learning_rate=0.2,
-        binary_search_steps=1,
+        learning_rate=learning_rate,
+        binary_search_steps=steps,
         max_iterations=100,
-        initial_const=10.0,
+        initial_const=initial_const,
     )
+
+
+def _fgsm(cell):
+    return attacks.FastGradientMethod(cell.eps)
+
+
+def _slope(network):
+    return quantizer_of(network).steepness
 
 
 def _quantized(x, network):
@@ -43,37 +48,30 @@ def _quantized(x, network):
     return np.asarray(quantizer_of(hard)(x))
 
 
+# Functions of an `Attacked` cell.
 ATTACKS = {
-    "FGSM": lambda eps, seed, network: attacks.FastGradientMethod(eps),
-    "PGD": _pgd(40),
-    "PGD-10": _pgd(10),
+    "FGSM": _fgsm,
+    "PGD": lambda cell: _pgd(cell.eps, cell.seed, 40),
+    "PGD-10": lambda cell: _pgd(cell.eps, cell.seed, 10),
     # The slope as y (1 - y), which autodiff of a float32 sigmoid gives: what
     # Cleverhans saw of the authors' layer.
-    "FGSM, autodiff slope": lambda eps, seed, network: attacks.BPDA(
-        attacks.FastGradientMethod(eps), quantizer_of(network).steepness
+    "FGSM, autodiff slope": lambda cell: attacks.BPDA(
+        _fgsm(cell), _slope(cell.network)
     ),
-    "FGSM, from quantized images": lambda eps, seed, network: (
-        attacks.FastGradientMethod(eps)
-    ),
+    "FGSM, from quantized images": _fgsm,
     # Out of the images' range where eps leads there, as in Cleverhans without
     # `clip_min` and `clip_max`.
-    "FGSM, unclipped": lambda eps, seed, network: attacks.FastGradientMethod(
-        eps, clip_min=-eps, clip_max=1 + eps
+    "FGSM, unclipped": lambda cell: attacks.FastGradientMethod(
+        cell.eps, clip_min=-cell.eps, clip_max=1 + cell.eps
     ),
-    "FGSM, straight-through": lambda eps, seed, network: attacks.BPDA(
-        attacks.FastGradientMethod(eps)
-    ),
-    "CW-L2": _carlini_wagner,
+    "FGSM, straight-through": lambda cell: attacks.BPDA(_fgsm(cell)),
+    # The settings of Cleverhans' tutorial, with the paper's 100 iterations.
+    "CW-L2": lambda cell: _carlini_wagner(0.2, 1, 10.0),
     # Finds an example of every image, so that distances can be compared.
-    "CW-L2, full search": lambda eps, seed, network: attacks.CarliniWagnerL2(
-        learning_rate=0.1,
-        binary_search_steps=9,
-        max_iterations=100,
-        initial_const=1.0,
-    ),
-    "level flips, L2": lambda eps, seed, network: attacks.LevelFlipAttack(2),
-    "JSMA": lambda eps, seed, network: attacks.SaliencyMapMethod(gamma=0.1),
-    "level flips, L0": lambda eps, seed, network: attacks.LevelFlipAttack(0),
+    "CW-L2, full search": lambda cell: _carlini_wagner(0.1, 9, 1.0),
+    "level flips, L2": lambda cell: attacks.LevelFlipAttack(2),
+    "JSMA": lambda cell: attacks.SaliencyMapMethod(gamma=0.1),
+    "level flips, L0": lambda cell: attacks.LevelFlipAttack(0),
 }
 
 # Where an attack does not start from the images as they are.
@@ -81,30 +79,15 @@ STARTS = {"FGSM, from quantized images": _quantized}
 
 
 def craft(cell, model, data):
-    """Run an `Examples` cell.
-
-    Args:
-        cell: The `Examples`.
-        model: Its network's Keras model.
-        data: The `datasets.Dataset`.
-
-    Returns:
-        Plain values, and the images, by name.
-    """
+    """Plain values and the images of an `Examples` cell, by name."""
     x, y, y_target = _images(cell, data)
-    attack = ATTACKS[cell.attack](cell.eps, cell.seed, cell.network)
+    attack = ATTACKS[cell.attack](cell)
     x_adv = _run(attack, model, x, y, y_target).x_adv
     return {"images": len(x)}, {"x_adv": x_adv}
 
 
 def measure_attack(cell, model, examples, data):
-    """Run an `Attacked` cell.
-
-    Args:
-        cell: The `Attacked`.
-        model: Its network's Keras model.
-        examples: What `craft` made on its `source`, or `None`.
-        data: The `datasets.Dataset`.
+    """Run an `Attacked` cell, on what `craft` made on its source, if any.
 
     Returns:
         Plain values, and arrays: which images are right before and after the
@@ -113,7 +96,7 @@ def measure_attack(cell, model, examples, data):
     x, y, y_target = _images(cell, data)
     if cell.attack in STARTS:
         x = STARTS[cell.attack](x, cell.network)
-    attack = ATTACKS[cell.attack](cell.eps, cell.seed, cell.network)
+    attack = ATTACKS[cell.attack](cell)
     wrapper = KerasModelWrapper.of(model)
     clean = wrapper.predict(x, BATCH_SIZE)
     if cell.source == "substitute":

@@ -43,28 +43,22 @@ SQUEEZERS = {
 
 def quantizer_of(network):
     """The quantization layer a network is trained behind, or `None`."""
-    settings = dict(
-        hard=network.hard, variant=network.variant, gradient=network.gradient
-    )
-    if network.steepness is not None:
-        settings["steepness"] = network.steepness
-    if network.defence == "CQ":
-        return ConstantQuantization(network.num_levels, **settings)
-    if network.defence == "TQ":
-        return TrainableQuantization(network.num_levels, **settings)
     if network.defence == "signum":
         return QuantLayer(
             network.num_levels, _SIGNUM_STEEPNESS, hard=True, trainable=False
         )
-    return None
+    kinds = {"CQ": ConstantQuantization, "TQ": TrainableQuantization}
+    if network.defence not in kinds:
+        return None
+    names = ("num_levels", "steepness", "hard", "variant", "gradient")
+    settings = {name: getattr(network, name) for name in names}
+    if network.steepness is None:
+        del settings["steepness"]
+    return kinds[network.defence](**settings)
 
 
 def train(network, data):
-    """Train a network.
-
-    Args:
-        network: A `Network` without squeezer.
-        data: The `datasets.Dataset` it names.
+    """Train a `Network` without squeezer on its data set.
 
     Returns:
         The Keras model, and what its training showed, as plain values.
@@ -95,7 +89,7 @@ def train(network, data):
         metrics=["accuracy"],
     )
     watched = None
-    if network.adversarial_eps:
+    if network.adversarial_eps and network.watched:
         watched = datasets.seeded_subset(
             data.x_test, one_hot(data.y_test), _WATCHED, network.seed
         )

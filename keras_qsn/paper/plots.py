@@ -31,9 +31,9 @@ def plot(results, name, pictures=None):
     rows, kind = figure["rows"], figure["kind"]
     rows = [row for row in rows if _mean(row["measured"]) is not None]
     if not rows:
-        empty = Figure(figsize=(7, 1), layout="constrained")
-        empty.suptitle(f"{title}: nothing was measured", fontsize=10)
-        return empty
+        figure, axis = _axis(f"{title}: nothing was measured", 1)
+        axis.remove()
+        return figure
     if kind == "images" and pictures is not None:
         return _images(rows, title, pictures)
     draw = {"curves": _curves, "epochs": _epochs}.get(kind, _bars)
@@ -43,9 +43,7 @@ def plot(results, name, pictures=None):
 def _bars(rows, title):
     """A bar for each row, its worst case in it, the printed figure across."""
     rows = [row for row in rows if row["field"] in ("accuracy", "gain")]
-    figure = Figure(figsize=(7, 1.1 + 0.3 * len(rows)), layout="constrained")
-    figure.suptitle(title, fontsize=10)
-    axis = figure.subplots()
+    figure, axis = _axis(title, 1.1 + 0.3 * len(rows))
     for place, row in enumerate(rows):
         value, color = 100 * _mean(row["measured"]), _color(row["setting"])
         axis.barh(place, value, 0.72, color=color, alpha=0.55)
@@ -88,9 +86,7 @@ def _bars(rows, title):
 
 def _curves(rows, title):
     """A line for each defence, dashed for its worst case."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    figure.suptitle(title, fontsize=10)
-    axis = figure.subplots()
+    figure, axis = _axis(title)
     names = list(dict.fromkeys(row["defence"] for row in rows))
     for i, name in enumerate(names):
         style = {
@@ -125,9 +121,7 @@ def _curves(rows, title):
 
 def _epochs(rows, title):
     """Accuracy on adversarial and clean images after each epoch."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    figure.suptitle(title, fontsize=10)
-    axis = figure.subplots()
+    figure, axis = _axis(title)
     rows = [row for row in rows if any(row["history"].values())]
     for row, color in zip(rows, _COLORS):
         for column, line in (("val_adv_accuracy", "-"), ("val_accuracy", ":")):
@@ -162,9 +156,7 @@ def _images(rows, title, pictures):
 def image_row(kept, attack):
     """Images before and after an attack, as `report.plot_images` takes them.
 
-    Args:
-        kept: The arrays kept of an `Attacked` cell.
-        attack: What was done to them, a word.
+    From the arrays kept of an `Attacked` cell; `attack` is a word for it.
     """
     row = []
     for i in range(len(kept["x"])):
@@ -175,6 +167,12 @@ def image_row(kept, attack):
             ("as seen", kept["seen_adv"][i]),
         ]
     return row
+
+
+def _axis(title, height=4.2):
+    figure = Figure(figsize=(7, height), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    return figure, figure.subplots()
 
 
 def _mean(by_seed):

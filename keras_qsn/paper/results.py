@@ -3,12 +3,10 @@
 import dataclasses
 import json
 import pathlib
-import platform
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from keras_qsn._core.kept import versions
 from keras_qsn.paper import cells
 from keras_qsn.paper.figures import FIGURES
 from keras_qsn.paper.grid import Grid
@@ -51,17 +49,9 @@ def load_results(data):
 
 
 def collect(names, scale, data, seeds, finished):
-    """The rows of figures, filled in from finished cells.
+    """The rows of figures, filled in from a `runner.Finished`.
 
-    Args:
-        names: Names of the figures.
-        scale: The `Scale`.
-        data: Name of the data set.
-        seeds: List of integers.
-        finished: A `runner.Finished`.
-
-    Returns:
-        Plain values; `load_results` says which.
+    Plain values; `load_results` says which.
     """
     descriptions = {
         values["data"]
@@ -74,11 +64,7 @@ def collect(names, scale, data, seeds, finished):
         "description": ", ".join(sorted(descriptions)),
         "scale": {**dataclasses.asdict(scale), "data": list(scale.data)},
         "seeds": list(seeds),
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-        },
+        "versions": versions(),
         "figures": {
             name: _figure(FIGURES[name], scale, data, seeds, finished)
             for name in names
@@ -228,31 +214,32 @@ def _row(rows, finished):
     # An attack without a radius is judged by the distance it needs.
     distance = isinstance(first.worst, cells.Attacked)
     worst_field = first.worst.attack[-2:] if distance else "accuracy"
+    kept = {
+        "measured": lambda row: _value(
+            row.cell, row.field, row.baseline, finished
+        ),
+        "worst": lambda row: (
+            row.worst and _value(row.worst, worst_field, None, finished)
+        ),
+        "cell": lambda row: cells.key(row.cell),
+        "thresholds": lambda row: of(cells.network_of(row.cell), "thresholds"),
+    }
     return {
         "defence": first.defence,
         "setting": first.setting,
         "at": first.at,
         "printed": first.printed,
         "field": first.field,
-        "measured": each(
-            lambda row: _value(row.cell, row.field, row.baseline, finished)
-        ),
-        "clean": each(lambda row: of(row.cell, "clean")),
-        "blind": each(lambda row: of(row.cell, "blind")),
-        "distortion": each(lambda row: of(row.cell, "distortion")),
-        "history": each(lambda row: of(row.cell, "history")),
         "worst_field": worst_field,
-        "worst": each(
-            lambda row: (
-                row.worst and _value(row.worst, worst_field, None, finished)
-            )
-        ),
-        "broken": each(lambda row: of(row.worst, "broken")),
-        "failed_checks": each(lambda row: of(row.worst, "failed_checks")),
-        "thresholds": each(
-            lambda row: of(cells.network_of(row.cell), "thresholds")
-        ),
-        "cell": each(lambda row: cells.key(row.cell)),
+        **{name: each(value) for name, value in kept.items()},
+        **{
+            name: each(lambda row, name=name: of(row.cell, name))
+            for name in ("clean", "blind", "distortion", "history")
+        },
+        **{
+            name: each(lambda row, name=name: of(row.worst, name))
+            for name in ("broken", "failed_checks")
+        },
     }
 
 

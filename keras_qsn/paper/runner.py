@@ -25,11 +25,7 @@ _SLOW = {"CW-L2": 0.05, "CW-L2, full search": 0.25, "JSMA": 0.02, "PGD": 0.01}
 
 
 class KeptCells:
-    """The files of finished cells, in a folder.
-
-    Args:
-        path: The folder; created if need be.
-    """
+    """The files of finished cells, in a folder, created if need be."""
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
@@ -60,35 +56,27 @@ class KeptCells:
         self._folder.put(f"{name}.json", {"cell": described, "values": values})
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Finished:
-    """What a run knows.
+    """What is known of cells.
 
     Attributes:
+        kept: The `KeptCells`.
         values: `{cell: plain values}` of the finished cells.
         failures: `{cell: text}` of those that failed, or need one that did.
-        kept: The `KeptCells`.
     """
 
+    kept: KeptCells
     values: dict
     failures: dict
-    kept: KeptCells
 
 
 def finished(wanted, folder):
-    """What earlier runs finished of the cells and all they need.
-
-    Args:
-        wanted: The cells.
-        folder: Where finished cells are kept.
-
-    Returns:
-        A `Finished`.
-    """
+    """What earlier runs finished of the cells and all they need."""
     known = KeptCells(folder)
     values = {cell: known.values(cell) for cell in cells.with_needs(wanted)}
     values = {cell: v for cell, v in values.items() if v is not None}
-    return Finished(values, {}, known)
+    return Finished(known, values, {})
 
 
 def run(wanted, folder, data_dir=None, executor=None, progress=None):
@@ -115,20 +103,44 @@ def run(wanted, folder, data_dir=None, executor=None, progress=None):
         kept.locked(KeptCells(folder).path),
         executor or executors.here() as (slots, submit),
     ):
-        state = _State(wanted, finished(wanted, folder), progress)
+        known = finished(wanted, folder)
+        todo = [c for c in cells.with_needs(wanted) if c not in known.values]
+        count, work, done = len(todo), sum(map(cost, todo)), []
+
+        def end(cell, what):
+            done.append(cost(cell))
+            if progress is not None:
+                line = f"{len(done)}/{count} {cells.key(cell)} {what}"
+                progress(line, sum(done), work)
+
+        def fail(cell, text):
+            known.failures[cell] = text
+            end(cell, f"FAILED: {text.strip().splitlines()[-1]}")
+
         running = {}
-        while running or state.waiting:
-            for cell in state.ready(slots - len(running)):
-                needed = [state.kept.content(n) for n in cell.needs]
-                running[submit(perform, cell, needed, data_dir)] = cell
-            if not running:
-                break
-            done, _ = concurrent.futures.wait(
+        while running or todo:
+            for cell in list(todo):
+                lost = [n for n in cell.needs if n in known.failures]
+                met = all(needed in known.values for needed in cell.needs)
+                if lost:
+                    todo.remove(cell)
+                    fail(cell, f"needs {cells.key(lost[0])}, which failed")
+                elif met and len(running) < slots:
+                    todo.remove(cell)
+                    needed = [known.kept.content(n) for n in cell.needs]
+                    running[submit(perform, cell, needed, data_dir)] = cell
+            for future in concurrent.futures.wait(
                 running, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            for future in done:
-                state.finish(running.pop(future), future)
-    return Finished(state.values, state.failures, state.kept)
+            ).done:
+                cell, error = running.pop(future), future.exception()
+                if error is not None:
+                    fail(cell, "".join(traceback.format_exception(error)))
+                    continue
+                values, content = future.result()
+                known.kept.keep(cell, values, content)
+                known.values[cell] = values
+                end(cell, "finished")
+    return known
 
 
 def perform(cell, needed, data_dir=None):
@@ -169,7 +181,7 @@ def cost(cell):
     """Rough seconds that a cell takes."""
     if isinstance(cell, cells.WorstCase):
         return _QUICK_PLAN * cell.images
-    if isinstance(cell, (cells.Examples, cells.Attacked)):
+    if isinstance(cell, cells.Attacked):
         images = cell.images * (9 if cell.targeted else 1)
         given = len(cell.needs) > 1
         each = _FGSM if given else _SLOW.get(cell.attack, _FGSM)
@@ -181,55 +193,6 @@ def cost(cell):
         2 if cell.defence == "BReLU+GDA" else 1
     )
     return 1 + _EPOCH * images * cell.epochs * factor
-
-
-class _State:
-    """What is finished, failed and waiting, and the progress of it."""
-
-    def __init__(self, wanted, known, progress):
-        self.kept, self.values, self.failures = known.kept, known.values, {}
-        self.waiting = [
-            c for c in cells.with_needs(wanted) if c not in self.values
-        ]
-        self._count, self._finished = len(self.waiting), 0
-        self._total, self._done = sum(map(cost, self.waiting)), 0.0
-        self._progress = progress or (lambda name, done, total: None)
-
-    def ready(self, count):
-        """Up to `count` waiting cells whose needs are met, to be started."""
-        started = []
-        for cell in list(self.waiting):
-            lost = [n for n in cell.needs if n in self.failures]
-            if lost:
-                self.waiting.remove(cell)
-                self._fail(cell, f"needs {cells.key(lost[0])}, which failed")
-            elif len(started) < count and all(
-                needed in self.values for needed in cell.needs
-            ):
-                self.waiting.remove(cell)
-                started.append(cell)
-        return started
-
-    def finish(self, cell, future):
-        """Keep what a cell gave, or why it failed."""
-        error = future.exception()
-        if error is not None:
-            self._fail(cell, "".join(traceback.format_exception(error)))
-            return
-        values, content = future.result()
-        self.kept.keep(cell, values, content)
-        self.values[cell] = values
-        self._count_in(cell, "finished")
-
-    def _fail(self, cell, text):
-        self.failures[cell] = text
-        self._count_in(cell, f"FAILED: {text.strip().splitlines()[-1]}")
-
-    def _count_in(self, cell, what):
-        self._done += cost(cell)
-        self._finished += 1
-        line = f"{self._finished}/{self._count} {cells.key(cell)} {what}"
-        self._progress(line, self._done, self._total)
 
 
 def _suffix(cell):

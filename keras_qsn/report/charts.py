@@ -73,13 +73,6 @@ def plot_curve(evaluation, theme=LIGHT):
     """Accuracy against eps, a line for each attack, with 95 % intervals.
 
     The worst case over all attacks stands beside them, at its eps.
-
-    Args:
-        evaluation: The `Evaluation`.
-        theme: A `Theme`. Defaults to `LIGHT`.
-
-    Returns:
-        A matplotlib `Figure`.
     """
     settings = evaluation.settings
     figure, axis = _chart(3.1, theme)

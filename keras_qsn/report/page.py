@@ -1,7 +1,6 @@
 """An evaluation as one HTML page that needs nothing else."""
 
 import base64
-import importlib.resources
 import io
 
 import jinja2
@@ -21,17 +20,12 @@ _ICONS = {"pass": "✓", "warn": "!", "fail": "✕", "none": "–"}
 
 
 def html_page(evaluation, pictures):
-    """The page as text.
-
-    Args:
-        evaluation: The `Evaluation`.
-        pictures: A list of `Picture`.
-    """
+    """The page as text; `pictures` is a list of `Picture`."""
     count = len(evaluation.y)
     status, verdict = summary.verdict(evaluation)
     return _template().render(
         settings=evaluation.settings,
-        style=_resource("page.css"),
+        style=summary.resource("page.css"),
         robust=_accuracy(evaluation.robust_accuracy, count),
         clean=_accuracy(evaluation.clean_accuracy, count),
         facts=summary.facts(evaluation),
@@ -70,7 +64,7 @@ def _template():
         "percent_range": percent_range,
         "png": _png,
     }
-    return environment.from_string(_resource("page.html"))
+    return environment.from_string(summary.resource("page.html"))
 
 
 def _with_its_sign(value):
@@ -78,11 +72,6 @@ def _with_its_sign(value):
     if isinstance(value, str):
         return value.replace(" %", "\u00a0%")
     return value
-
-
-def _resource(name):
-    folder = importlib.resources.files("keras_qsn.report")
-    return (folder / name).read_text(encoding="utf-8")
 
 
 def _accuracy(share, count):

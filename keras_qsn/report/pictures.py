@@ -29,15 +29,8 @@ class Picture:
 def pictures(evaluation, quantize=None, limit=8):
     """Some of the broken images, of as many attacks as possible.
 
-    Args:
-        evaluation: The `Evaluation`.
-        quantize: Optional function from images to what the network behind
-            its quantizer sees of them. Defaults to `None`.
-        limit: The largest number of pictures. Defaults to `8`.
-
-    Returns:
-        A list of `Picture`; empty if the images are no images of one or
-        three channels.
+    None if the images are no images of one or three channels. `quantize` is
+    from images to what the network behind a quantizer sees of them.
     """
     if not drawable(evaluation):
         return []

@@ -3,12 +3,21 @@
 Nothing here is escaped: that is up to what shows it.
 """
 
+import importlib.resources
+
 import numpy as np
 
 from keras_qsn._core.shares import percent
 from keras_qsn._core.shares import percent_range
 from keras_qsn._core.shares import wilson_interval
 from keras_qsn.attacks.threats import STEPS
+
+
+def resource(name):
+    """The text of a file beside this one."""
+    folder = importlib.resources.files("keras_qsn.report")
+    return (folder / name).read_text(encoding="utf-8")
+
 
 GRADIENTS = {
     "white-box": "the model's own",
@@ -31,28 +40,8 @@ _EFFORT = {
     "queries": ("nb_queries", "max_num_evals"),
 }
 
-READING = (
-    "Robust means: classified correctly, and no attack that was run found an "
-    "image within eps, in the norm named, that is not. It is counted image "
-    "by image, over all attacks.",
-    "It is an upper bound. An attack that was not run may break more; only "
-    "certificates bound robustness from below.",
-    "An attack is run on the images that those above it left, so its row is "
-    "no score of its own: “accuracy left” counts everything broken so far.",
-    "White-box attacks follow the model's own gradient. Adaptive attacks go "
-    "through or around the quantizer, transfer attacks take their images "
-    "from other models, query attacks see the model's answers only. Where "
-    "the last three break what the first tried in many steps and could not, "
-    "the gradient is probably masked.",
-    "Blind counts images where the gradient was zero: an attack that follows "
-    "it could not search there.",
-    "Intervals are Wilson's, at 95 %. They say how far chance in the choice "
-    "of images may move a number, and nothing of attacks that were not run.",
-    "A failed check says that the accuracy cannot be believed, not that the "
-    "model is bad.",
-    "It holds for these weights, this norm and this eps. Other norms, larger "
-    "eps, rotations or weather are other threats.",
-)
+# How to read a report.
+READING = resource("reading.txt").splitlines()
 
 
 def accuracy(share, count):

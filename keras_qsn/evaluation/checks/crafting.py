@@ -18,12 +18,8 @@ from keras_qsn.classifier.compiled import compiled_logits
 class SharedView:
     """A view's logits, differentiated outside of any graph.
 
-    Args:
-        wrapper: The model's `KerasModelWrapper`.
-        shape: Shape of one image.
-        key: Hashable; the same for the same view.
-        view: Function from images to a tensor. Defaults to `None`: to the
-            model's logits.
+    By default of the model's logits; another view, a function from images to
+    a tensor, comes with a hashable key, the same for the same view.
     """
 
     def __init__(self, wrapper, shape, key="logits", view=None):

@@ -68,13 +68,7 @@ def _without(wrapper):
 
 
 class _Masked(OpenedModel):
-    """A quantizer of many hard levels, before a network that has none.
-
-    Args:
-        logits_fn: The network, a `SharedView`.
-        threat: The `ThreatModel`.
-        shape: Shape of one image.
-    """
+    """A quantizer of many hard levels, before a network that has none."""
 
     def __init__(self, logits_fn, threat, shape):
         self.behind = _Behind(logits_fn, threat)

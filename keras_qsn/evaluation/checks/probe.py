@@ -168,10 +168,7 @@ class Probe:
     def forward(self, key, view, x):
         """What a view of the model makes of the images, a NumPy array.
 
-        Args:
-            key: Hashable; the same for the same view.
-            view: Function from images to a tensor.
-            x: Images.
+        `key` is hashable, and the same for the same view.
         """
         function = compiled_logits(self.wrapper, x.shape[1:], key, view)
         return np.concatenate(
@@ -181,12 +178,8 @@ class Probe:
     def gradient(self, x, y, of_margin=False, key="logits", view=None):
         """Gradient at the images, and logits, NumPy arrays.
 
-        Args:
-            x: Images.
-            y: Their classes.
-            of_margin: Whether of the margin, not of the cross-entropy.
-            key: As for `forward`.
-            view: As for `forward`; `None` for the model's logits.
+        Of the cross-entropy, or of the margin; of the model's logits, or of
+        another view of it, with a key as for `forward`.
         """
         function = compiled_gradient(self.wrapper, x.shape[1:], key, view)
         parts = [

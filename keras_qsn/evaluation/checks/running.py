@@ -46,11 +46,7 @@ BUDGETS = {
 
 
 def check_mode(checks):
-    """Refuse a choice of checks that there is not.
-
-    Raises:
-        ValueError: If there is no such choice.
-    """
+    """Refuse a choice of checks that there is not."""
     if checks not in MODES:
         raise ValueError(
             '`checks` must be "all", "light" (those that cost no more than a '
@@ -60,15 +56,9 @@ def check_mode(checks):
 
 
 def run_checks(probe, progress):
-    """Run the checks of the probe's mode, by number.
+    """Run the checks of the probe's mode, by number; returns each `Check`.
 
-    Args:
-        probe: The `Probe`; it keeps what they break, curves and traces.
-        progress: Function of a name, the number of checks done, and their
-            count.
-
-    Returns:
-        A list of `Check`.
+    The probe keeps what they break, curves and traces.
     """
     chosen = [
         entry

@@ -23,7 +23,7 @@ def defences(grid):
     }
 
 
-def columns(grid, pgd="PGD"):
+def columns(grid):
     """The cells of the table, `{defence: {column: cell}}`.
 
     What is given to the others is crafted once, for the undefended network
@@ -34,7 +34,7 @@ def columns(grid, pgd="PGD"):
     table = {}
     for name, network in defences(grid).items():
         cells = table[name] = {}
-        for column, attack in (("fgsm", "FGSM"), ("pgd", pgd)):
+        for column, attack in (("fgsm", "FGSM"), ("pgd", grid.scale.pgd)):
             carried = grid.attacked(network, attack, source=plain, **given)
             if network == plain:
                 cells[column] = carried
@@ -44,7 +44,7 @@ def columns(grid, pgd="PGD"):
     return table
 
 
-def curves(grid, pgd="PGD"):
+def curves(grid):
     """White-box cells at several radii, `{defence: {attack: {eps: cell}}}`."""
     radii = [round(share * grid.eps, 6) for share in _SWEEP]
     few = grid.scale.few_images
@@ -54,7 +54,7 @@ def curves(grid, pgd="PGD"):
                 eps: grid.attacked(network, attack, eps=eps, images=few)
                 for eps in radii
             }
-            for title, attack in (("FGSM", "FGSM"), ("PGD", pgd))
+            for title, attack in (("FGSM", "FGSM"), ("PGD", grid.scale.pgd))
         }
         for name, network in defences(grid).items()
     }

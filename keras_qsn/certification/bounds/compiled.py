@@ -36,7 +36,11 @@ def _compiled(*arguments):
         def call(self, *values, **constants):
             key = method.__name__, *constants.values()
             if key not in self._functions:
-                function = functools.partial(method, self, *constants.values())
+                # Not `partial`, whose arguments TensorFlow cannot bind: it
+                # would write all of them into an error, and try again.
+                def function(*values):
+                    return method(self, *constants.values(), *values)
+
                 self._functions[key] = self.clock.built(
                     lambda: self._traced(function, arguments)
                 )

@@ -194,9 +194,7 @@ def evaluate_robustness(
                 "attacks": [step.get_config() for step in steps],
                 "missing_sources": missing,
             },
-            outcomes=run(
-                evaluation, wrapper, steps, threat, batch_size, folder, progress
-            ),
+            outcomes=run(evaluation, wrapper, steps, threat, folder, progress),
         )
         budget = running.BUDGETS[plan if own is None else "quick"]
         if checks is not None:

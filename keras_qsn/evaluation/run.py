@@ -12,18 +12,18 @@ from keras_qsn.evaluation.store import keep_outcome
 from keras_qsn.evaluation.store import kept_outcome
 
 
-def run(evaluation, wrapper, steps, threat, batch_size, folder, progress):
+def run(evaluation, wrapper, steps, threat, folder, progress):
     """The outcome of each step, run on what those before it left.
 
     What is finished comes out of the `Folder`.
     """
-    x, y, robust = evaluation.x, evaluation.y, evaluation.robust
-    outcomes = []
+    robust, outcomes = evaluation.robust, []
     for number, step in enumerate(steps):
         outcome = kept_outcome(folder, number, step)
         if outcome is None:
+            tried = np.flatnonzero(robust)[: step.max_images]
             outcome = _attack(
-                wrapper, x, y, robust, step, threat, batch_size, progress
+                evaluation, wrapper, tried, step, threat, progress
             )
             keep_outcome(folder, number, outcome)
         robust[outcome.broken] = False
@@ -32,26 +32,27 @@ def run(evaluation, wrapper, steps, threat, batch_size, folder, progress):
     return outcomes
 
 
-def _attack(wrapper, x, y, robust, step, threat, batch_size, progress):
-    """Run a step on the images still robust."""
+def _attack(evaluation, wrapper, tried, step, threat, progress):
+    """Run a step on the images of these numbers."""
     started = time.perf_counter()
-    tried = np.flatnonzero(robust)[: step.max_images]
+    x, y = evaluation.x[tried], evaluation.y[tried]
+    batch_size = evaluation.settings["batch_size"]
     if not len(tried):
-        return Outcome(step, tried, tried, x[:0], 0, 0.0)
+        return Outcome(step, tried, tried, x, 0, 0.0)
     with warnings.catch_warnings():
         # Blind images are counted in the outcome, and checked.
         warnings.simplefilter("ignore", BlindAttackWarning)
         result = step.attack.run(
             wrapper,
-            x[tried],
-            y[tried],
+            x,
+            y,
             batch_size=batch_size,
             progress=lambda _, done, total: progress(step.name, done, total),
         )
-    inside = norms.inside(x[tried], result.x_adv, threat.eps, threat.norm)
+    inside = norms.inside(x, result.x_adv, threat.eps, threat.norm)
     # Of the images returned: of a batch of another size, a lead of one
     # rounding error may be gone.
-    wrong = wrapper.predict(result.x_adv, batch_size) != y[tried]
+    wrong = wrapper.predict(result.x_adv, batch_size) != y
     hit = result.success & inside & wrong
     return Outcome(
         step,

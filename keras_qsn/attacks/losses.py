@@ -135,7 +135,7 @@ def fooled(logits, labels, targeted):
 
 def others(logits, labels):
     """The logits but the label's own, which is minus infinity."""
-    own = tf.one_hot(labels, tf.shape(logits)[1], True, False, dtype=bool)
+    own = tf.one_hot(labels, logits.shape[1], True, False, dtype=bool)
     return tf.where(own, -np.inf, logits)
 
 

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from conftest import small_cnn
-from keras_qsn.attacks.white_box.auto_attack import _SEED_STRIDE
+from keras_qsn.attacks import steps
+from keras_qsn.attacks.white_box.auto_attack import _PARTS
 from keras_qsn.attacks.white_box.auto_attack import AutoAttack
 from keras_qsn.models import KerasModelWrapper
 
@@ -104,10 +105,18 @@ def test_no_apgd_alone_fools_more(trained, images):
     x, y = images
     attack, model = make(), trained["none"]
     together = attack.run(model, x, y).success.sum()
+    seeds = tf.constant([[attack.seed, i] for i in range(len(x))])
     for i, part in enumerate(attack.attacks[:2]):
-        # From the starts that it has among the others.
-        part.seed = attack.seed + i * _SEED_STRIDE
-        assert part.run(model, x, y).success.sum() <= together
+        x_adv = part.attacked(
+            KerasModelWrapper(model),
+            False,
+            tf.constant(x),
+            tf.constant(y, tf.int32),
+            tf.constant(attack.eps),
+            # From the starts that it has among the others.
+            steps.restarted(seeds, i, _PARTS),
+        )
+        assert (predicted(model, x_adv) != y).sum() <= together
 
 
 def test_failures_are_reported(trained, images):

@@ -3,6 +3,7 @@
 from keras_qsn.attacks.adaptive.bpda import BPDA
 from keras_qsn.attacks.adaptive.bpda import AnnealedBPDA
 from keras_qsn.attacks.adaptive.cube import CubeAttack
+from keras_qsn.attacks.adaptive.eot import EOT
 from keras_qsn.attacks.adaptive.level_flips import LevelFlipAttack
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.decisions.hop_skip_jump import HopSkipJumpAttack
@@ -18,6 +19,9 @@ from keras_qsn.attacks.transfer.substitute import SubstituteTraining
 from keras_qsn.attacks.transfer.substitute import substitute_mlp
 from keras_qsn.attacks.transfer.substitute import train_substitute
 from keras_qsn.attacks.transfer.transfer import TransferAttack
+from keras_qsn.attacks.viewed import ViewedAttack
+from keras_qsn.attacks.views.base import View
+from keras_qsn.attacks.views.low_precision import LowPrecision
 from keras_qsn.attacks.white_box.auto_attack import AutoAttack
 from keras_qsn.attacks.white_box.auto_pgd import AutoProjectedGradientDescent
 from keras_qsn.attacks.white_box.carlini_wagner import CarliniWagnerL2
@@ -42,11 +46,13 @@ __all__ = [
     "CarliniWagnerL2",
     "CubeAttack",
     "DeepFool",
+    "EOT",
     "FastAdaptiveBoundary",
     "FastGradientMethod",
     "HopSkipJumpAttack",
     "LevelFlipAttack",
     "LocalSearchAttack",
+    "LowPrecision",
     "MomentumIterativeMethod",
     "PointwiseAttack",
     "ProjectedGradientDescent",
@@ -56,6 +62,8 @@ __all__ = [
     "SquareAttack",
     "SubstituteTraining",
     "TransferAttack",
+    "View",
+    "ViewedAttack",
     "substitute_mlp",
     "train_substitute",
 ]

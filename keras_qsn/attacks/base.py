@@ -11,15 +11,16 @@ import inspect
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.config import Configured
+from keras_qsn._core.numbers import check_at_least
 from keras_qsn.attacks import norms
-from keras_qsn.attacks import ranges
-from keras_qsn.attacks.compiled import compiled_attack
+from keras_qsn.attacks.running import compiled_attack
 from keras_qsn.attacks.running import run_attack
-from keras_qsn.classifier.compiled import compiled_logits
+from keras_qsn.attacks.views.base import Seen
 from keras_qsn.classifier.inputs import in_words
 
 
-class Attack:
+class Attack(Configured):
     """Base class of attacks: an L_p ball of radius `eps` around each image.
 
     Parameters are given to the constructor, data to the call, so an attack
@@ -51,12 +52,20 @@ class Attack:
 
     Example:
 
-    >>> attack = FastGradientMethod(eps=0.3)
-    >>> model = cleverhans_cnn(seed=0)
-    >>> x, y = np.full((2, 28, 28, 1), 0.5, "float32"), [3, 4]
-    >>> x_adv = attack.generate(model, x, y)
-    >>> float(np.abs(x_adv - x).max()) <= 0.3 + 1e-6
-    True
+    >>> @keras.saving.register_keras_serializable("mine")
+    ... class Brighter(Attack):
+    ...     def __init__(self, share=1.0, **kwargs):
+    ...         super().__init__(**kwargs)
+    ...         self.share = share
+    ...
+    ...     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
+    ...         return x + self.share * eps
+    >>> attack = BPDA(Brighter(share=2.0, eps=0.3))
+    >>> attack = BPDA.from_config(attack.get_config())
+    >>> x = np.full((2, 28, 28, 1), 0.25, "float32")
+    >>> model = cleverhans_cnn(quantizer=ConstantQuantization(2), seed=0)
+    >>> float(attack.generate(model, x, [3, 4]).max())
+    0.550000011920929
 
     Limitations:
         One attack gives an upper bound of robustness, never the figure.
@@ -65,6 +74,9 @@ class Attack:
     norms = (np.inf, 2)
     follows = None
     counts = ()
+    # What it looks at a model through, the outermost view first.
+    views = ()
+    _first = ("eps", "norm", "clip_min", "clip_max", "seed")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -82,16 +94,13 @@ class Attack:
     def __init__(
         self, eps=0.3, norm=np.inf, clip_min=0.0, clip_max=1.0, seed=0
     ):
-        if eps is not None and not (np.isfinite(eps) and eps >= 0):
-            raise ValueError(
-                f"`eps` must be a finite number >= 0. Received: eps={eps}"
-            )
         if eps is None and "eps" in inspect.signature(type(self)).parameters:
             raise ValueError(
                 f"`eps` must be a number: {type(self).__name__} works inside "
                 "a ball. Received: eps=None"
             )
-        self.clip_min, self.clip_max = ranges.check_ends(clip_min, clip_max)
+        self.eps = None if eps is None else check_at_least("eps", eps, 0)
+        self.clip_min, self.clip_max = _check_range(clip_min, clip_max)
         self.norm = norms.check_norm(norm, self.norms)
         widest = np.max(np.subtract(self.clip_max, self.clip_min))
         if eps and self.norm == np.inf and eps > widest:
@@ -101,40 +110,12 @@ class Attack:
                 f"Received: eps={eps}. For images in 0..255 also set "
                 "`clip_max=255`."
             )
-        self.eps = None if eps is None else float(eps)
         self.seed = _check_seed(seed)
 
     @property
     def threat(self):
         """What the attacker knows; by default, whether `follows` says it."""
         return "white-box" if self.follows else "queries"
-
-    def get_config(self):
-        """The constructor's arguments, as plain Python values."""
-        config = {
-            "eps": self.eps,
-            "norm": "inf" if self.norm == np.inf else self.norm,
-            "clip_min": ranges.plain(self.clip_min),
-            "clip_max": ranges.plain(self.clip_max),
-            "seed": self.seed,
-        }
-        return self._own(config)
-
-    def _own(self, config):
-        """Without the parameters that a subclass fixes."""
-        accepted = inspect.signature(type(self)).parameters
-        return {k: v for k, v in config.items() if k in accepted}
-
-    @classmethod
-    def from_config(cls, config):
-        """The attack that `get_config` describes."""
-        return cls(**config)
-
-    def __repr__(self):
-        arguments = ", ".join(
-            f"{name}={value!r}" for name, value in self.get_config().items()
-        )
-        return f"{type(self).__name__}({arguments})"
 
     def generate(
         self,
@@ -206,28 +187,26 @@ class Attack:
         function = compiled_attack(self, wrapper, shape, targeted)
         return function(*arguments, *map(tf.constant, self.get_counts()))
 
-    def view(self, wrapper):
-        """What the attack sees of a model: the `logits_fn` of `craft`.
+    def seen(self, wrapper, shape=None):
+        """What `craft` is given of a model: its logits, through the `views`.
 
-        The logits, unless a subclass attacks something else, such as another
-        model or the network behind a quantizer. Success is always judged on
-        the model itself.
+        Args:
+            wrapper: `KerasModelWrapper` of the model attacked.
+            shape: Shape of one image; with it, the network is traced once
+                for all attacks. Defaults to `None`: wherever it is called.
+
+        Returns:
+            A `Seen`, or, from a subclass that needs more than a function
+            from images to logits, what has that beside its `wrapper`, `key`
+            and `fixed`.
         """
-        return wrapper.get_logits
+        return Seen(wrapper, self.views, shape)
 
-    @property
-    def view_key(self):
-        """Hashable, the same for attacks whose `view` is; `None` if it is
-        more than a function from images to logits."""
-        return "logits" if type(self).view is Attack.view else None
-
-    def compiled_view(self, wrapper, shape):
-        """The `view`, the network in it traced once for all attacks."""
-        if self.view_key is None:
-            return self.view(wrapper)
-        return compiled_logits(
-            wrapper, shape, self.view_key, self.view(wrapper)
-        )
+    def with_views(self, views):
+        """The same attack, looking through other views."""
+        attack = copy.copy(self)
+        attack.views = tuple(views)
+        return attack
 
     @property
     def cache_key(self):
@@ -235,7 +214,10 @@ class Attack:
         config = self.get_config()
         for name in ("eps", "seed", *self.counts):
             config.pop(name, None)
-        return type(self), repr(config)
+        # Of functions, the config has no more than the name.
+        given = (getattr(self, name, None) for name in config)
+        functions = tuple(value for value in given if callable(value))
+        return type(self), repr(config), functions
 
     def get_counts(self):
         """The values of `counts`."""
@@ -251,7 +233,7 @@ class Attack:
         """The attack as a tensor function, for use in a training step.
 
         Args:
-            logits_fn: Function from images to logits: the attack's `view`.
+            logits_fn: Function from images to logits: what is `seen`.
             x: Float tensor of images.
             labels: Integer tensor of shape `(batch,)`.
             eps: Scalar tensor, the radius; ignored without a ball.
@@ -275,6 +257,33 @@ class Attack:
             return x_adv
         delta = norms.project(x_adv - x, eps, self.norm)
         return tf.clip_by_value(x + delta, self.clip_min, self.clip_max)
+
+
+def _check_range(low, high):
+    """Return the ends as floats or float32 arrays, or say what is wrong."""
+    try:
+        ends = tuple(_end(value) for value in (low, high))
+        np.broadcast(*ends)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "`clip_min` and `clip_max` must be numbers, or arrays of one shape "
+            "that broadcast to one image. "
+            f"Received: clip_min={low!r}, clip_max={high!r}"
+        ) from error
+    if not np.all(np.less(*ends)):
+        raise ValueError(
+            "`clip_min` must be below `clip_max`, for each feature. "
+            f"Received: clip_min={low}, clip_max={high}"
+        )
+    return ends
+
+
+def _end(value):
+    if np.ndim(value) == 0:
+        return float(value)
+    value = np.array(value, "float32")
+    value.flags.writeable = False
+    return value
 
 
 def _check_seed(seed):

@@ -1,16 +1,76 @@
-"""What attacks raise, cross-entropy or margin, and when they succeed."""
+"""What attacks raise, by name, and when they succeed."""
 
 import numpy as np
 import tensorflow as tf
 
 # Logits of another batch size differ by less than this part of the largest.
 _ROUNDING = 1e-5
+# Of APGD's authors: keeps DLR finite where the leading logits are equal.
+_TINY = 1e-12
 
 
 def cross_entropy(logits, labels, targeted):
     """The attacker's gain: of the label's cross-entropy, less the target's."""
     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     return -loss if targeted else loss
+
+
+def margin_of(logits, labels, targeted):
+    """The attacker's lead in the logits, less what rounding may take."""
+    logits = tf.cast(logits, tf.float32)
+    ahead = -lead(logits, labels) if targeted else lead(logits, labels)
+    largest = tf.reduce_max(tf.abs(logits), 1)
+    return ahead - tf.stop_gradient(_ROUNDING * largest)
+
+
+def dlr(logits, labels, targeted, others=None):
+    """The lead over the spread of the logits, the same at every scale.
+
+    Args:
+        logits: Float tensor of shape `(batch, classes)`.
+        labels: Integer tensor of shape `(batch,)`.
+        targeted: Whether `labels` are to be reached.
+        others: Classes set against the labels. Defaults to `None`: the
+            largest other one of each image.
+    """
+    fixed = others is not None
+    needed, classes = 4 if fixed or targeted else 3, logits.shape[-1]
+    top = tf.math.top_k(logits, min(needed, classes)).values
+    spread = 1.0
+    if classes > 2:
+        spread = top[:, 0] - tf.reduce_mean(top[:, 2:], 1) + _TINY
+    if fixed:
+        ahead = tf.gather(logits, others, batch_dims=1)
+        ahead -= tf.gather(logits, labels, batch_dims=1)
+    else:
+        ahead = lead(logits, labels)
+    return (-1.0 if targeted else 1.0) * ahead / spread
+
+
+# The attacker's gains by the names that attacks know them by.
+LOSSES = {"cross_entropy": cross_entropy, "margin": margin_of, "dlr": dlr}
+
+
+def check_loss(name, loss):
+    """Return a loss: one of `LOSSES`, or a function, or say what came."""
+    if not (callable(loss) or loss in LOSSES):
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(map(repr, LOSSES))}, or a "
+            f"function of labels and logits. Received: {name}={loss!r}"
+        )
+    return loss
+
+
+def gain_of(loss):
+    """What an attack raises: a function of logits, labels and `targeted`."""
+    if not callable(loss):
+        return LOSSES[loss]
+
+    def gain(logits, labels, targeted):
+        value = loss(labels, logits)
+        return -value if targeted else value
+
+    return gain
 
 
 def gradient_of(tape, loss, x, weights=None):
@@ -22,18 +82,8 @@ def gradient_of(tape, loss, x, weights=None):
         return tf.zeros_like(x)
 
 
-def loss_gradient(logits_fn, x, labels, targeted):
-    """Gradient of the cross-entropy, uphill for the attacker, and logits."""
-    return gain_gradient(logits_fn, x, labels, False, targeted)
-
-
-def margin_gradient(logits_fn, x, labels, targeted):
-    """Gradient of the attacker's lead, and logits."""
-    return gain_gradient(logits_fn, x, labels, True, targeted)
-
-
-def gain_gradient(logits_fn, x, labels, of_margin, targeted):
-    """Gradient of the attacker's lead, or of the cross-entropy, and logits.
+def gain_gradient(logits_fn, x, labels, gain, targeted):
+    """Gradient of the attacker's gain, uphill for the attacker, and logits.
 
     Args:
         logits_fn: Function from images to logits. One that has a
@@ -41,24 +91,26 @@ def gain_gradient(logits_fn, x, labels, of_margin, targeted):
             asked for that.
         x: Float tensor of images.
         labels: Integer tensor of shape `(batch,)`.
-        of_margin: Whether of the lead; a boolean or a boolean tensor.
+        gain: What is raised, such as `cross_entropy`; or a boolean tensor:
+            whether it is `margin_of`, not `cross_entropy`.
         targeted: Whether `labels` are to be reached.
     """
-    if hasattr(logits_fn, "gain_gradient") and not targeted:
+    either = not callable(gain) or gain in (cross_entropy, margin_of)
+    if hasattr(logits_fn, "gain_gradient") and either and not targeted:
+        of_margin = gain is margin_of if callable(gain) else gain
         return logits_fn.gain_gradient(x, labels, of_margin)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         logits = tf.cast(logits_fn(x), tf.float32)
-        if isinstance(of_margin, bool):
-            gain = margin_of if of_margin else cross_entropy
-            gain = gain(logits, labels, targeted)
+        if callable(gain):
+            value = gain(logits, labels, targeted)
         else:
-            gain = tf.where(
-                of_margin,
+            value = tf.where(
+                gain,
                 margin_of(logits, labels, targeted),
                 cross_entropy(logits, labels, targeted),
             )
-    return gradient_of(tape, gain, x), logits
+    return gradient_of(tape, value, x), logits
 
 
 def logits_and_pullback(logits_fn, x):
@@ -76,29 +128,24 @@ def logits_and_pullback(logits_fn, x):
     return logits, lambda weights: gradient_of(tape, logits, x, weights)
 
 
-def margin_of(logits, labels, targeted):
-    """The attacker's lead in the logits, less what rounding may take."""
-    logits = tf.cast(logits, tf.float32)
-    is_label = tf.one_hot(labels, tf.shape(logits)[1], True, False, dtype=bool)
-    own = tf.gather(logits, labels, batch_dims=1)
-    other = tf.reduce_max(tf.where(is_label, -np.inf, logits), 1)
-    lead = own - other if targeted else other - own
-    largest = tf.reduce_max(tf.abs(logits), 1)
-    return lead - tf.stop_gradient(_ROUNDING * largest)
-
-
 def fooled(logits, labels, targeted):
     """Whether an image is fooled and stays so in a batch of another size."""
     return margin_of(logits, labels, targeted) > 0
 
 
-def per_image(values, x):
-    """Shape `(batch,)` to one that broadcasts against the images `x`."""
-    return tf.reshape(values, [-1] + [1] * (len(x.shape) - 1))
+def others(logits, labels):
+    """The logits but the label's own, which is minus infinity."""
+    own = tf.one_hot(labels, logits.shape[1], True, False, dtype=bool)
+    return tf.where(own, -np.inf, logits)
+
+
+def lead(logits, labels):
+    """How far the largest other logit is above the label's, per image."""
+    largest = tf.reduce_max(others(logits, labels), 1)
+    return largest - tf.gather(logits, labels, batch_dims=1)
 
 
 def likeliest_others(logits, labels, count):
     """The `count` likeliest classes but the label, likeliest first."""
-    own = tf.one_hot(labels, logits.shape[-1], True, False)
-    logits = tf.where(own, -np.inf, tf.cast(logits, tf.float32))
-    return tf.math.top_k(logits, count).indices
+    logits = tf.cast(logits, tf.float32)
+    return tf.math.top_k(others(logits, labels), count).indices

@@ -1,4 +1,8 @@
-"""Running an attack on images: checks, batches, the verdict, warnings."""
+"""Running an attack on images: checks, batches, the verdict, warnings.
+
+Building is what costs on a large network: the network itself is traced once
+for each view of it, and what attacks and checks do with it calls that.
+"""
 
 import warnings
 
@@ -7,11 +11,13 @@ import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
 from keras_qsn._core.progress import ImageProgress
+from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
-from keras_qsn.attacks import ranges
-from keras_qsn.attacks.compiled import compiled_gradient
 from keras_qsn.attacks.result import AttackInterrupted
 from keras_qsn.attacks.result import AttackResult
+from keras_qsn.classifier.compiled import compiled
+from keras_qsn.classifier.compiled import compiled_logits
+from keras_qsn.classifier.compiled import images_spec
 from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.inputs import check_labels
@@ -55,6 +61,66 @@ def run_attack(attack, model, x, y, y_target, batch_size, callback, verbose):
     return result
 
 
+def compiled_gradient(wrapper, shape, key="logits", view=None):
+    """The gradient that attacks start from, shared by attacks and checks.
+
+    Args:
+        wrapper: As for `compiled_logits`.
+        shape: As for `compiled_logits`.
+        key: As for `compiled_logits`.
+        view: As for `compiled_logits`.
+
+    Returns:
+        A concrete function of images, int32 labels and a boolean, whether the
+        gradient of the margin is wanted, not the cross-entropy's; it returns
+        that gradient, untargeted, and the logits.
+    """
+    logits_fn = compiled_logits(wrapper, shape, key, view)
+
+    def run(x, labels, of_margin):
+        return losses.gain_gradient(logits_fn, x, labels, of_margin, False)
+
+    return compiled(
+        wrapper,
+        ("gradient", key, tuple(shape)),
+        run,
+        images_spec(shape),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([], tf.bool),
+    )
+
+
+def compiled_attack(attack, wrapper, shape, targeted):
+    """`attack.craft` on a model.
+
+    Args:
+        attack: `Attack`.
+        wrapper: `KerasModelWrapper` of the model attacked.
+        shape: Shape of one image.
+        targeted: As for `craft`.
+
+    Returns:
+        A concrete function of images, labels, `eps`, seeds and the attack's
+        `counts`.
+    """
+    seen = attack.seen(wrapper, shape)
+
+    def run(x, labels, eps, seeds, *counts):
+        counting = attack.with_counts(counts)
+        return counting.craft(seen, x, labels, eps, seeds, targeted)
+
+    return compiled(
+        seen.wrapper,
+        ("attack", attack.cache_key, seen.key, tuple(shape), targeted),
+        run,
+        images_spec(shape),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([], tf.float32),
+        tf.TensorSpec([None, 2], tf.int32),
+        *(tf.TensorSpec([], tf.int32) for _ in attack.counts),
+    )
+
+
 def _on_batch(attack, wrapper, x, labels, targeted, first):
     """The entries of an `AttackResult` for images from number `first`."""
     slope = _slope(attack, wrapper, x, labels)
@@ -81,12 +147,8 @@ def _slope(attack, wrapper, x, labels):
     """Largest part of the gradient that the attack starts from."""
     if attack.follows is None:
         return np.ones(len(x), "float32")
-    function = compiled_gradient(
-        wrapper,
-        x.shape[1:],
-        attack.view_key or attack.cache_key,
-        attack.view(wrapper),
-    )
+    seen = attack.seen(wrapper)
+    function = compiled_gradient(seen.wrapper, x.shape[1:], seen.key, seen)
     gradient, logits = function(
         tf.constant(x),
         tf.constant(labels, tf.int32),
@@ -120,10 +182,17 @@ def _check_labels(y, y_target, num_images, num_classes):
 def _check_eps(attack, shape):
     """Refuse a range of another shape, and a ball that holds every image."""
     low, high = attack.clip_min, attack.clip_max
-    widths = ranges.widths(low, high, shape).astype("float64")
+    try:
+        widths = np.broadcast_to(np.subtract(high, low), shape).ravel()
+    except ValueError as error:
+        raise ValueError(
+            "`clip_min` and `clip_max` must be numbers, or arrays that "
+            f"broadcast to one image of shape {tuple(shape)}. Received: "
+            f"shapes {np.shape(low)} and {np.shape(high)}"
+        ) from error
     if attack.eps is None:
         return
-    largest = float(np.linalg.norm(widths, attack.norm))
+    largest = float(np.linalg.norm(widths.astype("float64"), attack.norm))
     if attack.eps > largest:
         raise ValueError(
             f"`eps` must be at most {largest:.6g}, the distance of the "

@@ -52,14 +52,21 @@ class OpenedModel:
         compiled: Whether its parts are functions built once for the model as
             it is now, as in attacks, and not traced at each call, as in
             training. Defaults to `False`.
+        seen: The model as an attack sees it, if not as it is: a function from
+            images to logits, with a hashable `key` and with `through`, by
+            which the network behind the quantizer is seen alike.
 
     Raises:
         ValueError: If there is no such quantizer.
     """
 
-    def __init__(self, wrapper, clip_min, clip_max, compiled=False):
-        self._wrapper = wrapper
+    # It is more than a function from images to logits.
+    fixed = False
+
+    def __init__(self, wrapper, clip_min, clip_max, compiled=False, seen=None):
+        self.wrapper = wrapper
         self._compiled = compiled
+        self._seen = seen
         self._layer = quantizers_of(wrapper)[0]
         low, high = self._layer.value_range
         self.hard = self._layer.hard
@@ -67,9 +74,12 @@ class OpenedModel:
         self._check(clip_min, clip_max)
 
     def __call__(self, x):
-        if self._compiled:
-            return compiled_logits(self._wrapper, x.shape[1:])(x)
-        return self._wrapper.get_logits(x)
+        return (self._seen or self.wrapper.get_logits)(x)
+
+    @property
+    def key(self):
+        """Hashable; the same for the same quantizer and network."""
+        return "opened", self._seen.key if self._seen else "logits"
 
     def quantize(self, x):
         """What the network behind the quantizer sees of the images."""
@@ -81,9 +91,8 @@ class OpenedModel:
 
     def _part(self, name, function, x):
         if self._compiled:
-            key = ("opened", name)
             function = compiled_logits(
-                self._wrapper, x.shape[1:], key, function
+                self.wrapper, x.shape[1:], (*self.key, name), function
             )
         return function(x)
 
@@ -95,12 +104,17 @@ class OpenedModel:
             return seen[-1]
 
         with replaced([self._layer], "call", call):
-            self._wrapper.get_logits(x)
+            self.wrapper.get_logits(x)
         return seen[0]
 
     def _behind(self, levels):
-        with replaced([self._layer], "call", lambda layer, inputs, **_: levels):
-            return self._wrapper.get_logits(tf.zeros_like(levels))
+        def network(x):
+            # Last, so that no view puts the quantizer back.
+            with replaced([self._layer], "call", lambda *_, **__: levels):
+                return self.wrapper.get_logits(x)
+
+        look = self._seen.through(network) if self._seen else network
+        return look(tf.zeros_like(levels))
 
     def invert(self, levels, x, low, high):
         """The images nearest to `x` in `[low, high]` with these levels.
@@ -136,7 +150,7 @@ class OpenedModel:
 
     def _check(self, clip_min, clip_max):
         """Refuse a quantizer that mixes pixels or turns their order."""
-        shape = [n or _ANY_LENGTH for n in self._wrapper.input_shape]
+        shape = [n or _ANY_LENGTH for n in self.wrapper.input_shape]
         rng = np.random.default_rng(0)
         low, high = np.sort(rng.uniform(clip_min, clip_max, (2, 1, *shape)), 0)
         mixed = np.where(rng.random((1, *shape)) < 0.5, low, high)

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.tracing import replaced
-from keras_qsn.attacks.views import backward_through
-from keras_qsn.attacks.views import surrogate_key
+from keras_qsn.attacks.views.base import Seen
+from keras_qsn.attacks.views.surrogate import Surrogate
 from keras_qsn.attacks.white_box.gradient import ProjectedGradientDescent
 from keras_qsn.evaluation.crafting import SharedView
 from keras_qsn.evaluation.crafting import crafted
@@ -31,10 +31,8 @@ def pass_rate(probe):
     layer = probe.wrapper.head
     if layer is None:
         return 0.0, 0
-    key, view = "logits", probe.wrapper.get_logits
-    if probe.facts.quantized:
-        key, view = surrogate_key(None), backward_through(probe.wrapper, None)
-    key = "features", key
+    view = Seen(probe.wrapper, [Surrogate()] if probe.facts.quantized else [])
+    key = "features", view.key
 
     def record(x):
         return _recorded(layer, view, x)

@@ -10,8 +10,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn.attacks.compiled import compiled_gradient
 from keras_qsn.attacks.losses import gradient_of
+from keras_qsn.attacks.running import compiled_gradient
 from keras_qsn.classifier.compiled import compiled_logits
 
 

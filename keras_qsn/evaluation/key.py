@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 
+from keras_qsn._core.config import plain
 from keras_qsn._core.files import fingerprint
 from keras_qsn._core.kept import versions
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.ranges import plain
+from keras_qsn.attacks.views.base import View
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import plans
 
@@ -65,17 +66,19 @@ def key(
 
 def _describe(step, shape):
     """A step as plain values, with the models its attack holds."""
+    # What an attack and its view both hold is one.
+    held = {id(model): model for model in _models_of(step.attack)}
     models = [
         KerasModelWrapper.of(model).fingerprint(shape)
-        for model in _models_of(step.attack)
+        for model in held.values()
     ]
     return {**plans.describe(step), "models": models}
 
 
 def _models_of(attack):
-    """The models an attack holds, and the attacks inside it."""
+    """The models an attack holds, and the attacks and views inside it."""
     for value in vars(attack).values():
         if isinstance(value, (keras.Model, KerasModelWrapper)):
             yield value
-        elif isinstance(value, Attack):
+        elif isinstance(value, (Attack, View)):
             yield from _models_of(value)

@@ -44,7 +44,7 @@ def check_sources(steps, wrapper):
     """
     for step in steps:
         if isinstance(step.attack, TransferAttack):
-            step.attack.view(wrapper)
+            step.attack.seen(wrapper)
 
 
 def check_scale(evaluation, wrapper, threat):
@@ -143,8 +143,8 @@ def randomness(facts):
     return (
         "fail" if facts.random else "pass",
         "the model draws random numbers" if facts.random else "no chance in it",
-        "A model that answers at random must be attacked in expectation, "
-        "which these attacks do not do.",
+        "A model that answers at random must be attacked in expectation: put "
+        "`EOT` around the attacks of a plan of your own.",
     )
 
 

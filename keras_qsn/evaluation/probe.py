@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_qsn import attacks
 from keras_qsn.attacks import norms
-from keras_qsn.attacks.compiled import compiled_gradient
+from keras_qsn.attacks.running import compiled_gradient
 from keras_qsn.classifier.compiled import compiled_logits
 from keras_qsn.evaluation.crafting import SharedView
 from keras_qsn.evaluation.crafting import crafted
@@ -92,14 +92,14 @@ class Probe:
         return fooled
 
     def _attacked(self, attack, x, y, index):
-        key, view = attack.view_key, attack.view(self.wrapper)
-        if key is None:
-            # What is more than a function is compiled with the attack.
+        seen = attack.seen(self.wrapper)
+        if not seen.fixed:
+            # What is more than one function is compiled with the attack.
             result = attack.run(
                 self.wrapper, x, y, batch_size=self.batch_size, verbose=0
             )
             return result.x_adv
-        logits_fn = SharedView(self.wrapper, x.shape[1:], key, view)
+        logits_fn = SharedView(seen.wrapper, x.shape[1:], seen.key, seen)
         batches = self.batches(len(x))
         return crafted(attack, lambda: logits_fn, x, y, batches, index=index)
 

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn.attacks import norms
-from keras_qsn.attacks.views import backward_through
-from keras_qsn.attacks.views import surrogate_key
+from keras_qsn.attacks.views.base import Seen
+from keras_qsn.attacks.views.surrogate import Surrogate
 from keras_qsn.evaluation.wording import HALF_POINT
 from keras_qsn.evaluation.wording import points
 
@@ -50,8 +50,8 @@ def gradient_health(probe):
         low = np.clip(probe.x - reach, t.clip_min, t.clip_max)
         high = np.clip(probe.x + reach, t.clip_min, t.clip_max)
         flippable = probe.sees(low) != probe.sees(high)
-        through = backward_through(probe.wrapper, None)
-        behind = _margin_slope(probe, surrogate_key(None), through)
+        through = Seen(probe.wrapper, [Surrogate()])
+        behind = _margin_slope(probe, through.key, through)
         # Of pixels the network behind the quantizer listens to.
         matters = flippable.reshape(gradient.shape) & (behind >= _FAINT)
         if matters.any():

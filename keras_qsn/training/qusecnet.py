@@ -366,7 +366,7 @@ class QuSecNet(CheckedModel):
         seeds = tf.stack([tf.fill(tf.shape(index), self.attack.seed), index], 1)
         with self._convolutions(training):
             return self.attack.craft(
-                self.attack.view(self._wrapper),
+                self.attack.seen(self._wrapper),
                 x,
                 labels,
                 tf.convert_to_tensor(eps, tf.float32),

@@ -3,17 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import gain_gradient
-from keras_qsn.attacks.losses import margin_gradient
-from keras_qsn.attacks.losses import margin_of
-from keras_qsn.attacks.losses import per_image
 from keras_qsn.classifier.opened import OpenedModel
-
-# Between the seeds of restarts, so that seeds in use do not share starts.
-_SEED_STRIDE = 1_000_003
 
 # Pixels tried at a time, each by itself.
 _CANDIDATES = 16
@@ -79,59 +73,38 @@ class CubeAttack(Attack):
         seed=0,
     ):
         super().__init__(eps, clip_min=clip_min, clip_max=clip_max, seed=seed)
-        self.nb_iter = check_count("nb_iter", nb_iter)
-        self.nb_restarts = check_count("nb_restarts", nb_restarts)
-        self.nb_polish = check_count("nb_polish", nb_polish, 0)
+        self._keep_counts(nb_iter=nb_iter, nb_restarts=nb_restarts)
+        self._keep_counts(0, nb_polish=nb_polish)
 
-    def get_config(self):
-        config = {
-            **super().get_config(),
-            "nb_iter": self.nb_iter,
-            "nb_restarts": self.nb_restarts,
-            "nb_polish": self.nb_polish,
-        }
-        return self._own(config)
-
-    def view(self, wrapper):
-        return OpenedModel(wrapper, self.clip_min, self.clip_max)
-
-    def compiled_view(self, wrapper, shape):
-        return OpenedModel(wrapper, self.clip_min, self.clip_max, True)
+    def seen(self, wrapper, shape=None):
+        seen = super().seen(wrapper, shape)
+        return OpenedModel(
+            seen.wrapper, self.clip_min, self.clip_max, shape is not None, seen
+        )
 
     def _perturb(self, opened, x, labels, eps, seeds, targeted):
         low = self._project(x, x - eps, eps)
         high = self._project(x, x + eps, eps)
         box = _Box(opened, opened.quantize(low), opened.quantize(high))
         clean = opened.quantize(x)
-        margin = margin_of(opened.behind(clean), labels, targeted)
+        margin = losses.margin_of(opened.behind(clean), labels, targeted)
 
-        def restart(i, levels, margin):
-            # Only the images not fooled yet go through the model.
-            rows = tf.where(margin <= 0)
-            part, label, seed, old, old_margin = box.gather(
-                rows, labels, seeds, levels, margin
-            )
+        def restart(i, old, old_margin, bottom, top, label, seed):
+            part = _Box(opened, bottom, top)
             start = tf.where(
                 tf.equal(i, 0),
                 part.middle,
-                part.sample(seed + [i * _SEED_STRIDE, 0]),
+                part.sample(steps.restarted(seed, i)),
             )
-            new, new_margin = _better(
-                *self._climb(part, start, label, i, targeted), old, old_margin
-            )
-            return (
-                i + 1,
-                tf.tensor_scatter_nd_update(levels, rows, new),
-                tf.tensor_scatter_nd_update(margin, rows, new_margin),
-            )
+            climbed = self._climb(part, start, label, i, targeted)
+            return _better(climbed, (old, old_margin))
 
-        _, levels, margin = tf.while_loop(
-            lambda i, levels, margin: (
-                (i < self.nb_restarts) & tf.reduce_any(margin <= 0)
-            ),
+        levels, margin = steps.search(
             restart,
-            (0, clean, margin),
-            parallel_iterations=1,
+            self.nb_restarts,
+            lambda levels, margin: margin <= 0,
+            (clean, margin),
+            *(box.bottom, box.top, labels, seeds),
         )
         if opened.hard:
             levels = self._polish(box, levels, margin, labels, targeted)
@@ -140,19 +113,19 @@ class CubeAttack(Attack):
     def _climb(self, box, start, labels, i, targeted):
         """One restart: the best levels on the way, and their margin."""
 
-        def step(k, latent, best, best_margin):
+        def step(k, latent, *best):
             # The first gradient is asked for inside the box: one at a corner
             # tells little of the others.
             inside = tf.equal(k, 0)
             levels = tf.where(inside, latent, box.round(latent))
-            gradient, logits = gain_gradient(
+            gradient, logits = losses.gain_gradient(
                 box.opened.behind,
                 levels,
                 labels,
                 tf.not_equal(i % 2, 0),
                 targeted,
             )
-            margin = margin_of(logits, labels, targeted)
+            margin = losses.margin_of(logits, labels, targeted)
             # Shares of a pixel's width, from all of it to none.
             size = 1 - tf.cast(k, tf.float32) / tf.cast(
                 self.nb_iter, tf.float32
@@ -160,70 +133,51 @@ class CubeAttack(Attack):
             if box.opened.hard:
                 # No image of the ball has what lies between levels.
                 margin = tf.where(inside, -np.inf, margin)
-            return (
-                k + 1,
-                box.move(latent, size * tf.sign(gradient)),
-                *_better(levels, margin, best, best_margin),
-            )
+            latent = box.move(latent, size * tf.sign(gradient))
+            return latent, *_better((levels, margin), best)
 
-        _, latent, best, best_margin = tf.while_loop(
-            lambda k, *_: k < self.nb_iter,
-            step,
-            (0, start, start, tf.fill(tf.shape(labels), -np.inf)),
-            parallel_iterations=1,
-        )
+        worst = tf.fill(tf.shape(labels), -np.inf)
+        latent, *best = steps.repeat(step, self.nb_iter, (start, start, worst))
         # Where the last step led, no gradient is asked for.
         last = box.round(latent)
-        margin = margin_of(box.opened.behind(last), labels, targeted)
-        return _better(last, margin, best, best_margin)
+        margin = losses.margin_of(box.opened.behind(last), labels, targeted)
+        return _better((last, margin), best)
 
     def _polish(self, box, levels, margin, labels, targeted):
         """Single pixels changed by one level, as long as the margin grows."""
 
-        def change(i, levels, margin, tried):
-            rows = tf.where((margin <= 0) & (tried < box.pixels))
-            part, now, label, old, skip = box.gather(
-                rows, levels, labels, margin, tried
+        def change(i, now, old, skip, bottom, top, label):
+            part = _Box(box.opened, bottom, top)
+            gradient, _ = losses.gain_gradient(
+                box.opened.behind, now, label, losses.margin_of, targeted
             )
-            gradient = margin_gradient(box.opened.behind, now, label, targeted)
-            moved, order = part.moves(now, gradient[0])
+            moved, order = part.moves(now, gradient)
 
-            def attempt(k, best, best_margin):
+            def attempt(k, *best):
                 pixel = tf.gather(order, skip + k, batch_dims=1)
                 candidate = part.replace(now, moved, pixel)
-                new = margin_of(part.opened.behind(candidate), label, targeted)
-                return (k + 1, *_better(candidate, new, best, best_margin))
+                new = losses.margin_of(
+                    part.opened.behind(candidate), label, targeted
+                )
+                return _better((candidate, new), best)
 
-            _, best, best_margin = tf.while_loop(
-                lambda k, *_: k < _CANDIDATES, attempt, (0, now, old)
-            )
+            best, best_margin = steps.repeat(attempt, _CANDIDATES, (now, old))
             # Where none helped, the next ones are tried.
             skip = tf.where(best_margin > old, 0, skip + _CANDIDATES)
-            return (
-                i + 1,
-                tf.tensor_scatter_nd_update(levels, rows, best),
-                tf.tensor_scatter_nd_update(margin, rows, best_margin),
-                tf.tensor_scatter_nd_update(tried, rows, skip),
-            )
+            return best, best_margin, skip
 
-        return tf.while_loop(
-            lambda i, levels, margin, tried: (
-                (i < self.nb_polish)
-                & tf.reduce_any((margin <= 0) & (tried < box.pixels))
-            ),
+        return steps.search(
             change,
-            (0, levels, margin, tf.zeros_like(labels)),
-            parallel_iterations=1,
-        )[1]
+            self.nb_polish,
+            lambda _, margin, tried: (margin <= 0) & (tried < box.pixels),
+            (levels, margin, tf.zeros_like(labels)),
+            *(box.bottom, box.top, labels),
+        )[0]
 
 
-def _better(levels, margin, best, best_margin):
-    """Of two levels of each image those with the larger margin, and it."""
-    better = margin > best_margin
-    return (
-        tf.where(per_image(better, levels), levels, best),
-        tf.where(better, margin, best_margin),
-    )
+def _better(new, old):
+    """Of two levels and their margins, those of the larger margin."""
+    return steps.pick(new[1] > old[1], new, old)
 
 
 class _Box:
@@ -234,13 +188,6 @@ class _Box:
         self.bottom = bottom
         self.top = top
         self.pixels = int(np.prod(bottom.shape[1:]))
-
-    def gather(self, rows, *others):
-        """The box of some images, and their rows of other tensors."""
-        bottom, top, *others = (
-            tf.gather_nd(t, rows) for t in (self.bottom, self.top, *others)
-        )
-        return (_Box(self.opened, bottom, top), *others)
 
     @property
     def middle(self):

@@ -3,11 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import margin_gradient
-from keras_qsn.attacks.losses import margin_of
-from keras_qsn.attacks.losses import per_image
 from keras_qsn.classifier.opened import OpenedModel
 
 # Steps after which one pixel more is changed at a time.
@@ -64,32 +62,24 @@ class LevelFlipAttack(Attack):
 
     def __init__(self, norm=2, max_iter=60, clip_min=0.0, clip_max=1.0):
         super().__init__(None, norm, clip_min, clip_max, 0)
-        self.max_iter = check_count("max_iter", max_iter)
+        self._keep_counts(max_iter=max_iter)
 
-    def get_config(self):
-        return {**super().get_config(), "max_iter": self.max_iter}
-
-    def view(self, wrapper):
-        return OpenedModel(wrapper, self.clip_min, self.clip_max)
-
-    def compiled_view(self, wrapper, shape):
-        return OpenedModel(wrapper, self.clip_min, self.clip_max, True)
+    def seen(self, wrapper, shape=None):
+        seen = super().seen(wrapper, shape)
+        return OpenedModel(
+            seen.wrapper, self.clip_min, self.clip_max, shape is not None, seen
+        )
 
     def _perturb(self, opened, x, labels, eps, seeds, targeted):
         pixels = int(np.prod(x.shape[1:]))
         flat = [-1, pixels]
         logits = opened.behind(opened.quantize(x))
-        fooled = margin_of(logits, labels, targeted) > 0
+        fooled = losses.margin_of(logits, labels, targeted) > 0
 
-        def change(i, x_adv, fooled):
-            # Only the images not fooled yet go through the model.
-            rows = tf.where(~fooled)
-            image, now, label = (
-                tf.gather_nd(t, rows) for t in (x, x_adv, labels)
-            )
+        def change(i, now, _, image, label):
             levels = opened.quantize(now)
-            gradient, _ = margin_gradient(
-                opened.behind, levels, label, targeted
+            gradient, _ = losses.gain_gradient(
+                opened.behind, levels, label, losses.margin_of, targeted
             )
             moved = self._next(opened, now, levels, gradient)
             gain = gradient * (opened.quantize(moved) - levels)
@@ -101,20 +91,15 @@ class LevelFlipAttack(Attack):
             least = tf.math.top_k(worth, count).values[:, -1:]
             best = tf.reshape((worth >= least) & (worth > 0), tf.shape(now))
             now = tf.where(best, moved, now)
-            hit = margin_of(opened(now), label, targeted) > 0
-            return (
-                i + 1,
-                tf.tensor_scatter_nd_update(x_adv, rows, now),
-                tf.tensor_scatter_nd_update(fooled, rows, hit),
-            )
+            hit = losses.margin_of(opened(now), label, targeted) > 0
+            return now, hit
 
-        _, x_adv, fooled = tf.while_loop(
-            lambda i, x_adv, fooled: (
-                (i < self.max_iter) & ~tf.reduce_all(fooled)
-            ),
+        x_adv, _ = steps.search(
             change,
-            (0, x, fooled),
-            parallel_iterations=1,
+            self.max_iter,
+            lambda x_adv, fooled: ~fooled,
+            (x, fooled),
+            *(x, labels),
         )
         return self._prune(opened, x, x_adv, labels, targeted)
 
@@ -136,12 +121,7 @@ class LevelFlipAttack(Attack):
         def undo(i, x_adv):
             here = tf.one_hot(order[:, i], pixels, True, False, dtype=tf.bool)
             tried = tf.where(tf.reshape(here, tf.shape(x)), x, x_adv)
-            still = margin_of(opened(tried), labels, targeted) > 0
-            return i + 1, tf.where(per_image(still, x), tried, x_adv)
+            still = losses.margin_of(opened(tried), labels, targeted) > 0
+            return (steps.where(still, tried, x_adv),)
 
-        return tf.while_loop(
-            lambda i, x_adv: i < tf.reduce_max(count),
-            undo,
-            (0, x_adv),
-            parallel_iterations=1,
-        )[1]
+        return steps.repeat(undo, tf.reduce_max(count), (x_adv,))[0]

@@ -5,15 +5,15 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
+from keras_qsn._core.numbers import check_positive
+from keras_qsn.attacks import losses
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.decisions.pointwise import CHUNK
 from keras_qsn.attacks.decisions.pointwise import decide
 from keras_qsn.attacks.decisions.pointwise import distances
 from keras_qsn.attacks.decisions.pointwise import draw
 from keras_qsn.attacks.decisions.pointwise import first_fooling
-from keras_qsn.attacks.losses import fooled
-from keras_qsn.attacks.losses import per_image
 
 # Size of the noise, in distances from the image: the largest that costs
 # nothing where the boundary is smooth.
@@ -90,40 +90,22 @@ class HopSkipJumpAttack(Attack):
         seed=0,
     ):
         super().__init__(None, norm, clip_min, clip_max, seed)
-        if not (gamma is None or (np.isfinite(gamma) and gamma > 0)):
-            raise ValueError(
-                "`gamma` must be a finite number above 0, or None for "
-                f"{_NOISE} times the number of pixels. "
-                f"Received: gamma={gamma}"
-            )
-        self.initial_num_evals = check_count(
-            "initial_num_evals", initial_num_evals
+        if gamma is not None:
+            hint = f", or None for {_NOISE} times the number of pixels"
+            gamma = check_positive("gamma", gamma, hint)
+        self.gamma = gamma
+        self._keep_counts(
+            initial_num_evals=initial_num_evals,
+            max_num_evals=max_num_evals,
+            num_iterations=num_iterations,
+            init_size=init_size,
         )
-        self.max_num_evals = check_count("max_num_evals", max_num_evals)
-        self.num_iterations = check_count("num_iterations", num_iterations)
-        self.gamma = None if gamma is None else float(gamma)
-        self.init_size = check_count("init_size", init_size)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "initial_num_evals": self.initial_num_evals,
-            "max_num_evals": self.max_num_evals,
-            "num_iterations": self.num_iterations,
-            "gamma": self.gamma,
-            "init_size": self.init_size,
-        }
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
-        start = first_fooling(
-            logits_fn,
-            self._noise,
-            self.init_size + 1,
-            x,
-            labels,
-            seeds,
-            targeted,
-        )[0]
+        tried = self.init_size + 1
+        start, _ = first_fooling(
+            logits_fn, self._noise, tried, x, labels, seeds, targeted
+        )
         # Neither images without a start nor those that need none go on.
         rows = tf.where(distances(start - x, self.norm) > 0)
         image, label, seed, start = (
@@ -133,7 +115,8 @@ class HopSkipJumpAttack(Attack):
         def ask(points, asked):
             return decide(logits_fn, points, label, targeted, asked)
 
-        def iteration(t, point, jumped, best, least):
+        def iteration(i, point, jumped, best, least):
+            t = i + 1
             direction = tf.map_fn(
                 lambda one: self._direction(logits_fn, targeted, t, *one),
                 (point, label, seed, self._delta(t, jumped, x)),
@@ -145,23 +128,18 @@ class HopSkipJumpAttack(Attack):
             moved = self._step(ask, point, direction, length)
             point = self._bisect(ask, image, moved)
             distance = distances(point - image, self.norm)
-            nearer = distance < least
-            return (
-                t + 1,
-                point,
-                distances(moved - image, self.norm),
-                tf.where(per_image(nearer, x), point, best),
-                tf.where(nearer, distance, least),
-            )
+            jumped = distances(moved - image, self.norm)
+            new, old = (point, distance), (best, least)
+            return point, jumped, *steps.pick(distance < least, new, old)
 
         point = self._bisect(ask, image, start)
         far, near = (distances(p - image, self.norm) for p in (start, point))
-        best = tf.while_loop(
-            lambda t, *_: (t <= self.num_iterations) & (tf.size(label) > 0),
+        best = steps.repeat(
             iteration,
-            (1, point, far, point, near),
-            parallel_iterations=1,
-        )[3]
+            self.num_iterations,
+            (point, far, point, near),
+            lambda *_: tf.size(label) > 0,
+        )[2]
         return tf.tensor_scatter_nd_update(x, rows, best)
 
     def _noise(self, k, image, seed):
@@ -175,7 +153,7 @@ class HopSkipJumpAttack(Attack):
             cells = tf.gather(cells, tf.range(height) // side, axis=1)
             cells = tf.gather(cells, tf.range(width) // side, axis=2)
         density = draw(tf.random.stateless_uniform, [], seed, 2 * k + 1)
-        white = cells < per_image(density, image)
+        white = cells < steps.per_image(density, image)
         noise = tf.where(white, self.clip_max, self.clip_min)
         return tf.where(k > 0, noise, image)
 
@@ -202,13 +180,14 @@ class HopSkipJumpAttack(Attack):
             tried = point + delta * tf.math.l2_normalize(noise, axes)
             tried = tf.clip_by_value(tried, self.clip_min, self.clip_max)
             logits = logits_fn(tried)
-            hit = fooled(logits, tf.repeat(label, size), targeted)
+            hit = losses.fooled(logits, tf.repeat(label, size), targeted)
             hit = tf.cast(hit, tf.float32)
             noise = (tried - point) / delta
             return (
                 done + size,
                 fooling + tf.reduce_sum(hit),
-                fooling_sum + tf.reduce_sum(per_image(hit, noise) * noise, 0),
+                fooling_sum
+                + tf.reduce_sum(steps.per_image(hit, noise) * noise, 0),
                 noise_sum + tf.reduce_sum(noise, 0),
             )
 
@@ -233,50 +212,36 @@ class HopSkipJumpAttack(Attack):
         """The first, of steps halved again and again, that fools."""
 
         def halve(i, length, moved, active):
-            tried = point + per_image(length, point) * direction
+            tried = point + steps.per_image(length, point) * direction
             tried = tf.clip_by_value(tried, self.clip_min, self.clip_max)
             hit = ask(tried, active)
-            moved = tf.where(per_image(hit, point), tried, moved)
-            return i + 1, length / 2, moved, active & ~hit
+            moved = steps.where(hit, tried, moved)
+            return length / 2, moved, active & ~hit
 
-        return tf.while_loop(
-            lambda i, length, moved, active: (
-                (i < _HALVINGS) & tf.reduce_any(active)
-            ),
-            halve,
-            (0, length, point, tf.ones_like(length, tf.bool)),
-            parallel_iterations=1,
-        )[2]
+        state = length, point, tf.ones_like(length, tf.bool)
+        return steps.repeat(halve, _HALVINGS, state, lambda *s: s[-1])[1]
 
     def _bisect(self, ask, image, point):
         """The nearest point found on the way to the image that fools."""
         # To the paper's precision.
         power = 1.5 if self.norm == 2 else 2
-        steps = max(math.ceil(power * math.log2(_pixels(image))), 1)
+        times = max(math.ceil(power * math.log2(_pixels(image))), 1)
         delta = point - image
         box = distances(delta, np.inf)
 
         def halve(i, low, high, nearest):
             middle = (low + high) / 2
             if self.norm == 2:
-                tried = image + per_image(middle, image) * delta
+                tried = image + steps.per_image(middle, image) * delta
             else:
-                side = per_image(middle * box, image)
+                side = steps.per_image(middle * box, image)
                 tried = image + tf.clip_by_value(delta, -side, side)
             hit = ask(tried, tf.ones_like(low, tf.bool))
-            return (
-                i + 1,
-                tf.where(hit, low, middle),
-                tf.where(hit, middle, high),
-                tf.where(per_image(hit, image), tried, nearest),
-            )
+            new, old = (low, middle, tried), (middle, high, nearest)
+            return steps.pick(hit, new, old)
 
-        return tf.while_loop(
-            lambda i, *_: i < min(steps, _HALVINGS),
-            halve,
-            (0, tf.zeros_like(box), tf.ones_like(box), point),
-            parallel_iterations=1,
-        )[3]
+        state = tf.zeros_like(box), tf.ones_like(box), point
+        return steps.repeat(halve, min(times, _HALVINGS), state)[2]
 
 
 def _pixels(x):

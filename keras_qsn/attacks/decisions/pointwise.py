@@ -3,11 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import fooled
-from keras_qsn.attacks.losses import per_image
 
 # Images the model sees at once, always as many: in a batch of another size
 # logits are rounded otherwise, and a search along the boundary would end
@@ -60,11 +59,7 @@ class AdditiveGaussianNoiseAttack(Attack):
 
     def __init__(self, epsilons=1000, clip_min=0.0, clip_max=1.0, seed=0):
         super().__init__(None, 2, clip_min, clip_max, seed)
-        self.epsilons = check_count("epsilons", epsilons)
-
-    def get_config(self):
-        config = {**super().get_config(), "epsilons": self.epsilons}
-        return self._own(config)
+        self._keep_counts(epsilons=epsilons)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         largest = (self.clip_max - self.clip_min) / np.sqrt(3)
@@ -128,10 +123,7 @@ class PointwiseAttack(Attack):
         self, norm=0, nb_restarts=1, clip_min=0.0, clip_max=1.0, seed=0
     ):
         super().__init__(None, norm, clip_min, clip_max, seed)
-        self.nb_restarts = check_count("nb_restarts", nb_restarts)
-
-    def get_config(self):
-        return {**super().get_config(), "nb_restarts": self.nb_restarts}
+        self._keep_counts(nb_restarts=nb_restarts)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         def salted(k, image, seed):
@@ -142,7 +134,7 @@ class PointwiseAttack(Attack):
             return tf.where(u > 1 - amount / 2, self.clip_max, image)
 
         def restart(i, kept, least):
-            own = tf.map_fn(lambda seed: tf.random.fold_in(seed, i), seeds)
+            own = steps.restarted(folded, i)
             start, found = first_fooling(
                 logits_fn, salted, _AMOUNTS + 1, x, labels, own, targeted
             )
@@ -151,19 +143,11 @@ class PointwiseAttack(Attack):
                 logits_fn, x, labels, start, _ranks(order), targeted
             )
             size = tf.where(found, _size(point - x, self.norm), np.inf)
-            better = size < least
-            return (
-                i + 1,
-                tf.where(per_image(better, x), point, kept),
-                tf.where(better, size, least),
-            )
+            return steps.pick(size < least, (point, size), (kept, least))
 
-        return tf.while_loop(
-            lambda i, kept, least: i < self.nb_restarts,
-            restart,
-            (0, x, tf.fill(tf.shape(labels), np.inf)),
-            parallel_iterations=1,
-        )[1]
+        folded = tf.map_fn(lambda seed: tf.random.fold_in(seed, 0), seeds)
+        state = x, tf.fill(tf.shape(labels), np.inf)
+        return steps.repeat(restart, self.nb_restarts, state)[0]
 
     def _take_back(self, logits_fn, x, labels, start, ranks, targeted):
         """The greedy search from `start`, in the order of `ranks`."""
@@ -177,21 +161,20 @@ class PointwiseAttack(Attack):
 
         def following(point, position):
             """Rank of the next pixel that is changed, or `pixels`."""
-            ahead = (point != x) & (ranks >= per_image(position, x))
+            ahead = (point != x) & (ranks >= steps.per_image(position, x))
             ranked = tf.where(ahead, ranks, pixels)
             return tf.reduce_min(ranked, list(range(1, len(x.shape))))
 
         def query(point, position, stage, progress):
             width, part = tf.gather(widths, stage), tf.gather(parts, stage)
             end = position + width
-            inside = (ranks >= per_image(position, x)) & (
-                ranks < per_image(end, x)
-            )
-            left = per_image(1 - part, x)
+            inside = ranks >= steps.per_image(position, x)
+            inside &= ranks < steps.per_image(end, x)
+            left = steps.per_image(1 - part, x)
             tried = tf.where(inside, x + left * (point - x), point)
             active = position < pixels
             hit = decide(logits_fn, tried, labels, targeted, active)
-            point = tf.where(per_image(hit, x), tried, point)
+            point = steps.where(hit, tried, point)
             position = following(point, end)
             # At the end of a pass, single pixels are tried again if one went
             # back; else comes the next stage, or the end.
@@ -224,7 +207,7 @@ def decide(logits_fn, points, labels, targeted, asked):
 
     def chunk(rows):
         logits = logits_fn(tf.gather(points, rows))
-        return fooled(logits, tf.gather(labels, rows), targeted)
+        return losses.fooled(logits, tf.gather(labels, rows), targeted)
 
     hits = tf.map_fn(
         chunk,
@@ -252,15 +235,10 @@ def first_fooling(logits_fn, candidate, count, x, labels, seeds, targeted):
         tried = candidate(k, tf.gather_nd(x, rows), tf.gather_nd(seeds, rows))
         tried = tf.tensor_scatter_nd_update(points, rows, tried)
         hit = decide(logits_fn, tried, labels, targeted, active)
-        points = tf.where(per_image(hit, x), tried, points)
-        return k + 1, points, active & ~hit
+        return steps.where(hit, tried, points), active & ~hit
 
-    _, points, active = tf.while_loop(
-        lambda k, points, active: (k < count) & tf.reduce_any(active),
-        attempt,
-        (0, x, tf.ones_like(labels, tf.bool)),
-        parallel_iterations=1,
-    )
+    state = x, tf.ones_like(labels, tf.bool)
+    points, active = steps.repeat(attempt, count, state, lambda *s: s[-1])
     return points, ~active
 
 

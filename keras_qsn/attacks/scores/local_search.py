@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import fooled
 from keras_qsn.attacks.scores.single_pixel import check_size
 from keras_qsn.attacks.scores.single_pixel import draw
 from keras_qsn.attacks.scores.single_pixel import mask_of
@@ -93,18 +93,11 @@ class LocalSearchAttack(Attack):
                 f"Received: scale={scale}"
             )
         self.scale = float(scale)
-        self.neighborhood = check_count("neighborhood", neighborhood)
-        self.pixels_per_iter = check_count("pixels_per_iter", pixels_per_iter)
-        self.nb_iter = check_count("nb_iter", nb_iter)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "scale": self.scale,
-            "neighborhood": self.neighborhood,
-            "pixels_per_iter": self.pixels_per_iter,
-            "nb_iter": self.nb_iter,
-        }
+        self._keep_counts(
+            neighborhood=neighborhood,
+            pixels_per_iter=pixels_per_iter,
+            nb_iter=nb_iter,
+        )
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         height, width = check_size(x)
@@ -112,12 +105,7 @@ class LocalSearchAttack(Attack):
         tried = min(_MOST_TRIED, height * width)
         changed = min(self.pixels_per_iter, tried)
 
-        def step(i, x_adv, near, active):
-            # Only the images still at work go through the model.
-            rows = tf.where(active)
-            image, around, label, seed = (
-                tf.gather_nd(t, rows) for t in (x_adv, near, labels, seeds)
-            )
+        def step(i, image, around, _, label, seed):
             keys = draw(seed, i + 1, height * width)
             keys = tf.where(tf.reshape(around, tf.shape(keys)), keys, -1.0)
             keys, places = tf.math.top_k(keys, tried)
@@ -138,25 +126,19 @@ class LocalSearchAttack(Attack):
             around = tf.nn.max_pool2d(
                 tf.cast(picked, tf.float32), window, 1, "SAME"
             )
-            on = ~fooled(logits_fn(image), label, targeted)
-            return (
-                i + 1,
-                tf.tensor_scatter_nd_update(x_adv, rows, image),
-                tf.tensor_scatter_nd_update(near, rows, around > 0),
-                tf.tensor_scatter_nd_update(active, rows, on),
-            )
+            on = ~losses.fooled(logits_fn(image), label, targeted)
+            return image, around > 0, on
 
         keys = draw(seeds, 0, height * width)
         first = tf.math.top_k(keys, max(height * width // 10, 1)).values
         near = tf.reshape(keys >= first[:, -1:], [-1, height, width, 1])
-        return tf.while_loop(
-            lambda i, x_adv, near, active: (
-                (i < self.nb_iter) & tf.reduce_any(active)
-            ),
+        return steps.search(
             step,
-            (0, x, near, ~fooled(logits_fn(x), labels, targeted)),
-            parallel_iterations=1,
-        )[1]
+            self.nb_iter,
+            lambda x_adv, near, active: active,
+            (x, near, ~losses.fooled(logits_fn(x), labels, targeted)),
+            *(labels, seeds),
+        )[0]
 
     def _gains(self, logits_fn, x, labels, targeted, places, valid, size):
         """What changing each place alone gives, -inf if it is not valid.
@@ -221,7 +203,6 @@ def _log_odds(logits, labels, targeted):
 
     They rank images as the class's probability does, and do not saturate.
     """
-    label = tf.one_hot(labels, logits.shape[-1], True, False, dtype=tf.bool)
     own = tf.gather(logits, labels, batch_dims=1)
-    others = tf.reduce_logsumexp(tf.where(label, -np.inf, logits), 1)
-    return own - others if targeted else others - own
+    rest = tf.reduce_logsumexp(losses.others(logits, labels), 1)
+    return own - rest if targeted else rest - own

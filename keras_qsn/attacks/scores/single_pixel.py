@@ -2,10 +2,9 @@
 
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import fooled
-from keras_qsn.attacks.losses import per_image
 
 
 class SinglePixelAttack(Attack):
@@ -50,10 +49,7 @@ class SinglePixelAttack(Attack):
 
     def __init__(self, max_pixels=1000, clip_min=0.0, clip_max=1.0, seed=0):
         super().__init__(None, 1, clip_min, clip_max, seed)
-        self.max_pixels = check_count("max_pixels", max_pixels)
-
-    def get_config(self):
-        return {**super().get_config(), "max_pixels": self.max_pixels}
+        self._keep_counts(max_pixels=max_pixels)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         height, width = check_size(x)
@@ -75,26 +71,19 @@ class SinglePixelAttack(Attack):
         to_high = tf.equal(queries % 2, 1)
         left = tf.reduce_sum(changes, 1)
 
-        def query(k, x_adv, left):
-            # Only the images still at work go through the model.
-            rows = tf.where(left > k)
-            image, label, place, up = (
-                tf.gather_nd(t, rows)
-                for t in (x, labels, places[:, k], to_high[:, k])
-            )
+        def attempt(_, left, image, label, place, up):
             mask = mask_of(place[:, None], image)
-            value = tf.where(per_image(up, x), high, low)
+            value = steps.where(up, high, low)
             tried = tf.where(mask, value, image)
-            hit = fooled(logits_fn(tried), label, targeted)
-            image = tf.where(per_image(hit, x), tried, image)
-            rest = tf.where(hit, 0, tf.gather_nd(left, rows))
-            return (
-                k + 1,
-                tf.tensor_scatter_nd_update(x_adv, rows, image),
-                tf.tensor_scatter_nd_update(left, rows, rest),
-            )
+            hit = losses.fooled(logits_fn(tried), label, targeted)
+            image = steps.where(hit, tried, image)
+            return image, tf.where(hit, 0, left)
 
-        left = tf.where(fooled(logits_fn(x), labels, targeted), 0, left)
+        def query(k, *state):
+            given = x, labels, places[:, k], to_high[:, k]
+            return k + 1, *steps.at_work(state[-1] > k, attempt, state, *given)
+
+        left = tf.where(losses.fooled(logits_fn(x), labels, targeted), 0, left)
         return tf.while_loop(
             lambda k, x_adv, left: tf.reduce_any(left > k),
             query,

@@ -3,11 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import margin_of
-from keras_qsn.attacks.losses import per_image
 from keras_qsn.attacks.scores.local_search import in_chunks
 
 # An integer drawn for each pixel holds its sign in as many directions.
@@ -16,10 +15,6 @@ _BITS = 32
 # What changes by less, of the logits' size, may be rounding, and Adam would
 # make a full step of it.
 _ROUNDING = 1e-6
-
-_BETA_1 = 0.9
-_BETA_2 = 0.999
-_EPSILON = 1e-8
 
 
 class SPSA(Attack):
@@ -86,76 +81,40 @@ class SPSA(Attack):
         seed=0,
     ):
         super().__init__(eps, np.inf, clip_min, clip_max, seed)
-        for name, value in (
-            ("learning_rate", learning_rate),
-            ("delta", delta),
-        ):
-            if not (np.isfinite(value) and value > 0):
-                raise ValueError(
-                    f"`{name}` must be a finite number above 0. "
-                    f"Received: {name}={value}"
-                )
-        self.nb_iter = check_count("nb_iter", nb_iter)
-        self.learning_rate = float(learning_rate)
-        self.delta = float(delta)
-        self.spsa_samples = check_count("spsa_samples", spsa_samples, 2)
+        self._keep_positive(learning_rate=learning_rate, delta=delta)
+        self._keep_counts(nb_iter=nb_iter, spsa_iters=spsa_iters)
+        self._keep_counts(2, spsa_samples=spsa_samples)
         if self.spsa_samples % 2:
             raise ValueError(
                 "`spsa_samples` must be even: each direction is tried both "
                 f"ways. Received: spsa_samples={spsa_samples}"
             )
-        self.spsa_iters = check_count("spsa_iters", spsa_iters)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "nb_iter": self.nb_iter,
-            "learning_rate": self.learning_rate,
-            "delta": self.delta,
-            "spsa_samples": self.spsa_samples,
-            "spsa_iters": self.spsa_iters,
-        }
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
-        def step(i, points, m, v, best, margin):
-            # Only the images still at work go through the model.
-            rows = tf.where(margin <= 0)
-            image, point, mean, square, kept, reached, label, seed = (
-                tf.gather_nd(t, rows)
-                for t in (x, points, m, v, best, margin, labels, seeds)
-            )
+        def step(i, point, mean, square, kept, reached, image, label, seed):
             gradient = self._estimate(
                 logits_fn, point, label, seed, i, targeted, tf.shape(x)[0]
             )
-            t = tf.cast(i + 1, tf.float32)
-            mean = _BETA_1 * mean + (1 - _BETA_1) * gradient
-            square = _BETA_2 * square + (1 - _BETA_2) * tf.square(gradient)
-            rate = self.learning_rate * tf.sqrt(1 - _BETA_2**t)
-            rate /= 1 - _BETA_1**t
-            point += rate * mean / (tf.sqrt(square) + _EPSILON)
-            point = self._project(image, point, eps)
-            now = margin_of(logits_fn(point), label, targeted)
-            kept = tf.where(per_image(now > reached, x), point, kept)
-            return (
-                i + 1,
-                tf.tensor_scatter_nd_update(points, rows, point),
-                tf.tensor_scatter_nd_update(m, rows, mean),
-                tf.tensor_scatter_nd_update(v, rows, square),
-                tf.tensor_scatter_nd_update(best, rows, kept),
-                tf.tensor_scatter_nd_max(margin, rows, now),
+            mean, square, first, second = steps.moments(
+                i, gradient, mean, square
             )
+            rate = self.learning_rate * second / first
+            point += rate * mean / (tf.sqrt(square) + steps.EPSILON)
+            point = self._project(image, point, eps)
+            now = losses.margin_of(logits_fn(point), label, targeted)
+            kept = steps.where(now > reached, point, kept)
+            return point, mean, square, kept, tf.maximum(reached, now)
 
         start = x + eps * norms.sample(x.shape[1:], seeds, self.norm)
         start = self._project(x, start, eps)
         zeros = tf.zeros_like(x)
-        margin = margin_of(logits_fn(x), labels, targeted)
-        return tf.while_loop(
-            lambda i, points, m, v, best, margin: (
-                (i < self.nb_iter) & tf.reduce_any(margin <= 0)
-            ),
+        margin = losses.margin_of(logits_fn(x), labels, targeted)
+        return steps.search(
             step,
-            (0, start, zeros, zeros, x, margin),
-            parallel_iterations=1,
+            self.nb_iter,
+            lambda *state: state[-1] <= 0,
+            (start, zeros, zeros, x, margin),
+            *(x, labels, seeds),
         )[-2]
 
     def _estimate(self, logits_fn, x, labels, seeds, i, targeted, size):
@@ -169,13 +128,15 @@ class SPSA(Attack):
 
             def change(indices):
                 row, k = indices // count, indices % count
-                signs = _signs(tf.gather(bits, row), per_image(k, x))
+                signs = _signs(tf.gather(bits, row), steps.per_image(k, x))
                 point, label = tf.gather(x, row), tf.gather(labels, row)
                 ways = [point + self.delta * signs, point - self.delta * signs]
                 logits = tf.cast(logits_fn(tf.concat(ways, 0)), tf.float32)
                 label = tf.concat([label, label], 0)
                 largest = tf.reduce_max(tf.abs(logits), 1)
-                up, down = tf.split(margin_of(logits, label, targeted), 2)
+                up, down = tf.split(
+                    losses.margin_of(logits, label, targeted), 2
+                )
                 noise = _ROUNDING * tf.maximum(*tf.split(largest, 2))
                 return tf.where(tf.abs(up - down) > noise, up - down, 0.0)
 
@@ -185,17 +146,10 @@ class SPSA(Attack):
             changes = tf.reshape(changes, [num_images, count])
 
             def add(k, total):
-                return k + 1, total + _signs(bits, k) * per_image(
-                    changes[:, k], x
-                )
+                change = steps.per_image(changes[:, k], x)
+                return (total + _signs(bits, k) * change,)
 
-            _, total = tf.while_loop(
-                lambda k, total: k < count,
-                add,
-                (0, total),
-                parallel_iterations=1,
-            )
-            return first + count, total
+            return first + count, *steps.repeat(add, count, (total,))
 
         _, total = tf.while_loop(
             lambda first, total: first < directions,

@@ -3,10 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import fooled
-from keras_qsn.attacks.losses import per_image
 from keras_qsn.attacks.scores.square_proposals import MovedWindows
 from keras_qsn.attacks.scores.square_proposals import RecoloredSquares
 
@@ -82,17 +81,8 @@ class SquareAttack(Attack):
                 "`p_init` must be a number above 0, at most 1. "
                 f"Received: p_init={p_init}"
             )
-        self.nb_queries = check_count("nb_queries", nb_queries)
         self.p_init = float(p_init)
-        self.nb_restarts = check_count("nb_restarts", nb_restarts)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "nb_queries": self.nb_queries,
-            "p_init": self.p_init,
-            "nb_restarts": self.nb_restarts,
-        }
+        self._keep_counts(nb_queries=nb_queries, nb_restarts=nb_restarts)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         own, shape = x.shape[1:], _as_image(x.shape[1:])
@@ -111,59 +101,45 @@ class SquareAttack(Attack):
             )
             return tf.reshape(put, [-1, *shape])
 
-        def query(k, best, loss, done, numbers):
-            # Only the images still at work go through the model.
-            rows = tf.where(~done)
-            image, label, before, old_loss, drawn = (
-                tf.gather_nd(t, rows)
-                for t in (x, labels, best, loss, numbers[:, k])
-            )
+        def attempt(k, before, old_loss, _, image, label, drawn):
             tried = squares.propose(k, image, before, drawn, eps, put)
             logits = tf.cast(seen(tried), tf.float32)
             new_loss = _loss(logits, label, targeted)
-            hit = fooled(logits, label, targeted)
+            hit = losses.fooled(logits, label, targeted)
             noise = _ROUNDING * tf.reduce_max(tf.abs(logits), -1)
             better = hit | (new_loss < old_loss - noise)
-            after = tf.where(per_image(better, x), tried, before)
-            new_loss = tf.where(better, new_loss, old_loss)
-            return (
-                k + 1,
-                tf.tensor_scatter_nd_update(best, rows, after),
-                tf.tensor_scatter_nd_update(loss, rows, new_loss),
-                tf.tensor_scatter_nd_update(done, rows, hit),
-                numbers,
-            )
+            new, old = (tried, new_loss), (before, old_loss)
+            return *steps.pick(better, new, old), hit
 
         x = tf.reshape(x, [-1, *shape])
         worst = tf.fill(tf.shape(labels), np.inf)
 
         def restart(i, kept, kept_loss, done):
-            first, numbers = _draw(seeds + i, self.nb_queries, squares)
+            first, numbers = _draw(
+                steps.restarted(seeds, i), self.nb_queries, squares
+            )
             start = put(x, eps * squares.start(first))
-            _, best, loss, now_done, _ = tf.while_loop(
-                lambda k, best, loss, done, *_: (
-                    (k < self.nb_queries) & ~tf.reduce_all(done)
-                ),
-                query,
-                (0, start, worst, done, numbers),
-                parallel_iterations=1,
+
+            def query(k, *state):
+                return steps.at_work(
+                    ~state[-1],
+                    lambda *rows: attempt(k, *rows),
+                    state,
+                    *(x, labels, numbers[:, k]),
+                )
+
+            best, loss, now_done = steps.repeat(
+                query, self.nb_queries, (start, worst, done), left
             )
             better = ~done & (now_done | (loss < kept_loss))
-            return (
-                i + 1,
-                tf.where(per_image(better, x), best, kept),
-                tf.where(better, loss, kept_loss),
-                now_done,
-            )
+            new, old = (best, loss), (kept, kept_loss)
+            return *steps.pick(better, new, old), now_done
 
-        best = tf.while_loop(
-            lambda i, kept, loss, done: (
-                (i < self.nb_restarts) & ~tf.reduce_all(done)
-            ),
-            restart,
-            (0, x, worst, tf.zeros_like(labels, tf.bool)),
-            parallel_iterations=1,
-        )[1]
+        def left(best, loss, done):
+            return ~done
+
+        state = x, worst, tf.zeros_like(labels, tf.bool)
+        best, *_ = steps.repeat(restart, self.nb_restarts, state, left)
         return tf.reshape(best, [-1, *own])
 
 
@@ -186,9 +162,7 @@ def _loss(logits, labels, targeted):
     """What the attack brings down, per image."""
     if targeted:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    label = tf.one_hot(labels, logits.shape[-1], True, False, dtype=tf.bool)
-    own = tf.gather(logits, labels, batch_dims=1)
-    return own - tf.reduce_max(tf.where(label, -np.inf, logits), -1)
+    return -losses.lead(logits, labels)
 
 
 def _sides(nb_queries, p_init, height, width):

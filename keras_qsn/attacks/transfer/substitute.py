@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
+from keras_qsn._core.numbers import check_positive
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.inputs import check_labels
 from keras_qsn.classifier.wrapper import KerasModelWrapper
@@ -112,12 +113,8 @@ def train_substitute(
             "`black_box` must be a function from images to classes, or a "
             f"Keras model. Received: {black_box!r}"
         )
-    for name, value in (("lmbda", lmbda), ("learning_rate", learning_rate)):
-        if not (np.isfinite(value) and value > 0):
-            raise ValueError(
-                f"`{name}` must be a finite number above 0. "
-                f"Received: {name}={value}"
-            )
+    lmbda = check_positive("lmbda", lmbda)
+    learning_rate = check_positive("learning_rate", learning_rate)
     data_aug = check_count("data_aug", data_aug)
     epochs = check_count("epochs", epochs)
     aug_batch_size = check_count("aug_batch_size", aug_batch_size)

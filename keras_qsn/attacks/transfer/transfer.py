@@ -1,12 +1,11 @@
 """Transfer: examples crafted on one model and judged on another."""
 
-import tensorflow as tf
+from keras_qsn._core.config import plain
+from keras_qsn.attacks.viewed import ViewedAttack
+from keras_qsn.attacks.views.other_model import OtherModel
 
-from keras_qsn.attacks.wrapped import WrappedAttack
-from keras_qsn.classifier.wrapper import KerasModelWrapper
 
-
-class TransferAttack(WrappedAttack):
+class TransferAttack(ViewedAttack):
     """Transfer: examples crafted on `source`, judged on the model attacked.
 
     `run(model, x, y)` gives `model` the images that `attack` finds on
@@ -21,7 +20,7 @@ class TransferAttack(WrappedAttack):
     by.
 
     Args:
-        attack: An `Attack`, not itself a `TransferAttack`.
+        attack: An `Attack` that no `TransferAttack` is part of.
         source: Keras classifier, or a `KerasModelWrapper` around one, of the
             same images and classes as the model attacked.
 
@@ -48,19 +47,14 @@ class TransferAttack(WrappedAttack):
         - Papernot et al., 2016: https://arxiv.org/abs/1605.07277
     """
 
-    threat = "transfer"
-    _any_view = True
-
     def __init__(self, attack, source):
-        if isinstance(attack, TransferAttack):
+        super().__init__(attack, OtherModel(source))
+        if attack.threat == "transfer":
             raise TypeError(
                 "`attack` must not be a `TransferAttack` itself. "
                 f"Received: attack={attack!r}"
             )
-        super().__init__(attack)
-        # It is the source's gradient that the attack follows.
-        self.follows = None
-        self.source = KerasModelWrapper.of(source)
+        self.source = self.view.source
 
     def get_config(self):
         """The attack, and the source's name: a config holds no model.
@@ -68,28 +62,9 @@ class TransferAttack(WrappedAttack):
         `from_config(config, source=model)` takes the caller's word that
         `model` is the one meant.
         """
-        return {**super().get_config(), "source": self.source.model.name}
+        return {"attack": plain(self.attack), **self.view.get_config()}
 
     @classmethod
     def from_config(cls, config, source):
         """The attack that `get_config` describes, from the model `source`."""
-        return super().from_config(config, source=source)
-
-    def view(self, wrapper):
-        taken, given = self.source.input_shape, wrapper.input_shape
-        if not tf.TensorShape(taken).is_compatible_with(given):
-            raise ValueError(
-                "`source` must take the images of the model attacked, of shape "
-                f"{tuple(given)}. Received: a source for shape {tuple(taken)}"
-            )
-        known, wanted = self.source.num_classes, wrapper.num_classes
-        if known != wanted:
-            raise ValueError(
-                "`source` must have the classes of the model attacked, "
-                f"{wanted}. Received: a source of {known} classes"
-            )
-        return self.attack.view(self.source)
-
-    def attacked(self, wrapper, targeted, *arguments):
-        self.view(wrapper)
-        return self.attack.attacked(self.source, targeted, *arguments)
+        return super().from_config({**config, "source": source})

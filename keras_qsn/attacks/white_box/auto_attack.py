@@ -3,19 +3,17 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import margin_of
-from keras_qsn.attacks.losses import per_image
 from keras_qsn.attacks.scores.square import SquareAttack
 from keras_qsn.attacks.white_box.auto_pgd import AutoProjectedGradientDescent
 from keras_qsn.attacks.white_box.fab import FastAdaptiveBoundary
-from keras_qsn.classifier.compiled import compiled_logits
 
 # Classes that APGD-T and FAB-T look at, where the model has so many others.
 _NUM_TARGETS = 9
-# Between the seeds of the parts, so that they do not share starts.
-_SEED_STRIDE = 1_000_033
+# Seeds of the parts are others than those of their restarts.
+_PARTS = 1
 
 
 class AutoAttack(Attack):
@@ -92,20 +90,11 @@ class AutoAttack(Attack):
                 f"Received: version={version!r}"
             )
         self.version = version
-        self.nb_iter = check_count("nb_iter", nb_iter)
-        self.nb_queries = check_count("nb_queries", nb_queries)
+        self._keep_counts(nb_iter=nb_iter, nb_queries=nb_queries)
         self.attacks = self._parts()
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "version": self.version,
-            "nb_iter": self.nb_iter,
-            "nb_queries": self.nb_queries,
-        }
-
     def _parts(self):
-        base = super().get_config()
+        base = {name: getattr(self, name) for name in self._first}
 
         def apgd(loss, nb_restarts=1):
             return AutoProjectedGradientDescent(
@@ -148,36 +137,41 @@ class AutoAttack(Attack):
         # The parts are attacks with compiled functions of their own.
         if targeted:
             return super().attacked(wrapper, targeted, *arguments)
-        return self._in_turn(
-            lambda attack, *images: attack.attacked(wrapper, False, *images),
-            compiled_logits(wrapper, arguments[0].shape[1:]),
-            *arguments,
-        )
+
+        def craft(attack, *images):
+            viewed = attack.with_views(self.views)
+            return viewed.attacked(wrapper, False, *images)
+
+        shape = arguments[0].shape[1:]
+        return self._in_turn(craft, self.seen(wrapper, shape), *arguments)
 
     def _in_turn(self, craft, logits_fn, x, labels, eps, seeds):
         """Each part on the images not yet fooled."""
 
-        def improved(attack, offset, best, margin):
-            rows = tf.where(margin <= 0)
-
-            def run():
-                image, label, seed, old, old_margin = (
-                    tf.gather_nd(t, rows)
-                    for t in (x, labels, seeds, best, margin)
+        def improved(attack, number, best, margin):
+            def run(old, old_margin, image, label, seed):
+                new = craft(
+                    attack,
+                    image,
+                    label,
+                    eps,
+                    steps.restarted(seed, number, _PARTS),
                 )
-                new = craft(attack, image, label, eps, seed + [offset, 0])
-                new_margin = margin_of(logits_fn(new), label, False)
-                better = new_margin > old_margin
-                new = tf.where(per_image(better, x), new, old)
-                new_margin = tf.where(better, new_margin, old_margin)
-                return (
-                    tf.tensor_scatter_nd_update(best, rows, new),
-                    tf.tensor_scatter_nd_update(margin, rows, new_margin),
+                new_margin = losses.margin_of(logits_fn(new), label, False)
+                return steps.pick(
+                    new_margin > old_margin,
+                    (new, new_margin),
+                    (old, old_margin),
                 )
 
-            return tf.cond(tf.size(rows) > 0, run, lambda: (best, margin))
+            state, left = (best, margin), margin <= 0
+            return tf.cond(
+                tf.reduce_any(left),
+                lambda: steps.at_work(left, run, state, x, labels, seeds),
+                lambda: state,
+            )
 
-        best, margin = x, margin_of(logits_fn(x), labels, False)
+        best, margin = x, losses.margin_of(logits_fn(x), labels, False)
         for i, attack in enumerate(self.attacks):
-            best, margin = improved(attack, i * _SEED_STRIDE, best, margin)
+            best, margin = improved(attack, i, best, margin)
         return best

@@ -5,23 +5,19 @@ import collections
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import fooled
-from keras_qsn.attacks.losses import likeliest_others
-from keras_qsn.attacks.losses import per_image
 
 _MOMENTUM = 0.75
 # In hundredths of the steps: the first after 22, gaps 3 less each, at least 6.
 # In floating point, ceil(0.57 * 100) is not safe.
 _CHECKPOINTS = np.array([22, 41, 57, 70, 80, 87, 93, 99], "int32")
-# Of the authors: keeps DLR finite where the leading logits are equal.
-_TINY = 1e-12
-# What is carried from step to step; an entry for each image, but for `step`.
+# What is carried from step to step, an entry for each image.
 _State = collections.namedtuple(
     "_State",
-    "step x previous loss best best_loss best_gradient fooled size rises "
+    "x previous loss best best_loss best_gradient fooled size rises "
     "halved checked_loss",
 )
 
@@ -108,72 +104,49 @@ class AutoProjectedGradientDescent(Attack):
                 "`loss` must be 'ce', 'dlr' or 'targeted-dlr'. "
                 f"Received: loss={loss!r}"
             )
-        if not 0 <= rho <= 1:
-            raise ValueError(
-                f"`rho` must be a number from 0 to 1. Received: rho={rho}"
-            )
         self.loss = loss
         self.follows = "cross_entropy" if loss == "ce" else "margin"
-        self.nb_iter = check_count("nb_iter", nb_iter)
-        self.nb_restarts = check_count("nb_restarts", nb_restarts)
-        self.rho = float(rho)
-        self.nb_targets = check_count("nb_targets", nb_targets)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "loss": self.loss,
-            "nb_iter": self.nb_iter,
-            "nb_restarts": self.nb_restarts,
-            "rho": self.rho,
-            "nb_targets": self.nb_targets,
-        }
+        self._keep_shares(rho=rho)
+        self._keep_counts(
+            nb_iter=nb_iter,
+            nb_restarts=nb_restarts,
+            nb_targets=nb_targets,
+        )
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         zeros = tf.zeros_like(labels, tf.float32)
         others = self._others(logits_fn, x, labels, targeted)
 
-        def step(s, others):
-            # Only the images still at work go through the model.
-            rows = tf.where(~s.fooled)
-            image, label, other, *state = (
-                tf.gather_nd(t, rows) for t in (x, labels, others, *s[1:])
-            )
-            moved = move(_State(s.step, *state), image, label, other)
-            state = (
-                tf.tensor_scatter_nd_update(before, rows, after)
-                for before, after in zip(s[1:], moved[1:])
-            )
-            return (_State(moved.step, *state),)
-
-        def move(s, image, label, other):
+        def step(i, *rows):
+            *state, image, label, other = rows
+            s = _State(*state)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(s.x)
                 logits = tf.cast(logits_fn(s.x), tf.float32)
                 loss = self._loss(logits, label, targeted, other)
             gradient = tape.gradient(loss, s.x, unconnected_gradients="zero")
-            hit = fooled(logits, label, targeted)
+            hit = losses.fooled(logits, label, targeted)
             better = hit | (loss > s.best_loss)
-            best = _where(better, s.x, s.best)
+            best = steps.where(better, s.x, s.best)
             best_loss = tf.where(better, loss, s.best_loss)
-            best_gradient = _where(better, gradient, s.best_gradient)
+            best_gradient = steps.where(better, gradient, s.best_gradient)
 
-            window = tf.cast(_window(s.step, self.nb_iter), tf.float32)
+            window = tf.cast(_window(i, self.nb_iter), tf.float32)
             check = window > 0
             rises = s.rises + tf.cast(loss > s.loss, tf.float32)
             stalled = ~s.halved & tf.equal(best_loss, s.checked_loss)
             halve = check & ((rises < self.rho * window) | stalled)
             size = tf.where(halve, s.size / 2, s.size)
-            now = _where(halve, best, s.x)
-            gradient = _where(halve, best_gradient, gradient)
+            now = steps.where(halve, best, s.x)
+            gradient = steps.where(halve, best_gradient, gradient)
 
             uphill = norms.steepest(gradient, self.norm)
-            z = self._project(image, now + per_image(size, x) * uphill, eps)
+            z = now + steps.per_image(size, x) * uphill
+            z = self._project(image, z, eps)
             # There is no previous point to move on from at first.
-            a = tf.where(tf.equal(s.step, 0), 1.0, _MOMENTUM)
+            a = tf.where(tf.equal(i, 0), 1.0, _MOMENTUM)
             moved = now + a * (z - now) + (1 - a) * (now - s.previous)
             return _State(
-                step=s.step + 1,
                 x=self._project(image, moved, eps),
                 previous=now,
                 loss=tf.where(halve, best_loss, loss),
@@ -188,47 +161,41 @@ class AutoProjectedGradientDescent(Attack):
             )
 
         def restart(i, kept, kept_loss, done):
-            # Steps of two, because `norms.sample` also uses the next seed.
-            start = norms.sample(x.shape[1:], seeds + 2 * i, self.norm)
+            again = steps.restarted(seeds, i)
+            start = norms.sample(x.shape[1:], again, self.norm)
             start = self._project(x, x + eps * start, eps)
-            (s,) = tf.while_loop(
-                # The start is a point too: nb_iter + 1 of them.
-                lambda s: (s.step <= self.nb_iter) & ~tf.reduce_all(s.fooled),
-                lambda s: step(s, others[:, i // self.nb_restarts]),
-                (
-                    _State(
-                        step=0,
-                        x=start,
-                        previous=start,
-                        loss=zeros + np.inf,
-                        best=start,
-                        best_loss=zeros - np.inf,
-                        best_gradient=tf.zeros_like(start),
-                        fooled=done,
-                        size=zeros + 2 * eps,
-                        rises=zeros,
-                        halved=tf.zeros_like(done),
-                        checked_loss=zeros - np.inf,
-                    ),
-                ),
-                parallel_iterations=1,
+            state = _State(
+                x=start,
+                previous=start,
+                loss=zeros + np.inf,
+                best=start,
+                best_loss=zeros - np.inf,
+                best_gradient=tf.zeros_like(start),
+                fooled=done,
+                size=zeros + 2 * eps,
+                rises=zeros,
+                halved=tf.zeros_like(done),
+                checked_loss=zeros - np.inf,
             )
+            # The start is a point too: nb_iter + 1 of them.
+            state = steps.search(
+                step,
+                self.nb_iter + 1,
+                lambda *state: ~_State(*state).fooled,
+                state,
+                *(x, labels, others[:, i // self.nb_restarts]),
+            )
+            s = _State(*state)
             better = ~done & (s.fooled | (s.best_loss > kept_loss))
-            return (
-                i + 1,
-                _where(better, s.best, kept),
-                tf.where(better, s.best_loss, kept_loss),
-                s.fooled,
-            )
+            new, old = (s.best, s.best_loss), (kept, kept_loss)
+            return *steps.pick(better, new, old), s.fooled
 
-        return tf.while_loop(
-            lambda i, kept, loss, done: (
-                (i < others.shape[1] * self.nb_restarts) & ~tf.reduce_all(done)
-            ),
+        return steps.repeat(
             restart,
-            (0, x, zeros - np.inf, tf.zeros_like(labels, tf.bool)),
-            parallel_iterations=1,
-        )[1]
+            others.shape[1] * self.nb_restarts,
+            (x, zeros - np.inf, tf.zeros_like(labels, tf.bool)),
+            lambda kept, loss, done: ~done,
+        )[0]
 
     def _others(self, logits_fn, x, labels, targeted):
         """The classes that the loss sets against the label, one a run."""
@@ -236,27 +203,14 @@ class AutoProjectedGradientDescent(Attack):
             return labels[:, None]
         logits = logits_fn(x)
         count = 1 if targeted else min(self.nb_targets, logits.shape[-1] - 1)
-        return likeliest_others(logits, labels, count)
+        return losses.likeliest_others(logits, labels, count)
 
-    def _loss(self, logits, labels, targeted, others=None):
+    def _loss(self, logits, labels, targeted, others):
         """What the attack raises, per image."""
-        sign = -1.0 if targeted else 1.0
         if self.loss == "ce":
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits
-            return sign * loss(labels, logits)
+            return losses.cross_entropy(logits, labels, targeted)
         fixed = self.loss == "targeted-dlr"
-        needed, classes = 4 if fixed or targeted else 3, logits.shape[-1]
-        top = tf.math.top_k(logits, min(needed, classes)).values
-        spread = 1.0
-        if classes > 2:
-            spread = top[:, 0] - tf.reduce_mean(top[:, 2:], 1) + _TINY
-        own = tf.gather(logits, labels, batch_dims=1)
-        if fixed:
-            other = tf.gather(logits, others, batch_dims=1)
-        else:
-            label = tf.one_hot(labels, classes, True, False, dtype=tf.bool)
-            other = tf.reduce_max(tf.where(label, -np.inf, logits), -1)
-        return sign * (other - own) / spread
+        return losses.dlr(logits, labels, targeted, others if fixed else None)
 
 
 def _window(step, nb_iter):
@@ -264,7 +218,3 @@ def _window(step, nb_iter):
     points = -(-_CHECKPOINTS * nb_iter // 100)
     before = tf.reduce_max(tf.where(points < step, points, 0))
     return tf.where(tf.reduce_any(tf.equal(points, step)), step - before, 0)
-
-
-def _where(condition, a, b):
-    return tf.where(per_image(condition, a), a, b)

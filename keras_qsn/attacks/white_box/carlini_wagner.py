@@ -3,10 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import margin_of
-from keras_qsn.attacks.losses import per_image
 
 # Keeps the inverse of tanh finite for black and white pixels.
 _EDGE = 0.999999
@@ -18,9 +17,6 @@ _NO_BOUND = 1e10
 _PROGRESS = 0.9999
 # Steps at least from one look to the next: Adam takes dozens to turn round.
 _PATIENCE = 50
-_BETA_1 = 0.9
-_BETA_2 = 0.999
-_EPSILON = 1e-8
 
 
 class CarliniWagnerL2(Attack):
@@ -89,39 +85,16 @@ class CarliniWagnerL2(Attack):
         clip_max=1.0,
     ):
         super().__init__(None, 2, clip_min, clip_max, 0)
-        if not (np.isfinite(confidence) and confidence >= 0):
-            raise ValueError(
-                "`confidence` must be a finite number >= 0. "
-                f"Received: confidence={confidence}"
-            )
-        for name, value in (
-            ("learning_rate", learning_rate),
-            ("initial_const", initial_const),
-        ):
-            if not (np.isfinite(value) and value > 0):
-                raise ValueError(
-                    f"`{name}` must be a finite number above 0. "
-                    f"Received: {name}={value}"
-                )
-        self.confidence = float(confidence)
-        self.learning_rate = float(learning_rate)
-        self.binary_search_steps = check_count(
-            "binary_search_steps", binary_search_steps
+        self._keep_at_least(0, confidence=confidence)
+        self._keep_positive(
+            learning_rate=learning_rate,
+            initial_const=initial_const,
         )
-        self.max_iterations = check_count("max_iterations", max_iterations)
+        self._keep_counts(
+            binary_search_steps=binary_search_steps,
+            max_iterations=max_iterations,
+        )
         self.abort_early = bool(abort_early)
-        self.initial_const = float(initial_const)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "confidence": self.confidence,
-            "learning_rate": self.learning_rate,
-            "binary_search_steps": self.binary_search_steps,
-            "max_iterations": self.max_iterations,
-            "abort_early": self.abort_early,
-            "initial_const": self.initial_const,
-        }
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         def search(step, const, lower, upper, nearest, best):
@@ -138,18 +111,15 @@ class CarliniWagnerL2(Attack):
                 (lower + upper) / 2,
                 tf.minimum(10 * const, _NO_BOUND),
             )
-            return step + 1, const, lower, upper, nearest, best
+            return const, lower, upper, nearest, best
 
         # An image that needs no attack has distance 0 and stays as it is.
-        margin = margin_of(logits_fn(x), labels, targeted)
+        margin = losses.margin_of(logits_fn(x), labels, targeted)
         nearest = tf.where(self._reached(margin), 0.0, np.inf)
         zeros = tf.zeros_like(margin)
-        return tf.while_loop(
-            lambda step, *_: step < self.binary_search_steps,
-            search,
-            (0, zeros + self.initial_const, zeros, zeros + _NO_BOUND)
-            + (nearest, x),
-            parallel_iterations=1,
+        bounds = zeros + self.initial_const, zeros, zeros + _NO_BOUND
+        return steps.repeat(
+            search, self.binary_search_steps, (*bounds, nearest, x)
         )[-1]
 
     def _minimize(self, logits_fn, x, labels, targeted, const, nearest, best):
@@ -170,7 +140,9 @@ class CarliniWagnerL2(Attack):
                 distance = tf.reduce_sum(
                     tf.square(delta), list(range(1, len(x.shape)))
                 )
-                margin = margin_of(logits_fn(candidate), labels, targeted)
+                margin = losses.margin_of(
+                    logits_fn(candidate), labels, targeted
+                )
                 hinge = tf.maximum(self.confidence - margin, 0.0)
                 loss = distance + const * hinge
             gradient = tape.gradient(loss, w)
@@ -185,32 +157,25 @@ class CarliniWagnerL2(Attack):
             success = self._reached(margin) & ~resting
             found |= success
             better = success & (distance < nearest)
-            nearest = tf.where(better, distance, nearest)
-            best = tf.where(per_image(better, x), candidate, best)
+            nearest, best = steps.pick(
+                better, (distance, candidate), (nearest, best)
+            )
 
-            i += 1
-            m = _BETA_1 * m + (1 - _BETA_1) * gradient
-            v = _BETA_2 * v + (1 - _BETA_2) * tf.square(gradient)
-            t = tf.cast(i, tf.float32)
-            rate = tf.sqrt(1 - _BETA_2**t) / (1 - _BETA_1**t)
-            w -= self.learning_rate * rate * m / (tf.sqrt(v) + _EPSILON)
-            return i, w, m, v, resting, lowest, looked, found, nearest, best
+            m, v, first, second = steps.moments(i, gradient, m, v)
+            rate = self.learning_rate * (second / first)
+            w -= rate * m / (tf.sqrt(v) + steps.EPSILON)
+            return w, m, v, resting, lowest, looked, found, nearest, best
 
         start = tf.atanh(_EDGE * (2 * (x - self.clip_min) / scale - 1))
         zeros = tf.zeros_like(x)
-        return tf.while_loop(
-            lambda i, w, m, v, resting, *_: (
-                (i < self.max_iterations) & ~tf.reduce_all(resting)
-            ),
+        no_loss = tf.fill(tf.shape(nearest), np.inf)
+        found = tf.zeros_like(nearest, tf.bool)
+        state = start, zeros, zeros, tf.equal(nearest, 0.0), no_loss, no_loss
+        return steps.repeat(
             step,
-            (0, start, zeros, zeros, tf.equal(nearest, 0.0))
-            + (
-                tf.fill(tf.shape(nearest), np.inf),
-                tf.fill(tf.shape(nearest), np.inf),
-                tf.zeros_like(nearest, tf.bool),
-            )
-            + (nearest, best),
-            parallel_iterations=1,
+            self.max_iterations,
+            (*state, found, nearest, best),
+            lambda w, m, v, resting, *_: ~resting,
         )[-3:]
 
     def _reached(self, margin):

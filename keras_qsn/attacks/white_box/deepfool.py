@@ -3,13 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import fooled
-from keras_qsn.attacks.losses import likeliest_others
-from keras_qsn.attacks.losses import logits_and_pullback
-from keras_qsn.attacks.losses import per_image
 
 # Cleverhans' push across a boundary, in logits: a tie is no success. Where all
 # logits of the image are below 1, of the largest: it must not be a leap.
@@ -68,22 +65,9 @@ class DeepFool(Attack):
         clip_max=1.0,
     ):
         super().__init__(None, norm, clip_min, clip_max, 0)
-        if not (np.isfinite(overshoot) and overshoot >= 0):
-            raise ValueError(
-                "`overshoot` must be a finite number >= 0. "
-                f"Received: overshoot={overshoot}"
-            )
-        self.overshoot = float(overshoot)
-        self.max_iter = check_count("max_iter", max_iter)
-        self.nb_candidate = check_count("nb_candidate", nb_candidate, 2)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "overshoot": self.overshoot,
-            "max_iter": self.max_iter,
-            "nb_candidate": self.nb_candidate,
-        }
+        self._keep_at_least(0, overshoot=overshoot)
+        self._keep_counts(max_iter=max_iter)
+        self._keep_counts(2, nb_candidate=nb_candidate)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         if targeted:
@@ -93,7 +77,7 @@ class DeepFool(Attack):
             )
         logits = logits_fn(x)
         others = min(self.nb_candidate, logits.shape[-1]) - 1
-        candidates = likeliest_others(logits, labels, others)
+        candidates = losses.likeliest_others(logits, labels, others)
         largest = tf.reduce_max(tf.abs(tf.cast(logits, tf.float32)), 1)
         pushes = _MARGIN * tf.minimum(largest, 1.0)
 
@@ -101,41 +85,31 @@ class DeepFool(Attack):
             point = start + (1 + self.overshoot) * (point - start)
             return tf.clip_by_value(point, self.clip_min, self.clip_max)
 
-        def step(i, points, active):
-            # Only the images still at work go through the model.
-            rows = tf.where(active)
-            start, point, label, others, push = (
-                tf.gather_nd(t, rows)
-                for t in (x, points, labels, candidates, pushes)
-            )
+        def step(i, point, _, start, label, others, push):
             logits, distance, w = self._nearest(
                 logits_fn, overshot(start, point), label, others, push
             )
-            on = tf.math.is_finite(distance) & ~fooled(logits, label, False)
-            moved = point + per_image(distance, x) * norms.steepest(
+            on = tf.math.is_finite(distance) & ~losses.fooled(
+                logits, label, False
+            )
+            moved = point + steps.per_image(distance, x) * norms.steepest(
                 w, self.norm
             )
             moved = tf.clip_by_value(moved, self.clip_min, self.clip_max)
-            point = tf.where(per_image(on, x), moved, point)
-            return (
-                i + 1,
-                tf.tensor_scatter_nd_update(points, rows, point),
-                tf.tensor_scatter_nd_update(active, rows, on),
-            )
+            return steps.where(on, moved, point), on
 
-        points = tf.while_loop(
-            lambda i, points, active: (
-                (i < self.max_iter) & tf.reduce_any(active)
-            ),
+        points, _ = steps.search(
             step,
-            (0, x, tf.ones_like(labels, tf.bool)),
-            parallel_iterations=1,
-        )[1]
+            self.max_iter,
+            lambda points, active: active,
+            (x, tf.ones_like(labels, tf.bool)),
+            *(x, labels, candidates, pushes),
+        )
         return overshot(x, points)
 
     def _nearest(self, logits_fn, x, labels, candidates, push):
         """Logits; distance to the nearest boundary, and its `w_k`."""
-        logits, pull_back = logits_and_pullback(logits_fn, x)
+        logits, pull_back = losses.logits_and_pullback(logits_fn, x)
         own = tf.one_hot(labels, tf.shape(logits)[1])
 
         def look(k, nearest, direction):
@@ -146,16 +120,7 @@ class DeepFool(Attack):
             length = norms.size(w, 1 if self.norm == np.inf else 2)
             distance = (tf.abs(gap) + push) / length
             nearer = distance < nearest
-            return (
-                k + 1,
-                tf.where(nearer, distance, nearest),
-                tf.where(per_image(nearer, x), w, direction),
-            )
+            return steps.pick(nearer, (distance, w), (nearest, direction))
 
-        _, nearest, direction = tf.while_loop(
-            lambda k, *_: k < candidates.shape[1],
-            look,
-            (0, tf.fill(tf.shape(labels), np.inf), tf.zeros_like(x)),
-            parallel_iterations=1,
-        )
-        return logits, nearest, direction
+        first = tf.fill(tf.shape(labels), np.inf), tf.zeros_like(x)
+        return logits, *steps.repeat(look, candidates.shape[1], first)

@@ -3,14 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
+from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import fooled
-from keras_qsn.attacks.losses import likeliest_others
-from keras_qsn.attacks.losses import logits_and_pullback
-from keras_qsn.attacks.losses import margin_of
-from keras_qsn.attacks.losses import per_image
 from keras_qsn.attacks.white_box import hyperplane
 
 # Part of the largest logit: `fooled` asks for half as much, so that a point on
@@ -108,37 +104,13 @@ class FastAdaptiveBoundary(Attack):
         early_stop=False,
     ):
         super().__init__(eps, norm, clip_min, clip_max, seed)
-        for name, value in (("alpha_max", alpha_max), ("beta", beta)):
-            if not 0 <= value <= 1:
-                raise ValueError(
-                    f"`{name}` must be a number from 0 to 1. "
-                    f"Received: {name}={value}"
-                )
-        if not (np.isfinite(eta) and eta >= 1):
-            raise ValueError(
-                f"`eta` must be a finite number >= 1. Received: eta={eta}"
-            )
-        if nb_targets is not None:
-            nb_targets = check_count("nb_targets", nb_targets)
-        self.nb_iter = check_count("nb_iter", nb_iter)
-        self.nb_restarts = check_count("nb_restarts", nb_restarts)
         self.nb_targets = nb_targets
-        self.alpha_max = float(alpha_max)
-        self.eta = float(eta)
-        self.beta = float(beta)
+        if nb_targets is not None:
+            self._keep_counts(nb_targets=nb_targets)
+        self._keep_counts(nb_iter=nb_iter, nb_restarts=nb_restarts)
+        self._keep_shares(alpha_max=alpha_max, beta=beta)
+        self._keep_at_least(1, eta=eta)
         self.early_stop = bool(early_stop)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "nb_iter": self.nb_iter,
-            "nb_restarts": self.nb_restarts,
-            "nb_targets": self.nb_targets,
-            "alpha_max": self.alpha_max,
-            "eta": self.eta,
-            "beta": self.beta,
-            "early_stop": self.early_stop,
-        }
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         logits = logits_fn(x)
@@ -152,63 +124,45 @@ class FastAdaptiveBoundary(Attack):
                 goal = tf.gather(goals, i % runs, axis=1)[:, None]
             # The first run of each goal starts at the image.
             radius = tf.where(i < runs, 0.0, tf.minimum(nearest, eps) / 2)
-            # Steps of two, because `norms.sample` also uses the next seed.
-            start = norms.sample(x.shape[1:], seeds + 2 * i, max(self.norm, 2))
-            start *= per_image(radius / norms.size(start, self.norm), x)
+            again = steps.restarted(seeds, i)
+            start = norms.sample(x.shape[1:], again, max(self.norm, 2))
+            start *= steps.per_image(radius / norms.size(start, self.norm), x)
 
-            def step(j, points, active, nearest, best):
-                # Only the images still at work go through the model.
-                rows = tf.where(active)
-                image, before, label, aims, distance, kept = (
-                    tf.gather_nd(t, rows)
-                    for t in (x, points, labels, goal, nearest, best)
-                )
+            def step(j, before, _, distance, kept, image, label, aims):
                 point = self._move(
                     logits_fn, image, before, label, aims, targeted
                 )
                 size = norms.size(point - image, self.norm)
-                hit = fooled(logits_fn(point), label, targeted)
-                better = hit & (size < distance)
-                distance = tf.where(better, size, distance)
-                kept = tf.where(per_image(better, x), point, kept)
+                hit = losses.fooled(logits_fn(point), label, targeted)
+                distance, kept = steps.pick(
+                    hit & (size < distance), (size, point), (distance, kept)
+                )
                 back = image + self.beta * (point - image)
-                point = tf.where(per_image(hit, x), back, point)
+                point = steps.where(hit, back, point)
                 # A point that stays where it is would do so for ever.
                 moved = norms.size(point - before, np.inf) > 0
-                return (
-                    j + 1,
-                    tf.tensor_scatter_nd_update(points, rows, point),
-                    tf.tensor_scatter_nd_update(
-                        active, rows, moved & (distance > enough)
-                    ),
-                    tf.tensor_scatter_nd_update(nearest, rows, distance),
-                    tf.tensor_scatter_nd_update(best, rows, kept),
-                )
+                return point, moved & (distance > enough), distance, kept
 
-            _, _, _, nearest, best = tf.while_loop(
-                lambda j, points, active, *_: (
-                    (j < self.nb_iter) & tf.reduce_any(active)
-                ),
+            return steps.search(
                 step,
-                (0, self._clip(x + start), nearest > enough, nearest, best),
-                parallel_iterations=1,
-            )
-            return i + 1, nearest, best
+                self.nb_iter,
+                lambda points, active, *_: active,
+                (self._clip(x + start), nearest > enough, nearest, best),
+                *(x, labels, goal),
+            )[2:]
 
         # An image that needs no attack has distance 0 and stays as it is.
-        nearest = tf.where(fooled(logits, labels, targeted), 0.0, np.inf)
-        best = tf.while_loop(
-            lambda i, nearest, _: (
-                (i < runs * self.nb_restarts) & tf.reduce_any(nearest > enough)
-            ),
+        nearest = tf.where(losses.fooled(logits, labels, targeted), 0.0, np.inf)
+        _, best = steps.repeat(
             run,
-            (0, nearest, x),
-            parallel_iterations=1,
-        )[-1]
+            runs * self.nb_restarts,
+            (nearest, x),
+            lambda nearest, _: nearest > enough,
+        )
         return _toward_image(
-            lambda x: margin_of(logits_fn(x), labels, targeted),
+            lambda x: losses.margin_of(logits_fn(x), labels, targeted),
             x,
-            margin_of(logits, labels, targeted),
+            losses.margin_of(logits, labels, targeted),
             best,
         )
 
@@ -218,7 +172,7 @@ class FastAdaptiveBoundary(Attack):
             return labels[:, None]
         others = logits.shape[-1] - 1
         count = min(self.nb_targets or others, others)
-        return likeliest_others(logits, labels, count)
+        return losses.likeliest_others(logits, labels, count)
 
     def _move(self, logits_fn, image, point, labels, goals, targeted):
         """The paper's step, from `point`."""
@@ -231,7 +185,7 @@ class FastAdaptiveBoundary(Attack):
         d_0 = hyperplane.project(image, w, gap, self.norm, *bounds)
         size, size_0 = norms.size(d, self.norm), norms.size(d_0, self.norm)
         a = tf.math.divide_no_nan(size, size + size_0)
-        a = per_image(tf.minimum(a, self.alpha_max), image)
+        a = steps.per_image(tf.minimum(a, self.alpha_max), image)
         return self._clip(
             (1 - a) * (point + self.eta * d) + a * (image + self.eta * d_0)
         )
@@ -242,10 +196,10 @@ class FastAdaptiveBoundary(Attack):
         Both divided by the largest slope, so that the squares of a small
         gradient, which a quantizer leaves, do not vanish.
         """
-        logits, pull_back = logits_and_pullback(logits_fn, x)
+        logits, pull_back = losses.logits_and_pullback(logits_fn, x)
         rival = labels
         if targeted:
-            rival = likeliest_others(logits, labels, 1)[:, 0]
+            rival = losses.likeliest_others(logits, labels, 1)[:, 0]
         own = tf.one_hot(rival, tf.shape(logits)[1])
         push = _PUSH * tf.reduce_max(tf.abs(logits), 1)
 
@@ -255,28 +209,18 @@ class FastAdaptiveBoundary(Attack):
             gap = tf.gather(logits, goal, batch_dims=1)
             gap -= tf.gather(logits, rival, batch_dims=1)
             largest = norms.size(w, np.inf)
-            w = tf.math.divide_no_nan(w, per_image(largest, x))
+            w = tf.math.divide_no_nan(w, steps.per_image(largest, x))
             # Without a gradient, the boundary is infinitely far.
             gap = (gap - push) / largest
             distance = tf.abs(gap) / norms.size(w, _DUAL[self.norm])
-            nearer = distance < nearest
-            return (
-                k + 1,
-                tf.where(nearer, distance, nearest),
-                tf.where(nearer, gap, value),
-                tf.where(per_image(nearer, x), w, direction),
-            )
+            new, old = (distance, gap, w), (nearest, value, direction)
+            return steps.pick(distance < nearest, new, old)
 
         nearest = tf.fill(tf.shape(labels), np.inf)
-        first = (0, nearest, tf.zeros_like(nearest), tf.zeros_like(x))
+        first = nearest, tf.zeros_like(nearest), tf.zeros_like(x)
         if goals.shape[1] == 1:
-            return look(*first)[2:]
-        return tf.while_loop(
-            lambda k, *_: k < goals.shape[1],
-            look,
-            first,
-            parallel_iterations=1,
-        )[2:]
+            return look(0, *first)[1:]
+        return steps.repeat(look, goals.shape[1], first)[1:]
 
     def _clip(self, x):
         return tf.clip_by_value(x, self.clip_min, self.clip_max)
@@ -291,19 +235,12 @@ def _toward_image(margin_fn, image, low, best):
 
     def step(k, inside, low, best, high):
         share = _FINAL_SHARE * tf.math.divide_no_nan(high, high - low)
-        point = best + per_image(share, image) * (inside - best)
+        point = best + steps.per_image(share, image) * (inside - best)
         margin = margin_fn(point)
-        hit = margin > 0
-        low, high = tf.where(hit, low, margin), tf.where(hit, margin, high)
-        hit = per_image(hit, image)
-        inside, best = tf.where(hit, inside, point), tf.where(hit, point, best)
-        return k + 1, inside, low, best, high
+        new, old = (inside, low, point, margin), (point, margin, best, high)
+        return steps.pick(margin > 0, new, old)
 
     # The first point is `best` itself: in a batch of another size, rounding
     # may have taken what margin it had, and then it stays.
-    return tf.while_loop(
-        lambda k, *_: k <= _FINAL_STEPS,
-        step,
-        (0, image, low, best, tf.zeros_like(low)),
-        parallel_iterations=1,
-    )[3]
+    state = image, low, best, tf.zeros_like(low)
+    return steps.repeat(step, _FINAL_STEPS + 1, state)[2]

@@ -3,18 +3,40 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
+from keras_qsn._core.numbers import check_positive
+from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import fooled
-from keras_qsn.attacks.losses import loss_gradient
-from keras_qsn.attacks.losses import per_image
-
-# Between the seeds of restarts, so that seeds in use do not share starts.
-_SEED_STRIDE = 1_000_003
 
 
-class FastGradientMethod(Attack):
+class _GradientAttack(Attack):
+    """Follows the gradient of a loss, by name or a function of the user's."""
+
+    _untold = ("loss",)
+
+    def __init__(
+        self,
+        eps=0.3,
+        norm=np.inf,
+        clip_min=0.0,
+        clip_max=1.0,
+        seed=0,
+        loss="cross_entropy",
+    ):
+        super().__init__(eps, norm, clip_min, clip_max, seed)
+        self._keep(losses.check_loss, loss=loss)
+
+    @property
+    def follows(self):
+        return "cross_entropy" if self.loss == "cross_entropy" else "margin"
+
+    def _gradient(self, logits_fn, x, labels, targeted):
+        gain = losses.gain_of(self.loss)
+        return losses.gain_gradient(logits_fn, x, labels, gain, targeted)
+
+
+class FastGradientMethod(_GradientAttack):
     """FGSM: one step along the gradient of the loss.
 
     `x_adv = clip(x + eps * d)`, where `d` is the unit step that raises the
@@ -28,6 +50,12 @@ class FastGradientMethod(Attack):
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
         seed: Integer; unused, since the attack is deterministic.
+        loss: What is raised in place of `J`: `"cross_entropy"`, `"margin"`,
+            the largest other logit less that of `y`, `"dlr"`, the margin over
+            the spread of the logits as in `AutoProjectedGradientDescent`, or
+            a function `loss(y, logits)`, one value for each image, as
+            Keras' losses with `reduction=None`; register it with Keras to
+            read a config back. Defaults to `"cross_entropy"`.
 
     Raises:
         ValueError: If a parameter is out of range.
@@ -46,14 +74,13 @@ class FastGradientMethod(Attack):
     """
 
     norms = (np.inf, 2, 1)
-    follows = "cross_entropy"
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
-        gradient, _ = loss_gradient(logits_fn, x, labels, targeted)
+        gradient, _ = self._gradient(logits_fn, x, labels, targeted)
         return x + eps * norms.steepest(gradient, self.norm)
 
 
-class ProjectedGradientDescent(Attack):
+class ProjectedGradientDescent(_GradientAttack):
     """PGD: gradient steps from a random start, kept inside the ball.
 
     `x_0` uniform in the ball, then `nb_iter` times
@@ -75,6 +102,7 @@ class ProjectedGradientDescent(Attack):
             and a batch once all its images have; for accuracy under attack,
             where only the existence of an example matters. Defaults to
             `False`.
+        loss: As for `FastGradientMethod`. Defaults to `"cross_entropy"`.
 
     Raises:
         ValueError: If a parameter is out of range.
@@ -93,7 +121,6 @@ class ProjectedGradientDescent(Attack):
         - Madry et al., 2018: https://arxiv.org/abs/1706.06083
     """
 
-    follows = "cross_entropy"
     counts = ("nb_iter", "nb_restarts")
     # Weight of past gradients in the direction; MomentumIterativeMethod's.
     decay_factor = 0.0
@@ -110,16 +137,14 @@ class ProjectedGradientDescent(Attack):
         seed=0,
         nb_restarts=1,
         early_stop=False,
+        loss="cross_entropy",
     ):
-        super().__init__(eps, norm, clip_min, clip_max, seed)
-        if not (eps_iter is None or (np.isfinite(eps_iter) and eps_iter > 0)):
-            raise ValueError(
-                "`eps_iter` must be a finite number above 0, or None for "
-                f"2.5 * eps / nb_iter. Received: eps_iter={eps_iter}"
-            )
+        super().__init__(eps, norm, clip_min, clip_max, seed, loss)
+        if eps_iter is not None:
+            hint = ", or None for 2.5 * eps / nb_iter"
+            check_positive("eps_iter", eps_iter, hint)
         self.eps_iter = eps_iter
-        self.nb_iter = check_count("nb_iter", nb_iter)
-        self.nb_restarts = check_count("nb_restarts", nb_restarts)
+        self._keep_counts(nb_iter=nb_iter, nb_restarts=nb_restarts)
         self.rand_init = bool(rand_init)
         self.early_stop = bool(early_stop)
         if self.nb_restarts > 1 and not self.rand_init:
@@ -129,49 +154,35 @@ class ProjectedGradientDescent(Attack):
                 f"Received: nb_restarts={nb_restarts}"
             )
 
-    def get_config(self):
-        config = {
-            **super().get_config(),
-            "eps_iter": self.eps_iter,
-            "nb_iter": self.nb_iter,
-            "rand_init": self.rand_init,
-            "nb_restarts": self.nb_restarts,
-            "early_stop": self.early_stop,
-        }
-        return self._own(config)
-
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         def restart(i, kept, done):
-            again = seeds + [i * _SEED_STRIDE, 0]
+            again = steps.restarted(seeds, i)
             x_adv = self._descend(logits_fn, x, labels, eps, again, targeted)
-            kept = tf.where(per_image(done, x), kept, x_adv)
+            kept = steps.where(done, kept, x_adv)
             done = tf.cond(
                 i + 1 < self.nb_restarts,
-                lambda: fooled(logits_fn(kept), labels, targeted),
+                lambda: losses.fooled(logits_fn(kept), labels, targeted),
                 lambda: done,
             )
-            return i + 1, kept, done
+            return kept, done
 
-        return tf.while_loop(
-            lambda i, kept, done: (i < self.nb_restarts) & ~tf.reduce_all(done),
-            restart,
-            (0, x, tf.zeros_like(labels, tf.bool)),
-            parallel_iterations=1,
-        )[1]
-
-    def _at(self, logits_fn, step):
-        """The logits that are differentiated in a step."""
-        return logits_fn
+        state = x, tf.zeros_like(labels, tf.bool)
+        return steps.repeat(
+            restart, self.nb_restarts, state, lambda kept, done: ~done
+        )[0]
 
     def _descend(self, logits_fn, x, labels, eps, seeds, targeted):
         eps_iter = self.eps_iter
         if eps_iter is None:
             eps_iter = 2.5 * eps / tf.cast(self.nb_iter, tf.float32)
+        last = tf.cast(tf.maximum(self.nb_iter - 1, 1), tf.float32)
 
-        def move(i, image, x_adv, momentum, label):
-            gradient, logits = loss_gradient(
-                self._at(logits_fn, i), x_adv, label, targeted
-            )
+        def move(i, x_adv, momentum, image, label):
+            seen = logits_fn
+            if hasattr(seen, "at"):
+                # It may change in the course of the search.
+                seen = seen.at(tf.cast(i, tf.float32) / last)
+            gradient, logits = self._gradient(seen, x_adv, label, targeted)
             if self.decay_factor:
                 momentum = self.decay_factor * momentum
                 momentum += norms.unit_mean(gradient)
@@ -179,38 +190,27 @@ class ProjectedGradientDescent(Attack):
             moved = x_adv + eps_iter * norms.steepest(gradient, self.norm)
             return self._project(image, moved, eps), momentum, logits
 
-        def step(i, x_adv, momentum, running):
-            if not self.early_stop:
-                x_adv, momentum, _ = move(i, x, x_adv, momentum, labels)
-                return i + 1, x_adv, momentum, running
-            # Only the images still at work go through the model.
-            rows = tf.where(running)
-            image, before, push, label = (
-                tf.gather_nd(t, rows) for t in (x, x_adv, momentum, labels)
-            )
-            after, push, logits = move(i, image, before, push, label)
-            done = fooled(logits, label, targeted)
-            after = tf.where(per_image(done, x), before, after)
-            return (
-                i + 1,
-                tf.tensor_scatter_nd_update(x_adv, rows, after),
-                tf.tensor_scatter_nd_update(momentum, rows, push),
-                tf.tensor_scatter_nd_update(running, rows, ~done),
-            )
+        def stopping(i, before, momentum, _, image, label):
+            after, momentum, logits = move(i, before, momentum, image, label)
+            done = losses.fooled(logits, label, targeted)
+            after = steps.where(done, before, after)
+            return after, momentum, ~done
 
         start = x
         if self.rand_init:
-            start += eps * norms.sample(x.shape[1:], seeds, self.norm)
+            start = x + eps * norms.sample(x.shape[1:], seeds, self.norm)
             start = self._project(x, start, eps)
         momentum = tf.zeros_like(x if self.decay_factor else labels, x.dtype)
-        return tf.while_loop(
-            lambda i, x_adv, momentum, running: (
-                (i < self.nb_iter) & tf.reduce_any(running)
-            ),
-            step,
-            (0, start, momentum, tf.ones_like(labels, tf.bool)),
-            parallel_iterations=1,
-        )[1]
+        if self.early_stop:
+            state = start, momentum, tf.ones_like(labels, tf.bool)
+            return steps.search(
+                stopping, self.nb_iter, lambda *s: s[-1], state, x, labels
+            )[0]
+        return steps.repeat(
+            lambda i, *state: move(i, *state, x, labels)[:2],
+            self.nb_iter,
+            (start, momentum),
+        )[0]
 
 
 class BasicIterativeMethod(ProjectedGradientDescent):
@@ -225,6 +225,7 @@ class BasicIterativeMethod(ProjectedGradientDescent):
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
         early_stop: As for `ProjectedGradientDescent`.
+        loss: As for `FastGradientMethod`. Defaults to `"cross_entropy"`.
 
     Raises:
         ValueError: If a parameter is out of range.
@@ -250,6 +251,7 @@ class BasicIterativeMethod(ProjectedGradientDescent):
         clip_min=0.0,
         clip_max=1.0,
         early_stop=False,
+        loss="cross_entropy",
     ):
         super().__init__(
             eps,
@@ -260,6 +262,7 @@ class BasicIterativeMethod(ProjectedGradientDescent):
             clip_max,
             rand_init=False,
             early_stop=early_stop,
+            loss=loss,
         )
 
 
@@ -270,15 +273,9 @@ class MomentumIterativeMethod(BasicIterativeMethod):
     direction of `g`.
 
     Args:
-        eps: Float >= 0. Radius of the ball. Defaults to `0.3`.
-        eps_iter: Float > 0, size of one step. Defaults to `None`:
-            `2.5 * eps / nb_iter`.
-        nb_iter: Integer >= 1. Number of steps. Defaults to `10`.
-        norm: `np.inf` or `2`. Defaults to `np.inf`.
-        clip_min: Smallest pixel value. Defaults to `0.0`.
-        clip_max: Largest pixel value. Defaults to `1.0`.
-        early_stop: As for `ProjectedGradientDescent`.
+        *args: As for `BasicIterativeMethod`.
         decay_factor: Float > 0, the paper's mu. Defaults to `1.0`.
+        **kwargs: As for `BasicIterativeMethod`.
 
     Raises:
         ValueError: If a parameter is out of range.
@@ -295,26 +292,6 @@ class MomentumIterativeMethod(BasicIterativeMethod):
         - Dong et al., 2018: https://arxiv.org/abs/1710.06081
     """
 
-    def __init__(
-        self,
-        eps=0.3,
-        eps_iter=None,
-        nb_iter=10,
-        norm=np.inf,
-        clip_min=0.0,
-        clip_max=1.0,
-        early_stop=False,
-        decay_factor=1.0,
-    ):
-        super().__init__(
-            eps, eps_iter, nb_iter, norm, clip_min, clip_max, early_stop
-        )
-        if not (np.isfinite(decay_factor) and decay_factor > 0):
-            raise ValueError(
-                "`decay_factor` must be a finite number above 0. "
-                f"Received: decay_factor={decay_factor}"
-            )
-        self.decay_factor = float(decay_factor)
-
-    def get_config(self):
-        return {**super().get_config(), "decay_factor": self.decay_factor}
+    def __init__(self, *args, decay_factor=1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._keep_positive(decay_factor=decay_factor)

@@ -3,10 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn.attacks import losses
+from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
-from keras_qsn.attacks.losses import fooled
-from keras_qsn.attacks.losses import likeliest_others
-from keras_qsn.attacks.losses import logits_and_pullback
 
 # Of a change of theta: what a pixel must have room for.
 _LEAST_MOVE = 0.1
@@ -70,67 +69,45 @@ class SaliencyMapMethod(Attack):
         self.theta = float(theta)
         self.gamma = float(gamma)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "theta": self.theta,
-            "gamma": self.gamma,
-        }
-
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         pixels = int(np.prod(x.shape[1:]))
         max_iter = int(pixels * self.gamma / 2)
         sign = np.sign(self.theta)
         goals = labels
         if not targeted:
-            goals = likeliest_others(logits_fn(x), labels, 1)[:, 0]
+            goals = losses.likeliest_others(logits_fn(x), labels, 1)[:, 0]
 
-        def step(i, x_adv, free, active):
-            # Only the images still at work go through the model.
-            rows = tf.where(active)
-            image, unused, label, goal = (
-                tf.gather_nd(t, rows) for t in (x_adv, free, labels, goals)
-            )
+        def step(i, image, unused, _, label, goal):
             logits, a, b = _saliency(logits_fn, image, goal)
             pair, found = _best_pair(
                 tf.where(unused, sign * a, -np.inf),
                 tf.where(unused, -sign * b, -np.inf),
             )
-            on = found & ~fooled(logits, label, targeted)
+            on = found & ~losses.fooled(logits, label, targeted)
             picked = tf.reduce_any(tf.one_hot(pair, pixels, True, False), 1)
             picked &= on[:, None]
             change = tf.reshape(tf.cast(picked, x.dtype), tf.shape(image))
             image = tf.clip_by_value(
                 image + self.theta * change, self.clip_min, self.clip_max
             )
-            return (
-                i + 1,
-                tf.tensor_scatter_nd_update(x_adv, rows, image),
-                tf.tensor_scatter_nd_update(free, rows, unused & ~picked),
-                tf.tensor_scatter_nd_update(active, rows, on),
-            )
+            return image, unused & ~picked, on
 
         # A pixel at the end of the range, or almost, has nowhere to go.
         room = self.clip_max - x if sign > 0 else x - self.clip_min
         free = room > _LEAST_MOVE * abs(self.theta)
-        return tf.while_loop(
-            lambda i, x_adv, free, active: (
-                (i < max_iter) & tf.reduce_any(active)
-            ),
+        free = tf.reshape(free, [-1, pixels])
+        return steps.search(
             step,
-            (
-                0,
-                x,
-                tf.reshape(free, [-1, pixels]),
-                tf.ones_like(labels, tf.bool),
-            ),
-            parallel_iterations=1,
-        )[1]
+            max_iter,
+            lambda x_adv, free, active: active,
+            (x, free, tf.ones_like(labels, tf.bool)),
+            *(labels, goals),
+        )[0]
 
 
 def _saliency(logits_fn, x, goals):
     """Logits; gradients of the goal's and of all other logits, by pixel."""
-    logits, pull_back = logits_and_pullback(logits_fn, x)
+    logits, pull_back = losses.logits_and_pullback(logits_fn, x)
     goal = tf.one_hot(goals, tf.shape(logits)[1])
     a, b = tf.unstack(
         tf.map_fn(pull_back, tf.stack([goal, 1 - goal]), parallel_iterations=1),
@@ -176,14 +153,10 @@ def _best_pair(up, down):
         score = tf.reduce_max(score, 1)
         candidate = tf.stack([tf.fill(tf.shape(q), p), q], 1)
         pair = tf.where((score > best)[:, None], candidate, pair)
-        return p + 1, tf.maximum(score, best), pair
+        return tf.maximum(score, best), pair
 
-    _, best, pair = tf.while_loop(
-        lambda p, *_: p < count - 1,
-        with_pixel,
-        (0, tf.zeros_like(up[:, 0]), tf.zeros_like(kept[:, :1]) + [0, 0]),
-        parallel_iterations=1,
-    )
+    first = tf.zeros_like(up[:, 0]), tf.zeros_like(kept[:, :1]) + [0, 0]
+    best, pair = steps.repeat(with_pixel, count - 1, first)
     pair = tf.gather(kept, pair, batch_dims=1)
     return tf.gather(order, pair, batch_dims=1), best > 0
 

@@ -1,0 +1,1 @@
+"""What attacks look at in place of a model's own logits, one file a view."""

@@ -14,6 +14,8 @@ from keras_qsn.attacks import steps
 from keras_qsn.attacks.views.base import Seen
 from keras_qsn.attacks.views.expectation import Expectation
 from keras_qsn.attacks.views.surrogate import Surrogate
+from keras_qsn.evaluation import Step
+from keras_qsn.evaluation.masking import is_thorough
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import KerasModelWrapper
 
@@ -155,6 +157,14 @@ class TestExpectation:
         np.testing.assert_allclose(
             opened.behind(opened.quantize(images)), plain(images), atol=1e-6
         )
+
+    def test_of_many_steps_is_as_thorough_as_what_is_inside(self):
+        for nb_iter in (5, 50):
+            pgd = attacks.ProjectedGradientDescent(EPS, nb_iter=nb_iter)
+            attack = attacks.EOT(pgd)
+            assert attack.threat == "white-box"
+            step = Step("EOT", attack.threat, attack)
+            assert is_thorough(step) == (nb_iter == 50)
 
     def test_bad_parameters(self):
         with pytest.raises(ValueError, match="`draws` must be a whole number"):

@@ -35,11 +35,6 @@ def size(delta, norm):
     return tf.reduce_sum(tf.abs(flat), 1)
 
 
-def diameter(norm, num_pixels):
-    """The distance of opposite corners of the unit cube of pixels."""
-    return 1.0 if norm == np.inf else num_pixels ** (1.0 / norm)
-
-
 def ball(x, eps, low=0.0, high=1.0):
     """The L-infinity ball in float32: smallest and largest of each pixel.
 

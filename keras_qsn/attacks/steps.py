@@ -1,5 +1,7 @@
 """What searches share: images still at work, seeds of restarts, moments."""
 
+import functools
+
 import tensorflow as tf
 
 # Adam's.
@@ -53,31 +55,30 @@ def repeat(step, times, state, active=None):
     )[1:]
 
 
-def search(step, times, active, state, *given):
+def search(step, times, state, given, active=lambda *state: state[-1]):
     """Steps of the images still at work, until none is.
 
     Args:
         step: As for `at_work`, but for the number of the step, its first
             argument.
         times: As for `repeat`.
-        active: As for `repeat`, one boolean for each image: whether it is
-            at work.
         state: Tuple of tensors with a row for each image.
-        *given: More of them, which stay as they are.
+        given: More of them, which stay as they are.
+        active: As for `repeat`, one boolean for each image: whether it is
+            at work. Defaults to the last tensor of the state.
 
     Returns:
         The last state.
     """
 
     def one(i, *state):
-        return at_work(
-            active(*state), lambda *rows: step(i, *rows), state, *given
-        )
+        rows_step = functools.partial(step, i)
+        return at_work(active(*state), rows_step, state, given)
 
     return repeat(one, times, state, active)
 
 
-def at_work(active, step, state, *given):
+def at_work(active, step, state, given):
     """`step` of some images, which alone go through the model.
 
     Args:
@@ -85,7 +86,7 @@ def at_work(active, step, state, *given):
         step: Function from these images' rows of `state` and of `given` to
             the rows that come in place of those of `state`.
         state: As for `search`.
-        *given: As for `search`.
+        given: As for `search`.
 
     Returns:
         A tuple like `state`.

@@ -17,6 +17,9 @@ _MANY = 10
 def is_thorough(step):
     """Whether a step follows the model's own gradient, many times over."""
     config = step.attack.get_config()
+    while "attack" in config:
+        # It looks through a view: the steps are those of the attack inside.
+        config = config["attack"]["config"]
     counts = [config[name] for name in STEPS if name in config]
     return step.threat == "white-box" and max(counts, default=1) >= _MANY
 

@@ -102,9 +102,9 @@ class CubeAttack(Attack):
         levels, margin = steps.search(
             restart,
             self.nb_restarts,
-            lambda levels, margin: margin <= 0,
             (clean, margin),
-            *(box.bottom, box.top, labels, seeds),
+            (box.bottom, box.top, labels, seeds),
+            lambda levels, margin: margin <= 0,
         )
         if opened.hard:
             levels = self._polish(box, levels, margin, labels, targeted)
@@ -169,9 +169,9 @@ class CubeAttack(Attack):
         return steps.search(
             change,
             self.nb_polish,
-            lambda _, margin, tried: (margin <= 0) & (tried < box.pixels),
             (levels, margin, tf.zeros_like(labels)),
-            *(box.bottom, box.top, labels),
+            (box.bottom, box.top, labels),
+            lambda _, margin, tried: (margin <= 0) & (tried < box.pixels),
         )[0]
 
 

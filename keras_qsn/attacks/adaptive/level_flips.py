@@ -97,9 +97,9 @@ class LevelFlipAttack(Attack):
         x_adv, _ = steps.search(
             change,
             self.max_iter,
-            lambda x_adv, fooled: ~fooled,
             (x, fooled),
-            *(x, labels),
+            (x, labels),
+            lambda x_adv, fooled: ~fooled,
         )
         return self._prune(opened, x, x_adv, labels, targeted)
 

@@ -132,13 +132,8 @@ class LocalSearchAttack(Attack):
         keys = draw(seeds, 0, height * width)
         first = tf.math.top_k(keys, max(height * width // 10, 1)).values
         near = tf.reshape(keys >= first[:, -1:], [-1, height, width, 1])
-        return steps.search(
-            step,
-            self.nb_iter,
-            lambda x_adv, near, active: active,
-            (x, near, ~losses.fooled(logits_fn(x), labels, targeted)),
-            *(labels, seeds),
-        )[0]
+        state = x, near, ~losses.fooled(logits_fn(x), labels, targeted)
+        return steps.search(step, self.nb_iter, state, (labels, seeds))[0]
 
     def _gains(self, logits_fn, x, labels, targeted, places, valid, size):
         """What changing each place alone gives, -inf if it is not valid.

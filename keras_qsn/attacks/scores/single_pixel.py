@@ -81,7 +81,7 @@ class SinglePixelAttack(Attack):
 
         def query(k, *state):
             given = x, labels, places[:, k], to_high[:, k]
-            return k + 1, *steps.at_work(state[-1] > k, attempt, state, *given)
+            return k + 1, *steps.at_work(state[-1] > k, attempt, state, given)
 
         left = tf.where(losses.fooled(logits_fn(x), labels, targeted), 0, left)
         return tf.while_loop(

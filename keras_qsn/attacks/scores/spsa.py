@@ -112,9 +112,9 @@ class SPSA(Attack):
         return steps.search(
             step,
             self.nb_iter,
-            lambda *state: state[-1] <= 0,
             (start, zeros, zeros, x, margin),
-            *(x, labels, seeds),
+            (x, labels, seeds),
+            lambda *state: state[-1] <= 0,
         )[-2]
 
     def _estimate(self, logits_fn, x, labels, seeds, i, targeted, size):

@@ -1,5 +1,7 @@
 """The Square Attack: random search on the model's scores, no gradients."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -121,12 +123,9 @@ class SquareAttack(Attack):
             start = put(x, eps * squares.start(first))
 
             def query(k, *state):
-                return steps.at_work(
-                    ~state[-1],
-                    lambda *rows: attempt(k, *rows),
-                    state,
-                    *(x, labels, numbers[:, k]),
-                )
+                attempt_k = functools.partial(attempt, k)
+                given = x, labels, numbers[:, k]
+                return steps.at_work(~state[-1], attempt_k, state, given)
 
             best, loss, now_done = steps.repeat(
                 query, self.nb_queries, (start, worst, done), left

@@ -167,7 +167,7 @@ class AutoAttack(Attack):
             state, left = (best, margin), margin <= 0
             return tf.cond(
                 tf.reduce_any(left),
-                lambda: steps.at_work(left, run, state, x, labels, seeds),
+                lambda: steps.at_work(left, run, state, (x, labels, seeds)),
                 lambda: state,
             )
 

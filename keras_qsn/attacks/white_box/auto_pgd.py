@@ -181,9 +181,9 @@ class AutoProjectedGradientDescent(Attack):
             state = steps.search(
                 step,
                 self.nb_iter + 1,
-                lambda *state: ~_State(*state).fooled,
                 state,
-                *(x, labels, others[:, i // self.nb_restarts]),
+                (x, labels, others[:, i // self.nb_restarts]),
+                lambda *state: ~_State(*state).fooled,
             )
             s = _State(*state)
             better = ~done & (s.fooled | (s.best_loss > kept_loss))

@@ -98,13 +98,9 @@ class DeepFool(Attack):
             moved = tf.clip_by_value(moved, self.clip_min, self.clip_max)
             return steps.where(on, moved, point), on
 
-        points, _ = steps.search(
-            step,
-            self.max_iter,
-            lambda points, active: active,
-            (x, tf.ones_like(labels, tf.bool)),
-            *(x, labels, candidates, pushes),
-        )
+        state = x, tf.ones_like(labels, tf.bool)
+        given = x, labels, candidates, pushes
+        points, _ = steps.search(step, self.max_iter, state, given)
         return overshot(x, points)
 
     def _nearest(self, logits_fn, x, labels, candidates, push):

@@ -128,7 +128,7 @@ class FastAdaptiveBoundary(Attack):
             start = norms.sample(x.shape[1:], again, max(self.norm, 2))
             start *= steps.per_image(radius / norms.size(start, self.norm), x)
 
-            def step(j, before, _, distance, kept, image, label, aims):
+            def step(j, distance, kept, before, _, image, label, aims):
                 point = self._move(
                     logits_fn, image, before, label, aims, targeted
                 )
@@ -141,15 +141,11 @@ class FastAdaptiveBoundary(Attack):
                 point = steps.where(hit, back, point)
                 # A point that stays where it is would do so for ever.
                 moved = norms.size(point - before, np.inf) > 0
-                return point, moved & (distance > enough), distance, kept
+                return distance, kept, point, moved & (distance > enough)
 
-            return steps.search(
-                step,
-                self.nb_iter,
-                lambda points, active, *_: active,
-                (self._clip(x + start), nearest > enough, nearest, best),
-                *(x, labels, goal),
-            )[2:]
+            state = nearest, best, self._clip(x + start), nearest > enough
+            given = x, labels, goal
+            return steps.search(step, self.nb_iter, state, given)[:2]
 
         # An image that needs no attack has distance 0 and stays as it is.
         nearest = tf.where(losses.fooled(logits, labels, targeted), 0.0, np.inf)

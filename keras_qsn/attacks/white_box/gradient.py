@@ -203,9 +203,8 @@ class ProjectedGradientDescent(_GradientAttack):
         momentum = tf.zeros_like(x if self.decay_factor else labels, x.dtype)
         if self.early_stop:
             state = start, momentum, tf.ones_like(labels, tf.bool)
-            return steps.search(
-                stopping, self.nb_iter, lambda *s: s[-1], state, x, labels
-            )[0]
+            given = x, labels
+            return steps.search(stopping, self.nb_iter, state, given)[0]
         return steps.repeat(
             lambda i, *state: move(i, *state, x, labels)[:2],
             self.nb_iter,

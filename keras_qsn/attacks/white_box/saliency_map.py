@@ -96,13 +96,8 @@ class SaliencyMapMethod(Attack):
         room = self.clip_max - x if sign > 0 else x - self.clip_min
         free = room > _LEAST_MOVE * abs(self.theta)
         free = tf.reshape(free, [-1, pixels])
-        return steps.search(
-            step,
-            max_iter,
-            lambda x_adv, free, active: active,
-            (x, free, tf.ones_like(labels, tf.bool)),
-            *(labels, goals),
-        )[0]
+        state = x, free, tf.ones_like(labels, tf.bool)
+        return steps.search(step, max_iter, state, (labels, goals))[0]
 
 
 def _saliency(logits_fn, x, goals):

@@ -1,9 +1,27 @@
+import pathlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_qsn as qsn
+
+TESTS = pathlib.Path(__file__).parent
+# Test functions by tier; the others are fast. `benchmarks/tiers.py` measures.
+TIERS = {
+    tier: (TESTS / f"tiers/{tier}.txt").read_text().split()
+    for tier in ("medium", "slow")
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark each test with its tier."""
+    tiers = {name: tier for tier, names in TIERS.items() for name in names}
+    for item in items:
+        name = item.path.relative_to(TESTS.parent).as_posix()
+        inside = item.nodeid.partition("::")[2].partition("[")[0]
+        item.add_marker(tiers.get(f"{name}::{inside}", "fast"))
 
 
 @pytest.fixture(autouse=True)

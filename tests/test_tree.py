@@ -6,6 +6,8 @@ import pathlib
 
 import pytest
 
+from conftest import TIERS
+
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_qsn"
 
@@ -57,6 +59,16 @@ def imports_of(module):
 def part_of(module):
     """The file or folder of the package that a module lies in."""
     return (module.split(".") + ["keras_qsn"])[1]
+
+
+def test_tiers_name_tests_that_are_there():
+    for names in TIERS.values():
+        for name in names:
+            path, *inside = name.split("::")
+            body = ast.parse((ROOT / path).read_text()).body
+            for part in inside:
+                (found,) = (n for n in body if getattr(n, "name", 0) == part)
+                body = found.body
 
 
 def test_every_part_has_its_floor():

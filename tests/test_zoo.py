@@ -284,7 +284,6 @@ def check_evaluated(model, x, y, member, folder):
     assert all(path.stat().st_size for path in paths)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families_of_real_networks(name, tmp_path):
     make, low, high, eps = FAMILIES[name]

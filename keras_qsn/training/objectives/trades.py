@@ -110,7 +110,7 @@ class TRADES(AttackObjective):
         Its label is the first, whose cross-entropy grows with the divergence
         alone: steps along its gradient are steps along the divergence's.
         """
-        logits_fn = self.attack.view(self.net.wrapper)
+        logits_fn = self.attack.seen(self.net.wrapper)
         with self.net.convolutions(training=True):
             clean = tf.nn.log_softmax(logits_fn(x))
 

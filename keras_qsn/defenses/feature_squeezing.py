@@ -18,11 +18,9 @@ from keras_qsn.defenses.squeezers import MedianSmoothing
 def recommended_squeezers(dataset):
     """The squeezers of the paper's best detector for a data set.
 
-    | `dataset`    | squeezers                                          |
-    |--------------|----------------------------------------------------|
-    | `"mnist"`    | 1 bit, median 2x2                                  |
-    | `"cifar10"`  | 5 bits, median 2x2, non-local means (13, 3, 2)     |
-    | `"imagenet"` | 5 bits, median 2x2, non-local means (11, 3, 4)     |
+        "mnist"     1 bit, median 2x2
+        "cifar10"   5 bits, median 2x2, non-local means (13, 3, 2)
+        "imagenet"  5 bits, median 2x2, non-local means (11, 3, 4)
 
     Args:
         dataset: `"mnist"`, `"cifar10"` or `"imagenet"`.

@@ -69,9 +69,12 @@ class QuantLayer(keras.layers.Layer):
     Call arguments:
         inputs: Floating-point tensor of pixels in `value_range`.
 
-    Input shape: `(batch, ...)`, any rank of at least 2. Axes of unknown
+    Input shape:
+        `(batch, ...)`, any rank of at least 2. Axes of unknown
         length must be in `shared_axes`.
-    Output shape: Same as the input.
+
+    Output shape:
+        Same as the input.
 
     Raises:
         ValueError: If an argument is out of range, a threshold leaves

@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import pathlib
 import subprocess
 import sys
 
@@ -138,6 +139,12 @@ def public_names(module):
         if not name.startswith("_")
         and getattr(value, "__module__", "").startswith(module.__name__)
     }
+
+
+def test_the_reference_has_every_module():
+    index = (pathlib.Path(__file__).parents[1] / "docs/index.rst").read_text()
+    for module in NAMES:
+        assert f"   keras_qsn.{module}\n" in index
 
 
 def test_names():

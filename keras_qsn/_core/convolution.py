@@ -33,8 +33,11 @@ class FastConv2D(keras.layers.Conv2D):
         *args: As for `keras.layers.Conv2D`.
         **kwargs: As for `keras.layers.Conv2D`.
 
-    Input shape: As for `keras.layers.Conv2D`.
-    Output shape: As for `keras.layers.Conv2D`.
+    Input shape:
+        As for `keras.layers.Conv2D`.
+
+    Output shape:
+        As for `keras.layers.Conv2D`.
 
     Example:
 

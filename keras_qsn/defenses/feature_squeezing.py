@@ -18,11 +18,9 @@ from keras_qsn.defenses.squeezers import MedianSmoothing
 def recommended_squeezers(dataset):
     """The squeezers of the paper's best detector for a data set.
 
-    | `dataset`    | squeezers                                          |
-    |--------------|----------------------------------------------------|
-    | `"mnist"`    | 1 bit, median 2x2                                  |
-    | `"cifar10"`  | 5 bits, median 2x2, non-local means (13, 3, 2)     |
-    | `"imagenet"` | 5 bits, median 2x2, non-local means (11, 3, 4)     |
+        "mnist"     1 bit, median 2x2
+        "cifar10"   5 bits, median 2x2, non-local means (13, 3, 2)
+        "imagenet"  5 bits, median 2x2, non-local means (11, 3, 4)
 
     Args:
         dataset: `"mnist"`, `"cifar10"` or `"imagenet"`.
@@ -80,6 +78,20 @@ def squeezed(model, squeezer):
     >>> model = squeezed(cleverhans_cnn(seed=0), BitDepthReduction(1))
     >>> type(model.layers[1]).__name__, model.layers[-1].name
     ('BitDepthReduction', 'logits')
+
+    A defence of your own is a layer, and whatever takes a model judges it.
+    Let the gradient through, as here, or only attacks without one can:
+
+    >>> @keras.saving.register_keras_serializable("mine")
+    ... class Rounded(keras.layers.Layer):
+    ...     def call(self, inputs):
+    ...         rest = keras.ops.stop_gradient(inputs % 0.25)
+    ...         return inputs - rest
+    >>> model = squeezed(cleverhans_cnn(seed=0), Rounded())
+    >>> x = np.full((2, 28, 28, 1), 0.4, "float32")
+    >>> result = FastGradientMethod(eps=0.3).run(model, x, [3, 4], verbose=0)
+    >>> result.success.tolist()
+    [True, True]
 
     Limitations:
         A bit depth hides the gradient and a filter does not; either way an

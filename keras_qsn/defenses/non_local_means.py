@@ -34,9 +34,12 @@ class NonLocalMeans(keras.layers.Layer):
     Call arguments:
         inputs: Floating-point tensor of images in `[0, 1]`, channels last.
 
-    Input shape: `(batch, height, width, channels)`, with more than
+    Input shape:
+        `(batch, height, width, channels)`, with more than
         `search_window // 2 + patch_size // 2` pixels a side.
-    Output shape: Same as the input.
+
+    Output shape:
+        Same as the input.
 
     Raises:
         ValueError: If an argument is out of range, or the inputs are not

@@ -39,8 +39,11 @@ class BitDepthReduction(QuantLayer):
     Call arguments:
         inputs: Floating-point tensor of pixels in `value_range`.
 
-    Input shape: `(batch, ...)`, any rank of at least 2.
-    Output shape: Same as the input.
+    Input shape:
+        `(batch, ...)`, any rank of at least 2.
+
+    Output shape:
+        Same as the input.
 
     Raises:
         ValueError: If an argument is out of range, or a call receives pixels
@@ -127,8 +130,11 @@ class MedianSmoothing(keras.layers.Layer):
     Call arguments:
         inputs: Tensor of images, channels last.
 
-    Input shape: `(batch, height, width, channels)`.
-    Output shape: Same as the input.
+    Input shape:
+        `(batch, height, width, channels)`.
+
+    Output shape:
+        Same as the input.
 
     Raises:
         ValueError: If `size` is out of range, the inputs are not images, or

@@ -46,8 +46,8 @@ def reproduce(
             `out` so far, whatever the figures and seeds of those runs.
 
     Returns:
-        `{data set: results}`, as `load_results` describes them, and
-        `{cell's name: text}` of the cells that failed.
+        A pair of dictionaries: the results of each data set, as
+        `load_results` describes them, and a text for each cell that failed.
 
     Raises:
         ValueError: If a figure or a data set is unknown, a figure is not

@@ -121,11 +121,10 @@ def make_staircase(
     Backward, for soft and hard alike, with `S'_k = z S(u_k) S(-u_k)` and
     `u_k = z (x - t_k)`:
 
-    | `gradient`         | dy/dx              | dy/dt_k                     |
-    |--------------------|--------------------|-----------------------------|
-    | `exact`            | sum_j S'_j / (n-1) | -S'_k / (n-1)               |
-    | `paper` (Eqs. 5-8) | sum_j S'_j / (n-1) | -m * sum_j S'_j / (n-1)     |
-    | `straight_through` | 1                  | -S'_k / (n-1)               |
+        gradient             dy/dx                dy/dt_k
+        "exact"              sum_j S'_j / (n-1)   -S'_k / (n-1)
+        "paper" (Eqs. 5-8)   sum_j S'_j / (n-1)   -m * sum_j S'_j / (n-1)
+        "straight_through"   1                    -S'_k / (n-1)
 
     where `m` is the number of thresholds: Eq. 7 multiplies the sum of the
     sensitivities by the sum of the slopes. The slope is never formed as

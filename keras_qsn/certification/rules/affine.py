@@ -21,7 +21,7 @@ from keras_qsn.certification.rules.enclosures import total
 
 @dataclasses.dataclass(frozen=True)
 class Affine(Rule):
-    """The rule of `y = W x + b`, or `W x_1 + W x_2 + ... + b` of several.
+    """The rule of `y = W x + b`, or of a sum of such, one for each input.
 
     Attributes:
         product: Function of `*inputs` and `absolute`: the product with `W`,

@@ -22,6 +22,8 @@ def pytest_collection_modifyitems(items):
         name = item.path.relative_to(TESTS.parent).as_posix()
         inside = item.nodeid.partition("::")[2].partition("[")[0]
         item.add_marker(tiers.get(f"{name}::{inside}", "fast"))
+    # The longest first, so that no worker waits for another at the end.
+    items.sort(key=lambda item: "families_of_real_networks" not in item.nodeid)
 
 
 @pytest.fixture(autouse=True)

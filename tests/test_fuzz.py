@@ -1,6 +1,6 @@
 """Random networks, quantizers and ranges: no proof broken, no attack boasts.
 
-Seeded, and as many networks as half a minute allows.
+Seeded, and as many networks as 20 seconds allow.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from keras_qsn.models import KerasModelWrapper
 
 layers = keras.layers
 
-SECONDS, FEWEST = 30.0, 5
+SECONDS, FEWEST = 20.0, 5
 SHAPE = (4, 4, 2)
 
 

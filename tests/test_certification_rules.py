@@ -598,3 +598,10 @@ def test_a_wrong_rule_is_noticed():
     model = sequential((3,), layers.Dense(2), Doubled())
     with pytest.raises(RuntimeError, match="the rule of a layer of your own"):
         certify(model, images(2, (3,)), [0, 1], 0.1)
+
+
+def test_only_rules_are_registered_for_classes_of_layers():
+    with pytest.raises(TypeError, match="class of Keras layers or an"):
+        register_rule(layers.Dense(3))
+    with pytest.raises(TypeError, match="must be a `Rule`, or a function"):
+        register_rule(layers.Dense)(dict)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from conftest import linear_model
 from conftest import small_cnn
 from keras_qsn import attacks
 from keras_qsn.attacks import steps
@@ -359,3 +360,30 @@ class TestSteps:
     def test_surrogates_of_a_model_without_quantizer(self, images):
         with pytest.raises(ValueError, match="with a quantization layer"):
             Seen(KerasModelWrapper(small_cnn()), [Surrogate()])
+
+
+def test_two_functions_of_one_name_are_two_views():
+    class Through(attacks.View):
+        def __init__(self, function):
+            self.function = function
+
+        def see(self, logits_fn, wrapper):
+            return lambda x: logits_fn(self.function(x))
+
+    model = linear_model([1.0, 2.0])
+    x = np.full((1, 2), 0.5, "float32")
+    attack = attacks.FastGradientMethod(0.1)
+    there, back = (
+        attacks.ViewedAttack(attack, Through(function)).generate(model, x, [0])
+        for function in (lambda x: x, lambda x: 1 - x)
+    )
+    np.testing.assert_allclose(there - x, x - back, atol=1e-6)
+    assert (there != x).all()
+
+
+def test_an_attack_with_a_view_of_its_own_is_told_the_new_way():
+    with pytest.raises(TypeError, match="`ViewedAttack"):
+
+        class Old(attacks.FastGradientMethod):
+            def view(self, wrapper):
+                return wrapper.get_logits

@@ -66,6 +66,11 @@ class Configured:
                 config[name] = plain(value)
         return config
 
+    def _functions(self):
+        """The functions among the arguments: the config has their names."""
+        given = (getattr(self, name, None) for name in self.get_config())
+        return tuple(value for value in given if callable(value))
+
     @classmethod
     def from_config(cls, config):
         """The object that `get_config` describes."""

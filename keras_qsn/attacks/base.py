@@ -87,6 +87,12 @@ class Attack(Configured):
                     "every attack inside its threat model. Implement "
                     "`_perturb`."
                 )
+        if "view" in vars(cls):
+            raise TypeError(
+                f"`{cls.__name__}` has a method `view`, which attacks no "
+                "longer ask. Put a `View` around it: `ViewedAttack(attack, "
+                "view)`."
+            )
         # Another search need not take tensors for its counts.
         if "_perturb" in vars(cls) and "counts" not in vars(cls):
             cls.counts = ()
@@ -214,10 +220,7 @@ class Attack(Configured):
         config = self.get_config()
         for name in ("eps", "seed", *self.counts):
             config.pop(name, None)
-        # Of functions, the config has no more than the name.
-        given = (getattr(self, name, None) for name in config)
-        functions = tuple(value for value in given if callable(value))
-        return type(self), repr(config), functions
+        return type(self), repr(config), self._functions()
 
     def get_counts(self):
         """The values of `counts`."""

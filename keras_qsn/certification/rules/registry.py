@@ -30,7 +30,7 @@ def register_rule(*kinds):
         The decorator, which returns what it is given.
 
     Raises:
-        TypeError: If a kind is neither.
+        TypeError: If a kind is neither, or what is decorated no rule.
 
     Example:
 
@@ -50,13 +50,21 @@ def register_rule(*kinds):
     """
     for kind in kinds:
         a_class = isinstance(kind, type)
-        if not (issubclass(kind, keras.Layer) if a_class else callable(kind)):
+        fits = issubclass(kind, keras.Layer) if a_class else callable(kind)
+        # A layer that is made can be called, and is no function either.
+        if not fits or isinstance(kind, keras.Layer):
             raise TypeError(
                 "A rule is registered for a class of Keras layers or an "
                 f"activation function. Received: {kind!r}"
             )
 
     def register(make):
+        a_class = isinstance(make, type)
+        if not (issubclass(make, Rule) if a_class else callable(make)):
+            raise TypeError(
+                "What is registered must be a `Rule`, or a function that "
+                f"makes some. Received: {make!r}"
+            )
         _RULES.update(dict.fromkeys(kinds, make))
         return make
 

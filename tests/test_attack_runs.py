@@ -98,6 +98,8 @@ class TestProgress:
         assert "50/50" in capsys.readouterr().out
         with pytest.raises(ValueError, match="`verbose` must be 0, 1 or"):
             attack.run(trained["none"], *images, verbose="yes")
+        with pytest.raises(TypeError, match="`progress` must be a function"):
+            attack.run(trained["none"], *images, progress=3)
 
     def test_a_bar_on_long_work(self, trained, images, capsys, monkeypatch):
         clock = iter(range(0, 100, 2))

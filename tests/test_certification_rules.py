@@ -589,6 +589,21 @@ def test_what_cannot_be_registered():
         rule.bounds()
 
 
+def test_a_rule_returns_bounds():
+    class Same(layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    @register_rule(Same)
+    class SameRule(Rule):
+        def bounds(self, x):
+            return x.ends
+
+    model = sequential((3,), Same(), layers.Dense(2))
+    with pytest.raises(TypeError, match="SameRule.bounds. must return .Bounds"):
+        certify(model, images(2, (3,)), [0, 1], 0.1)
+
+
 def test_a_wrong_rule_is_noticed():
     class Doubled(layers.Layer):
         def call(self, inputs):

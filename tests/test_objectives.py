@@ -101,10 +101,33 @@ class TestContract:
         np.testing.assert_allclose(moved[2], 10 * moved[0], atol=1e-6)
         assert np.abs(moved[0]).max() > 1e-5
 
+    def test_metrics_of_one_name_are_numbered(self, data):
+        weak, strong = (FastGradientMethod(eps) for eps in (0.01, 0.5))
+        net = QuSecNet(small_cnn(), [weak, strong])
+        net.compile("sgd", LOSS)
+        found = net.evaluate(*data, verbose=0, return_dict=True)
+        assert found["adv_accuracy_1"] <= found["adv_accuracy"]
+
+    def test_a_metric_that_would_hide_another_is_refused(self):
+        twins = [Darker(2.0, 1.0), Darker(2.0, 3.0)]
+        with pytest.raises(ValueError, match="Received: 'light_2.0' of Darker"):
+            QuSecNet(small_cnn(), twins)
+
+    def test_a_loss_must_be_returned(self, data):
+        net = QuSecNet(small_cnn(), Silent())
+        net.compile("sgd", LOSS)
+        with pytest.raises(TypeError, match="Silent.loss. must return"):
+            net.fit(*data, verbose=0)
+
 
 class Ten(Objective):
     def loss(self, batch, loss):
         return 10.0 * loss
+
+
+class Silent(Objective):
+    def loss(self, batch, loss):
+        batch.tape.stop_recording()
 
 
 class TestTRADES:

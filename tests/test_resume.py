@@ -134,6 +134,14 @@ class TestSources:
             with pytest.raises(ValueError, match="other work.*plan"):
                 evaluated(model, tmp_path, plan(**other))
 
+    def test_functions_without_a_name_of_their_own_are_refused(self, tmp_path):
+        """Another lambda would find what the first one's attack did."""
+        attack = attacks.FastGradientMethod(EPS, loss=lambda y, z: z[:, 0])
+        for given in (attack, attacks.EOT(attack)):
+            with pytest.raises(ValueError, match="top of a module.*<lambda>"):
+                evaluated(network(), tmp_path / "kept", [given])
+        assert not (tmp_path / "kept").exists()
+
     def test_inside_an_attack_of_an_attack(self, tmp_path):
         class Twice(attacks.Attack):
             """Holds an attack that holds a model."""

@@ -387,3 +387,13 @@ def test_an_attack_with_a_view_of_its_own_is_told_the_new_way():
         class Old(attacks.FastGradientMethod):
             def view(self, wrapper):
                 return wrapper.get_logits
+
+
+def test_an_attack_is_no_dtype():
+    with pytest.raises(ValueError, match="`dtype` must be.*`ViewedAttack"):
+        attacks.LowPrecision(attacks.FastGradientMethod())
+
+
+def test_a_loss_takes_labels_and_logits():
+    with pytest.raises(ValueError, match="a function of labels and logits"):
+        attacks.FastGradientMethod(loss=lambda logits: logits[:, 0])

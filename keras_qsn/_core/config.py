@@ -66,7 +66,7 @@ class Configured:
                 config[name] = plain(value)
         return config
 
-    def _functions(self):
+    def functions(self):
         """The functions among the arguments: the config has their names."""
         given = (getattr(self, name, None) for name in self.get_config())
         return tuple(value for value in given if callable(value))

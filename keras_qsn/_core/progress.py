@@ -16,6 +16,7 @@ class Progress:
         unit: What is counted. Defaults to `"image"`.
 
     Raises:
+        TypeError: If `progress` is no function.
         ValueError: If there is no such `verbose`.
     """
 
@@ -23,6 +24,11 @@ class Progress:
         if verbose not in (0, 1, "auto"):
             raise ValueError(
                 f"`verbose` must be 0, 1 or 'auto'. Received: {verbose!r}"
+            )
+        if not (progress is None or callable(progress)):
+            raise TypeError(
+                "`progress` must be a function of a name, the number done and "
+                f"the number in all. Received: progress={progress!r}"
             )
         self._progress = progress
         self._verbose = verbose

@@ -220,7 +220,7 @@ class Attack(Configured):
         config = self.get_config()
         for name in ("eps", "seed", *self.counts):
             config.pop(name, None)
-        return type(self), repr(config), self._functions()
+        return type(self), repr(config), self.functions()
 
     def get_counts(self):
         """The values of `counts`."""

@@ -1,5 +1,7 @@
 """What attacks raise, by name, and when they succeed."""
 
+import inspect
+
 import numpy as np
 import tensorflow as tf
 
@@ -53,12 +55,23 @@ LOSSES = {"cross_entropy": cross_entropy, "margin": margin_of, "dlr": dlr}
 
 def check_loss(name, loss):
     """Return a loss: one of `LOSSES`, or a function, or say what came."""
-    if not (callable(loss) or loss in LOSSES):
+    if not (_takes_two(loss) if callable(loss) else loss in LOSSES):
         raise ValueError(
             f"`{name}` must be one of {', '.join(map(repr, LOSSES))}, or a "
             f"function of labels and logits. Received: {name}={loss!r}"
         )
     return loss
+
+
+def _takes_two(function):
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:
+        # A function of C code may not say what it takes.
+        pass
+    return True
 
 
 def gain_of(loss):

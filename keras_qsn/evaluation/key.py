@@ -52,10 +52,29 @@ def key(
     }
 
 
+def check_functions(steps):
+    """Refuse functions that another one of their name would be taken for."""
+    for step in steps:
+        for part in _parts_of(step.attack):
+            for function in part.functions():
+                if "<" in getattr(function, "__qualname__", ""):
+                    raise ValueError(
+                        "Where results are kept in a `folder`, an attack may "
+                        "hold only functions defined at the top of a module: "
+                        "others cannot be told from one another by name. "
+                        f"Received: {function.__qualname__} in {step.name}"
+                    )
+
+
 def _with_models(step, shape):
     """A step as plain values, with the models its attack holds."""
     # What an attack and its view both hold is one.
-    held = {id(model): model for model in _models_of(step.attack)}
+    held = {
+        id(value): value
+        for part in _parts_of(step.attack)
+        for value in vars(part).values()
+        if isinstance(value, (keras.Model, KerasModelWrapper))
+    }
     models = [
         KerasModelWrapper.of(model).fingerprint(shape)
         for model in held.values()
@@ -63,10 +82,9 @@ def _with_models(step, shape):
     return {**step.get_config(), "models": models}
 
 
-def _models_of(attack):
-    """The models an attack holds, and the attacks and views inside it."""
+def _parts_of(attack):
+    """An attack, and the attacks and views inside it."""
+    yield attack
     for value in vars(attack).values():
-        if isinstance(value, (keras.Model, KerasModelWrapper)):
-            yield value
-        elif isinstance(value, (Attack, View)):
-            yield from _models_of(value)
+        if isinstance(value, (Attack, View)):
+            yield from _parts_of(value)

@@ -20,6 +20,7 @@ from keras_qsn.evaluation import preflight
 from keras_qsn.evaluation.checks import running
 from keras_qsn.evaluation.checks.probe import Probe
 from keras_qsn.evaluation.facts import ModelFacts
+from keras_qsn.evaluation.key import check_functions
 from keras_qsn.evaluation.key import key
 from keras_qsn.evaluation.result import Evaluation
 from keras_qsn.evaluation.result import UntrustedEvaluation
@@ -150,6 +151,8 @@ def evaluate_robustness(
         plans.check_name(plan)
     else:
         own = plans.given(plan, threat)
+        if folder is not None:
+            check_functions(own)
     if train_data is not None:
         images, labels = as_arrays(*train_data)
         images = check_images(images, low, high, wrapper)

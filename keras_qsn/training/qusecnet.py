@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -130,6 +131,13 @@ class QuSecNet(CheckedModel):
             objective.build(self)
             self.own_callbacks += tuple(objective.callbacks)
             for metric in objective.metrics:
+                if hasattr(self, metric.name):
+                    raise ValueError(
+                        "Each metric of an objective must have a name that "
+                        "nothing of the network has, as `net.free_name(name)` "
+                        f"makes one. Received: '{metric.name}' of "
+                        f"{type(objective).__name__}"
+                    )
                 setattr(self, metric.name, metric)
         self._check = BatchCheck(self.wrapper, self._value_range())
         self.built = True
@@ -171,6 +179,12 @@ class QuSecNet(CheckedModel):
         """Export the model inside."""
         self.model.export(filepath, *args, **kwargs)
 
+    def free_name(self, name):
+        """A name for a metric: this, or with a number if something has it."""
+        numbered = (f"{name}_{i}" for i in itertools.count(1))
+        names = itertools.chain([name], numbered)
+        return next(each for each in names if not hasattr(self, each))
+
     def convolutions(self, training):
         """A context in which the layers compute as fast as they can.
 
@@ -193,7 +207,7 @@ class QuSecNet(CheckedModel):
             batch = Batch(x, y, labels, sample_weight, given, outputs, tape)
             loss = self.compute_loss(given, y, outputs, sample_weight, True)
             for objective in self.objectives:
-                loss = objective.loss(batch, loss)
+                loss = _checked_loss(objective, batch, loss)
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             tracker = next(m for m in self.metrics if m.name == "loss")
             tracker.update_state(
@@ -244,3 +258,14 @@ def _as_objectives(given):
             )
         objectives.append(copy.copy(part))
     return objectives
+
+
+def _checked_loss(objective, batch, loss):
+    """The loss with an objective's own, which must be returned."""
+    loss = objective.loss(batch, loss)
+    if loss is None:
+        raise TypeError(
+            f"`{type(objective).__name__}.loss` must return a scalar tensor, "
+            "the loss it is given and what it adds. Received: None"
+        )
+    return loss

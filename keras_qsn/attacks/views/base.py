@@ -59,7 +59,7 @@ class View(Configured):
     @property
     def key(self):
         """Hashable; the same for views of the same model that see the same."""
-        return type(self), repr(self.get_config()), self._functions()
+        return type(self), repr(self.get_config()), self.functions()
 
 
 class Seen:

@@ -25,7 +25,14 @@ class LowPrecision(View):
     """
 
     def __init__(self, dtype="bfloat16"):
-        self.dtype = keras.backend.standardize_dtype(dtype)
+        try:
+            self.dtype = keras.backend.standardize_dtype(dtype)
+        except ValueError as error:
+            raise ValueError(
+                "`dtype` must be a float type, such as 'bfloat16'. Received: "
+                f"dtype={dtype!r}. An attack looks through this view as "
+                "`ViewedAttack(attack, LowPrecision())`."
+            ) from error
 
     def see(self, logits_fn, wrapper):
         def rounded(x):

@@ -79,6 +79,11 @@ def propagate(network, first, within=None):
     bounds = [first]
     for position, node in enumerate(network.nodes[1:], 1):
         output = node.rule.bounds(*(bounds[i] for i in node.inputs))
+        if not isinstance(output, Bounds):
+            raise TypeError(
+                f"`{type(node.rule).__name__}.bounds` must return `Bounds`, "
+                f"such as `Bounds.between(low, high)`. Received: {output!r}"
+            )
         if within and position in within:
             output = output.intersect(within[position])
         bounds.append(output)

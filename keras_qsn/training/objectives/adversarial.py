@@ -63,7 +63,7 @@ class AttackObjective(Objective):
             trainable=False,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
-        self._accuracy = Share("adv_accuracy")
+        self._accuracy = Share(net.free_name("adv_accuracy"))
         self.metrics = [self._accuracy]
         # Of several columns the scores are scores, whatever they are.
         several = net.wrapper.num_classes > 2

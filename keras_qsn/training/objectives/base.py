@@ -51,8 +51,9 @@ class Objective:
 
     Of the network, an objective is given `net.model`, its facts and inference
     `net.wrapper`, `net(x, training=True)`, `net.compute_loss` as of any Keras
-    model, `net.add_weight` for what a backup must hold, and the context
-    `net.convolutions(training)` for work of its own on the layers.
+    model, `net.add_weight` for what a backup must hold, `net.free_name(name)`
+    for a metric, and the context `net.convolutions(training)` for work of its
+    own on the layers.
 
     Example:
 

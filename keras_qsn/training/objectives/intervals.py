@@ -124,7 +124,7 @@ class IntervalTraining(Objective):
         self.grown = net.add_weight(
             shape=(), initializer="zeros", trainable=False, name="growth"
         )
-        self._accuracy = Share("cert_accuracy")
+        self._accuracy = Share(net.free_name("cert_accuracy"))
         self.metrics = [self._accuracy]
         self.callbacks = [GrowingBox(self)]
 

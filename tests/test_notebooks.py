@@ -119,19 +119,21 @@ def assigned(source):
     ]
 
 
-def test_there_are_six():
-    numbers = [path.stem[:2] for path in PATHS]
-    assert numbers == ["01", "02", "03", "04", "05", "06"]
+def test_they_are_numbered():
+    numbers = [int(path.stem[:2]) for path in PATHS]
+    assert numbers == [*range(7)]
 
 
 @every_notebook
 def test_form(path):
     notebook = read(path)
     nbformat.validate(notebook)
-    assert len(notebook.cells) <= 15
+    assert len(notebook.cells) <= 16
     assert path.stat().st_size < 400_000
     assert notebook.cells[0].cell_type == "markdown"
     assert re.match(r"# \S.*\n\n\S", notebook.cells[0].source)
+    assert "\n\n**After it you can** " in notebook.cells[0].source
+    assert notebook.cells[-1].source.startswith(("## To remember", "## What to"))
     for link in re.findall(r"\]\(([^)]+\.ipynb)\)", text_of(notebook)):
         assert (path.parent / link).is_file()
 

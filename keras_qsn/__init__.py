@@ -5,29 +5,11 @@ load without `custom_objects`. `paper` loads when it is used.
 """
 
 import importlib
+import multiprocessing
+import pathlib
+import sys
 
-import keras
-
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        "keras_qsn needs Keras on TensorFlow. Received: the Keras backend "
-        f"'{keras.backend.backend()}'. Set KERAS_BACKEND=tensorflow."
-    )
-
-from keras_qsn import attacks
-from keras_qsn import callbacks
-from keras_qsn import certification
-from keras_qsn import constraints
-from keras_qsn import datasets
-from keras_qsn import defenses
-from keras_qsn import evaluation
-from keras_qsn import initializers
-from keras_qsn import layers
-from keras_qsn import losses
-from keras_qsn import models
-from keras_qsn import optimizers
-from keras_qsn import quantization
-from keras_qsn import training
+from keras_qsn._core.backend import load_backend
 from keras_qsn.version import __version__ as __version__
 
 __all__ = [
@@ -49,8 +31,36 @@ __all__ = [
 ]
 
 
+def _by_command_line():
+    """Whether this is imported to run a command, by script or by `-m`."""
+    if multiprocessing.parent_process() is not None:
+        # It has the arguments of the command that started it.
+        return False
+    script = pathlib.Path(*sys.argv[:1]).stem == "keras-qsn"
+    return script or sys.orig_argv[1:3] == ["-m", "keras_qsn"]
+
+
+# A command loads what it needs once it runs: `--help` need not wait.
+if not _by_command_line():
+    load_backend()
+    from keras_qsn import attacks
+    from keras_qsn import callbacks
+    from keras_qsn import certification
+    from keras_qsn import constraints
+    from keras_qsn import datasets
+    from keras_qsn import defenses
+    from keras_qsn import evaluation
+    from keras_qsn import initializers
+    from keras_qsn import layers
+    from keras_qsn import losses
+    from keras_qsn import models
+    from keras_qsn import optimizers
+    from keras_qsn import quantization
+    from keras_qsn import training
+
+
 def __getattr__(name):
-    # It draws, and matplotlib takes as long to load as the rest.
-    if name == "paper":
-        return importlib.import_module("keras_qsn.paper")
+    # `paper` draws, and matplotlib takes as long to load as the rest.
+    if name in __all__:
+        return importlib.import_module(f"keras_qsn.{name}")
     raise AttributeError(f"module 'keras_qsn' has no attribute {name!r}")

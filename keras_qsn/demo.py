@@ -12,6 +12,7 @@ import pathlib
 
 import numpy as np
 
+from keras_qsn import datasets
 from keras_qsn import report
 from keras_qsn._core.files import write_bytes
 from keras_qsn._core.kept import versions
@@ -78,6 +79,8 @@ def run(grid, out, data_dir=None, progress=None, show=None):
         wanted += columns[name].values()
         wanted += (c for line in curves[name].values() for c in line.values())
     settings = _settings(grid)
+    # Missing data are said before any work.
+    datasets.load(grid.data, data_dir)
     with work_folder(out, {"demo": settings, "versions": versions()}):
         out = pathlib.Path(out)
         folder = out / "cells"

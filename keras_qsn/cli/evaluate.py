@@ -3,44 +3,26 @@
 import dataclasses
 
 from keras_qsn.classifier.opened import OpenedModel
-from keras_qsn.cli.inputs import add_command
 from keras_qsn.cli.inputs import load_images
 from keras_qsn.cli.inputs import load_model
 from keras_qsn.cli.inputs import out_of
-from keras_qsn.cli.printing import bars
+from keras_qsn.cli.printing import bar
 from keras_qsn.cli.printing import print_table
 from keras_qsn.cli.printing import with_interval
+from keras_qsn.cli.printing import written
 from keras_qsn.cli.status import BELOW
 from keras_qsn.cli.status import UNTRUSTED
 from keras_qsn.evaluation import evaluate_robustness
-from keras_qsn.evaluation import plans
 from keras_qsn.report import percent
 from keras_qsn.report import tables
 
 
-def add(commands):
-    """Add the command to the parser."""
-    command = add_command(
-        commands,
-        "evaluate",
-        "attack a saved model in every way, and say what is left",
-        "1 accuracy below --at-least; 2 wrong input; 3 a check failed, with "
-        "--strict",
-        images=1000,
-    )
-    command.set_defaults(command=_run)
-    command.add_argument("--plan", choices=plans.NAMES, default="standard")
-    command.add_argument("--norm", choices=("inf", "2"), default="inf")
-    command.add_argument(
-        "--strict", action="store_true", help="exit with 3 if a check fails"
-    )
-
-
-def _run(options, console):
+def run(options, console):
+    """Run the command; returns the exit status."""
     wrapper = load_model(options.model)
     images = load_images(options, wrapper)
     out = out_of(options, "evaluate")
-    with bars(console) as progress:
+    with bar(console) as progress:
         evaluation = evaluate_robustness(
             wrapper,
             images.x,
@@ -61,11 +43,12 @@ def _run(options, console):
             **evaluation.settings,
             "data_name": images.words,
             "data_rows": images.rows,
+            "class_names": images.class_names,
         },
     )
     _print_evaluation(evaluation, console)
     paths = evaluation.write(out, _quantize(wrapper, images.value_range))
-    console.print(f"Written to {paths[-1]}", markup=False)
+    written(paths[-1], console, options.open)
     if options.strict and evaluation.failed:
         return UNTRUSTED
     if (options.at_least or 0) > evaluation.robust_accuracy:

@@ -1,6 +1,5 @@
 """What several commands are given: a model and data."""
 
-import argparse
 import pathlib
 import typing
 
@@ -9,13 +8,7 @@ import numpy as np
 
 from keras_qsn import datasets
 from keras_qsn.classifier.wrapper import KerasModelWrapper
-from keras_qsn.cli.numbers import above_zero
-from keras_qsn.cli.numbers import finite
-from keras_qsn.cli.numbers import share
-from keras_qsn.cli.numbers import whole
-
-# Radius where none is given, as a share of the range of pixels.
-_EPS = 0.3
+from keras_qsn.cli.parser import EPS
 
 
 class Images(typing.NamedTuple):
@@ -27,6 +20,7 @@ class Images(typing.NamedTuple):
         rows: Where each stands in the data.
         words: What the data are, and how the images were chosen.
         train: Images and classes for training, or `None`.
+        class_names: A name for each class, or `None`.
         value_range: The smallest and the largest pixel value.
         eps: The radius, in units of the pixels.
     """
@@ -36,80 +30,9 @@ class Images(typing.NamedTuple):
     rows: list
     words: str
     train: tuple | None
+    class_names: list | None
     value_range: tuple
     eps: float
-
-
-def add_command(commands, name, help, status, images):
-    """A command for a model and data, and its options.
-
-    Args:
-        commands: The parser's subparsers.
-        name: Of the command.
-        help: What it does.
-        status: What its exit status says, beside 0.
-        images: Default number of test images; `None` is all.
-
-    Returns:
-        The parser of the command.
-    """
-    command = commands.add_parser(
-        name,
-        help=help,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        epilog=f"Exit status: 0; {status}; 130 interrupted. The same command "
-        "goes on where it was.",
-    )
-    command.add_argument("model", help="a saved Keras classifier, .keras")
-    command.add_argument(
-        "--data",
-        required=True,
-        help=f"{', '.join(datasets.NAMES)}, or an .npz file with x_test and "
-        "y_test, and perhaps x_train and y_train",
-    )
-    command.add_argument(
-        "--data-dir", help="folder with mnist.npz or cifar10.npz"
-    )
-    command.add_argument(
-        "--images",
-        type=whole(1),
-        default=images,
-        metavar="N",
-        help="test images, drawn by --seed, the same share of each class"
-        + ("" if images else " (default: all)"),
-    )
-    command.add_argument("--seed", type=whole(0), default=0)
-    command.add_argument(
-        "--value-range",
-        type=finite,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="pixels the model takes; images of bytes are scaled to it, others "
-        "left alone (default: what a quantizer or a Rescaling in it says, "
-        "else 0 to 1)",
-    )
-    command.add_argument(
-        "--eps",
-        type=above_zero,
-        help=f"radius, in units of the pixels (default: {_EPS} of their range)",
-    )
-    command.add_argument(
-        "--batch-size",
-        type=whole(1),
-        default=128,
-        metavar="N",
-        help="images computed at once",
-    )
-    command.add_argument(
-        "--out", help=f"results folder (default: results/{name}-MODEL)"
-    )
-    command.add_argument(
-        "--at-least",
-        type=share,
-        metavar="SHARE",
-        help="accuracy left, from 0 to 1, below which to exit with 1",
-    )
-    return command
 
 
 def out_of(options, name):
@@ -143,7 +66,16 @@ def load_images(options, wrapper):
     ones is a fair sample: the data may be sorted by class.
     """
     low, high = options.value_range or wrapper.value_range or (0.0, 1.0)
-    data = datasets.load(options.data, options.data_dir, (low, high))
+    names = None
+    if options.class_names:
+        names = _class_names(pathlib.Path(options.class_names), wrapper)
+    shape = wrapper.input_shape
+    data = datasets.load(
+        options.data,
+        options.data_dir,
+        (low, high),
+        image_shape=shape if len(shape) == 3 and None not in shape else None,
+    )
     total = len(data.y_test)
     rows, y = datasets.stratified_subset(
         np.arange(total), data.y_test, options.images, options.seed
@@ -163,8 +95,9 @@ def load_images(options, wrapper):
         rows=rows.tolist(),
         words=f"{data.description}: {chosen}",
         train=train,
+        class_names=names or data.class_names,
         value_range=(low, high),
-        eps=options.eps or _EPS * (high - low),
+        eps=options.eps or EPS * (high - low),
     )
 
 
@@ -173,3 +106,17 @@ def _fitting(x, wrapper):
     if x.ndim == len(wrapper.input_shape) + 2:
         return x[..., 0]
     return x
+
+
+def _class_names(path, wrapper):
+    try:
+        names = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be a text file in UTF-8.") from error
+    names = [name.strip() for name in names if name.strip()]
+    if len(names) != wrapper.num_classes:
+        raise ValueError(
+            f"{path} must name each of the model's {wrapper.num_classes} "
+            f"classes, one a line. Received: {len(names)} names."
+        )
+    return names

@@ -1,32 +1,32 @@
-"""The parser, and what becomes of errors and interrupts."""
+"""From the command line to a command, and what becomes of errors."""
 
-import argparse
+import importlib
+import os
 import warnings
 
 from rich.console import Console
 
-from keras_qsn.cli import certify
-from keras_qsn.cli import demo
-from keras_qsn.cli import evaluate
-from keras_qsn.cli import reproduce
+import keras_qsn
+from keras_qsn._core.backend import load_backend
+from keras_qsn.cli.parser import parser
 from keras_qsn.cli.status import BAD_INPUT
 from keras_qsn.cli.status import INTERRUPTED
-from keras_qsn.version import __version__
 
 
 def main(arguments=None):
     """Run one command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     console, errors = Console(), Console(stderr=True)
 
     def show(message, *where, **more):
-        errors.print(f"keras-qsn: warning: {message}", markup=False)
+        line = " ".join(f"keras-qsn: warning: {message}".split())
+        errors.print(line, markup=False, soft_wrap=True)
 
     try:
         with warnings.catch_warnings():
             # Without the line of our source that Python would add.
             warnings.showwarning = show
-            return options.command(options, console)
+            return _loaded(options).run(options, console)
     except KeyboardInterrupt:
         console.print(
             "Interrupted. What was finished is kept: the same command goes on "
@@ -34,25 +34,18 @@ def main(arguments=None):
         )
         return INTERRUPTED
     except (OSError, ValueError, ImportError) as error:
-        errors.print(f"keras-qsn: {error}", markup=False)
+        # One line, whatever is quoted in it.
+        line = " ".join(f"keras-qsn: {error}".split())
+        errors.print(line, markup=False, soft_wrap=True)
         return BAD_INPUT
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the list of all options."""
-
-    def error(self, message):
-        self.exit(BAD_INPUT, f"{self.prog}: {message}\n")
-
-
-def _parser():
-    parser = _Parser(
-        prog="keras-qsn",
-        description="Trainable input quantization for Keras, and what it is "
-        "worth.",
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (demo, evaluate, certify, reproduce):
-        command.add(commands)
-    return parser
+def _loaded(options):
+    """The module of a command, with all that a saved model may need."""
+    if options.verbose:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
+    load_backend()
+    for name in keras_qsn.__all__:
+        if name != "paper":
+            importlib.import_module(f"keras_qsn.{name}")
+    return importlib.import_module(f"keras_qsn.cli.{options.command}")

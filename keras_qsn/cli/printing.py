@@ -1,12 +1,14 @@
-"""What commands print: progress bars, tables, accuracies."""
+"""What commands print: progress, tables, accuracies."""
 
 import contextlib
+import webbrowser
 
 from rich.markup import escape
 from rich.progress import BarColumn
 from rich.progress import MofNCompleteColumn
 from rich.progress import Progress
 from rich.progress import TextColumn
+from rich.progress import TimeElapsedColumn
 from rich.progress import TimeRemainingColumn
 from rich.table import Table
 
@@ -15,32 +17,42 @@ from keras_qsn._core.shares import wilson_interval
 
 
 @contextlib.contextmanager
-def bars(console):
-    """A function that draws a progress bar for each name it is told of."""
+def bar(console):
+    """A function that draws how far what it is told of has come.
+
+    One bar, of what is at work, which is gone in the end; none in a file.
+    """
     with Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
         TimeRemainingColumn(),
         console=console,
+        transient=True,
+        disable=not console.is_terminal,
     ) as shown:
-        tasks = {}
+        task = shown.add_task("", total=None)
+        at_work = None
 
         def progress(name, done, total):
-            if name not in tasks:
-                tasks[name] = shown.add_task(name, total=total)
-            shown.update(tasks[name], completed=done)
+            nonlocal at_work
+            if name != at_work:
+                shown.reset(task, total=total, description=name)
+                at_work = name
+            shown.update(task, completed=done, total=total)
 
         yield progress
 
 
 @contextlib.contextmanager
 def parts(console):
-    """A function that prints the name of each finished part, above one bar."""
-    with bars(console) as progress:
+    """A function that prints the name of each finished part, above a bar."""
+    with bar(console) as progress:
 
         def finished(name, done, total):
-            console.print(name, markup=False)
+            console.print(name, markup=False, soft_wrap=True)
             progress("all", done, total)
 
         yield finished
@@ -49,6 +61,9 @@ def parts(console):
 def print_table(console, header, rows, texts=1, title=None):
     """Print rows of text; after the first `texts` columns are numbers."""
     table = Table(*header, title=title)
+    for column in table.columns:
+        # Long names are broken, not cut.
+        column.overflow = "fold"
     for column in table.columns[texts:]:
         column.justify = "right"
     for row in rows:
@@ -60,3 +75,10 @@ def with_interval(share, count):
     """An accuracy of `count` images with its 95 % interval."""
     low, high = map(percent, wilson_interval(share, count))
     return f"{percent(share)} (95 %: {low} to {high})"
+
+
+def written(path, console, show=False):
+    """Say where results are; `show` a page in the browser."""
+    console.print(f"Written to {path}", markup=False, soft_wrap=True)
+    if show and not webbrowser.open(path.resolve().as_uri()):
+        console.print("No browser was found: open the page yourself.")

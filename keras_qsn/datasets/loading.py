@@ -11,6 +11,7 @@ import numpy as np
 from keras_qsn.datasets.files import KEYS
 from keras_qsn.datasets.files import classes
 from keras_qsn.datasets.files import read
+from keras_qsn.datasets.folders import read_folder
 
 NAMES = ("digits", "mnist", "cifar10")
 
@@ -29,6 +30,7 @@ class Dataset(typing.NamedTuple):
         y_train: int32 classes.
         x_test: Like `x_train`.
         y_test: Like `y_train`.
+        class_names: A name for each class, or `None`.
     """
 
     description: str
@@ -36,9 +38,10 @@ class Dataset(typing.NamedTuple):
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+    class_names: list | None = None
 
 
-def load(name, data_dir=None, value_range=(0.0, 1.0)):
+def load(name, data_dir=None, value_range=(0.0, 1.0), image_shape=None):
     """Load a data set by name.
 
     `"mnist"` and `"cifar10"` are looked for in `data_dir`, then in the folder
@@ -56,11 +59,17 @@ def load(name, data_dir=None, value_range=(0.0, 1.0)):
             file with `x_test` and `y_test`, and perhaps `x_train` and
             `y_train`. Images: uint8, or floats in the units of the model,
             which are left as they are. Labels: whole numbers, or one-hot
-            rows, smoothed or not.
+            rows, smoothed or not. Or the path of a folder of PNG or JPEG
+            images, `CLASS/*.png`, or `test/CLASS/*.png` and
+            `train/CLASS/*.png`: classes and images in the order of their
+            names, images for testing unless in `train`.
         data_dir: Optional folder. Defaults to `None`: `KERAS_QSN_DATA`.
         value_range: Pair of floats. What uint8 pixels 0 and 255 become:
             `(0, 255)` leaves them as they are, for a model that rescales
             them itself. Defaults to `(0.0, 1.0)`.
+        image_shape: `(height, width, channels)` that the images of a folder
+            are brought to. Defaults to `None`: they are of one size, and of
+            one channel if all are grey.
 
     Returns:
         A `Dataset`.
@@ -89,9 +98,12 @@ def load(name, data_dir=None, value_range=(0.0, 1.0)):
     if str(name).endswith(".npz"):
         return _from_own_file(pathlib.Path(name), pixels)
     if name not in NAMES:
+        if pathlib.Path(name).is_dir():
+            return _from_folder(pathlib.Path(name), image_shape, pixels)
         raise ValueError(
-            f"`name` must be one of {', '.join(map(repr, NAMES))}, or an .npz "
-            f"file. Received: name={name!r}"
+            f"`name` must be one of {', '.join(map(repr, NAMES))}, an .npz "
+            "file, or a folder of images that is there. "
+            f"Received: name={name!r}"
         )
     if name == "digits":
         return _embedded_digits(pixels)
@@ -136,6 +148,17 @@ def _from_own_file(path, pixels):
     return _dataset(
         path.name, pixels, *train, arrays["x_test"], arrays["y_test"]
     )
+
+
+def _from_folder(folder, image_shape, pixels):
+    arrays, names, words = read_folder(folder, image_shape)
+    empty = {key: arrays[KEYS[2 + i]][:0] for i, key in enumerate(KEYS[:2])}
+    data = _dataset(
+        f"images in {folder.resolve().name}{words}",
+        pixels,
+        *({**empty, **arrays}[key] for key in KEYS),
+    )
+    return data._replace(class_names=names)
 
 
 def _from_file(name, path, pixels):

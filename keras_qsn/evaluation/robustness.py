@@ -10,6 +10,7 @@ from keras_qsn._core.numbers import check_count
 from keras_qsn._core.numbers import check_number
 from keras_qsn._core.progress import Progress
 from keras_qsn.attacks import norms
+from keras_qsn.attacks.running import check_eps
 from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.inputs import check_labels
@@ -143,6 +144,7 @@ def evaluate_robustness(
     certified = preflight.check_certified(certified, len(x))
     running.check_mode(checks)
     threat = ThreatModel(float(eps), norm, low, high, seed)
+    check_eps(threat, x.shape[1:])
     if verbose == "auto":
         verbose = int(progress is None)
     progress = Progress(progress, verbose)

@@ -1,0 +1,124 @@
+"""What a user of a terminal sees: quick help, no log, tables that fit."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from conftest import small_cnn
+from keras_qsn import cli
+from keras_qsn import datasets
+from keras_qsn.certification.certifying import METHODS
+from keras_qsn.cli import parser
+from keras_qsn.cli import printing
+from keras_qsn.evaluation import plans
+from keras_qsn.layers import ConstantQuantization
+from keras_qsn.layers import QuantLayer
+
+ROOT = pathlib.Path(__file__).parents[1]
+COMMANDS = ("demo", "evaluate", "certify", "reproduce")
+
+
+def python(*arguments, **kwargs):
+    """A new Python, with nothing said about TensorFlow's log."""
+    quiet = {k: v for k, v in os.environ.items() if "TF_CPP" not in k}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**quiet, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+        text=True,
+        **kwargs,
+    )
+
+
+def test_help_waits_for_nothing():
+    script = (
+        "import sys\n"
+        "sys.argv = ['keras-qsn', 'evaluate', '--help']\n"
+        "from keras_qsn.cli.main import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit:\n"
+        "    print(sorted({'keras', 'tensorflow'} & {*sys.modules}))"
+    )
+    assert python("-c", script).stdout.splitlines()[-1] == "[]"
+    assert python("-m", "keras_qsn", "--version").stdout.count(".") == 2
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_and_says_what_is_so(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([*command.split(), "--help"])
+    said = capsys.readouterr().out
+    assert "None" not in said and "False" not in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_the_parser_knows_the_names():
+    assert parser.DATA == datasets.NAMES
+    assert parser.PLANS == plans.NAMES
+    assert parser.METHODS == METHODS
+
+
+def test_an_import_says_nothing_and_registers_the_layers(tmp_path):
+    small_cnn(QuantLayer(2, 50.0)).save(tmp_path / "model.keras")
+    script = (
+        "import os, keras_qsn, keras\n"
+        "assert 'TF_CPP_MIN_LOG_LEVEL' not in os.environ\n"
+        "model = keras.models.load_model('model.keras')\n"
+        "print(model.layers[0].num_levels)"
+    )
+    done = python("-c", script, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("2\n", "")
+
+
+def test_what_others_say_is_passed_on():
+    script = (
+        "import os, sys\n"
+        "from keras_qsn._core import backend\n"
+        "del sys.modules['tensorflow']\n"
+        "with backend._native_log_silenced():\n"
+        "    os.write(2, b'I0000 00:00:1 9 x.cc:1] no device\\nnews\\n')"
+    )
+    assert python("-c", script).stderr == "news\n"
+
+
+def test_a_command_in_a_file(tmp_path, digits):
+    """No log, no bars; tables with whole names in 80 columns."""
+    few = {"x_test": digits.x_test[:20], "y_test": digits.y_test[:20]}
+    np.savez(tmp_path / "own.npz", **few)
+    small_cnn(ConstantQuantization(2, hard=True)).save(tmp_path / "m.keras")
+    words = "m.keras --data own.npz --eps 0.1".split()
+    done = python("-m", "keras_qsn", "certify", *words, cwd=tmp_path)
+    assert done.stderr == ""
+    assert "\r" not in done.stdout and "\x1b" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert done.stdout.splitlines()[-1].startswith("Written to results")
+
+
+def test_long_names_are_broken_not_cut(capsys):
+    name = "a-source-of-" + 60 * "x"
+    console = Console(width=80)
+    printing.print_table(console, ["attack", "left"], [[name, "100.0 %"]])
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert "…" not in said and said.count("x") == 60
+
+
+def test_one_bar_that_is_gone_in_the_end(capsys):
+    console = Console(width=80, force_terminal=True)
+    with printing.bar(console) as progress:
+        for name in ("FGSM", "PGD"):
+            for done in range(3):
+                progress(name, done, 2)
+    lines = capsys.readouterr().out
+    assert "FGSM" not in lines.rsplit("\r", 1)[-1]
+    with printing.bar(Console(width=80, force_terminal=False)) as progress:
+        progress("FGSM", 1, 2)
+    assert capsys.readouterr().out.strip() == ""

@@ -1,0 +1,147 @@
+"""Wrong input at the command line: one line that says how to mend it."""
+
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import small_cnn
+from keras_qsn import cli
+
+# What is typed, and what the line must say.
+WRONG = [
+    ("", "required: COMMAND"),
+    ("evalute model.keras --data own.npz", "choose from"),
+    ("evaluate --data own.npz", "required: model"),
+    ("evaluate model.keras", "required: --data"),
+    ("evaluate no.keras --data own.npz", "no model file no.keras"),
+    ("evaluate text.keras --data own.npz", "cannot be loaded"),
+    ("evaluate half.keras --data own.npz", "kept by `model.save`"),
+    ("evaluate odd.keras --data own.npz", "one vector of class scores"),
+    ("evaluate model.keras --data digit", "must be one of 'digits'"),
+    ("evaluate model.keras --data no.npz", "Expected: no.npz"),
+    ("evaluate model.keras --data text.npz", "np.savez"),
+    ("evaluate model.keras --data unlabeled.npz", "arrays x_test, y_test"),
+    ("evaluate model.keras --data labels.npz", "from 0 to 9"),
+    ("evaluate model.keras --data wide.npz", "(28, 28, 1)"),
+    ("evaluate model.keras --data bytes.npz", "Rescale the images"),
+    ("evaluate model.keras --data nan.npz", "finite"),
+    ("evaluate model.keras --data ints.npz", "Convert them"),
+    ("evaluate model.keras --data mnist --data-dir .", "Expected: mnist.npz"),
+    ("evaluate model.keras --data one_class", "at least two"),
+    ("evaluate model.keras --data no_images", "Received: no file"),
+    ("evaluate model.keras --data notes", "nothing else. Received: notes"),
+    ("evaluate model.keras --data damaged", "Save it anew"),
+    ("evaluate model.keras --data deep", "must have 8 bits"),
+    ("evaluate model.keras --data own.npz --value-range 1 0", "smaller one"),
+    ("evaluate model.keras --data own.npz --eps 0", "must be a finite"),
+    ("evaluate model.keras --data own.npz --eps 5", "at most 1"),
+    ("evaluate model.keras --data own.npz --norm 3", "choose from"),
+    ("evaluate model.keras --data own.npz --plan best", "choose from"),
+    ("evaluate model.keras --data own.npz --images 0", "1 or more"),
+    ("evaluate model.keras --data own.npz --batch-size 0", "1 or more"),
+    ("evaluate model.keras --data own.npz --at-least 2", "from 0 to 1"),
+    ("evaluate model.keras --data own.npz --seed x", "whole number"),
+    ("evaluate model.keras --data own.npz --out a_file", "a_file"),
+    ("evaluate model.keras --data own.npz --class-names no.txt", "no.txt"),
+    ("evaluate model.keras --data own.npz --class-names few.txt", "10 classes"),
+    ("certify model.keras --data own.npz --methods magic", "choose from"),
+    ("certify model.keras --data own.npz --methods branching", "hard=True"),
+    ("certify model.keras --data own.npz --time-limit 0", "above 0"),
+    ("certify model.keras --data own.npz --eps 5", "from 0 to 1"),
+    ("certify gru.keras --data own.npz", "no sound rule"),
+    ("certify infinite.keras --data own.npz", "training diverge"),
+    ("certify model.keras --data own.npz --out a_file", "a_file"),
+    ("demo --data imagenet", "choose from"),
+    ("demo --data mnist --data-dir nowhere", "mnist.npz"),
+    ("demo --out a_file", "a_file"),
+    ("demo --seed -1", "0 or more"),
+    ("reproduce --only fig99", "must name figures of"),
+    ("reproduce --data imagenet", "mnist"),
+    ("reproduce --workers 0", "1 or more"),
+    ("reproduce --workers 1 --ray", "not allowed with"),
+    ("reproduce --quick --no-run --out a_file", "a_file"),
+]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A folder with what is right, and with what is wrong."""
+    folder = tmp_path_factory.mktemp("inputs")
+    model = small_cnn()
+    model.save(folder / "model.keras")
+    whole = (folder / "model.keras").read_bytes()
+    (folder / "half.keras").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.keras").write_text("no model")
+    (folder / "text.npz").write_text("no arrays")
+    (folder / "a_file").write_text("kept")
+    (folder / "few.txt").write_text("zero\none\ntwo\n")
+    keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Conv2D(1, 3)]
+    ).save(folder / "odd.keras")
+    keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Reshape((28, 28)),
+            keras.layers.GRU(2),
+            keras.layers.Dense(10),
+        ]
+    ).save(folder / "gru.keras")
+    weights = model.get_weights()
+    weights[0][0] = np.inf
+    model.set_weights(weights)
+    model.save(folder / "infinite.keras")
+
+    x = np.random.default_rng(0).random((4, 28, 28, 1), "float32")
+    y = np.arange(4)
+    images = {
+        "own": (x, y),
+        "labels": (x, y + 8),
+        "wide": (np.repeat(x, 2, 2), y),
+        "bytes": (x * 255, y),
+        "nan": (np.where(x > 0.5, x, np.nan), y),
+        "ints": ((x * 255).astype("int64"), y),
+    }
+    for name, (x_test, y_test) in images.items():
+        np.savez(folder / f"{name}.npz", x_test=x_test, y_test=y_test)
+    np.savez(folder / "unlabeled.npz", x_test=x)
+
+    pixels = (x[0, ..., 0] * 255).astype("uint8")
+    for name in ("one_class", "no_images", "notes", "damaged", "deep"):
+        for kind in ("cat", "dog")[: 1 if name == "one_class" else 2]:
+            (folder / name / kind).mkdir(parents=True)
+            path = folder / name / kind / "0.png"
+            Image.fromarray(pixels).save(path)
+    (folder / "no_images" / "dog" / "0.png").unlink()
+    (folder / "notes" / "dog" / "notes.txt").write_text("good dog")
+    path = folder / "damaged" / "dog" / "0.png"
+    path.write_bytes(path.read_bytes()[:99])
+    deep = Image.fromarray(pixels.astype("uint16"))
+    deep.save(folder / "deep" / "dog" / "0.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"), WRONG, ids=[typed for typed, _ in WRONG]
+)
+def test_one_line_that_names_the_fix(
+    typed, says, inputs, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_size for path in pathlib.Path().rglob("*")}
+    try:
+        status = cli.main(typed.split())
+    except SystemExit as stopped:
+        status = stopped.code
+    said = capsys.readouterr()
+    assert status == 2
+    (line,) = said.err.splitlines()
+    assert line.startswith("keras-qsn") and says in line
+    # Nothing is half done.
+    after = {path: path.stat().st_size for path in pathlib.Path().rglob("*")}
+    assert after == before
+    assert not said.out

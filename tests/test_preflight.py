@@ -139,6 +139,7 @@ class TestChecks:
             (0, 4, "fail"),
             (1, 10, "fail"),
             (2, 10, "warn"),
+            (22, 200, "fail"),
             (4, 4, "pass"),
             (30, 100, "pass"),
         ],

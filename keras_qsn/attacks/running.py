@@ -145,7 +145,7 @@ def check_eps(threat, shape):
         raise ValueError(
             f"`eps` must be at most {largest:.6g}, the distance of the "
             f"farthest images of {len(widths)} pixels in "
-            f"{in_words(low, high)} in the L{threat.norm} norm. "
+            f"{in_words(low, high)} in the L{threat.norm:g} norm. "
             f"Received: eps={threat.eps}"
         )
 

@@ -34,6 +34,18 @@ def check_sources(steps, wrapper):
             step.attack.seen(wrapper)
 
 
+def predict(wrapper, x, batch_size):
+    """Classes the model gives the images; refuse scores that are no numbers."""
+    logits = wrapper.logits(x, batch_size)
+    bad = int((~np.isfinite(logits).all(1)).sum())
+    if bad:
+        raise ValueError(
+            "The model's logits must be finite. Received: NaN or infinite for "
+            f"{bad} of {len(x)} images. Did the training diverge?"
+        )
+    return logits.argmax(-1).astype("int32")
+
+
 def check_scale(evaluation, wrapper, threat):
     """Refuse images on another scale than the model was made for.
 

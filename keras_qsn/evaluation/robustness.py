@@ -172,14 +172,15 @@ def evaluate_robustness(
         train_data,
         certified,
     )
+    # What is refused leaves no folder behind.
+    facts = ModelFacts.of(wrapper, x.shape[1:], threat)
+    settings = {"model": wrapper.model.name, **decisive}
+    prediction = preflight.predict(wrapper, x, batch_size)
+    evaluation = Evaluation(settings, x, y, prediction, [], [], {}, {})
+    preflight.check_scale(evaluation, wrapper, threat)
+    preflight.warn(evaluation, facts, wrapper, threat)
     with work_folder(folder, decisive) as path:
         folder = Folder(path)
-        facts = ModelFacts.of(wrapper, x.shape[1:], threat)
-        settings = {"model": wrapper.model.name, **decisive}
-        prediction = wrapper.predict(x, batch_size)
-        evaluation = Evaluation(settings, x, y, prediction, [], [], {}, {})
-        preflight.check_scale(evaluation, wrapper, threat)
-        preflight.warn(evaluation, facts, wrapper, threat)
         steps, missing = own, {}
         if own is None:
             sources = dict(sources or {})

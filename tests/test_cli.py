@@ -2,15 +2,20 @@
 
 import dataclasses
 import json
+import pathlib
 import warnings
+import webbrowser
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import small_cnn
 from example_evaluation import example
+from keras_qsn import attacks
 from keras_qsn import cli
+from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.cli import certify as certify_command
 from keras_qsn.cli import evaluate as evaluate_command
 from keras_qsn.datasets import stratified_subset
@@ -282,7 +287,87 @@ def test_pictures_need_no_quantizer_at_the_input(layer, labels, asked):
     assert call("evaluate", "--images", "10") == 0
 
 
+@pytest.mark.filterwarnings("default:clean accuracy")
+def test_a_model_that_guesses_is_pointed_out(
+    labels, digits, tmp_path, monkeypatch, capsys
+):
+    """Before any attack, and if chance has it a little above guessing."""
+    x, y = digits.x_test[:200], digits.y_test[:200]
+    wrapper = KerasModelWrapper(keras.models.load_model("model.keras"))
+    y = np.where(np.arange(200) < 22, 0, 1) + wrapper.predict(x)
+    np.savez("own.npz", x_test=x, y_test=y % 10)
+
+    def attacked(*args, **kwargs):
+        raise ValueError("attacked")
+
+    monkeypatch.setattr(attacks.Attack, "run", attacked)
+    assert call("evaluate", "--plan", "quick") == 2
+    said, end = capsys.readouterr().err.splitlines()
+    assert said.startswith(
+        "keras-qsn: warning: clean accuracy 11.0 % of 200 images, guessing "
+        "10.0 %. A model that guesses"
+    )
+    assert end == "keras-qsn: attacked"
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_the_page_is_opened_where_there_is_a_browser(
+    found, labels, asked, tmp_path, monkeypatch, capsys
+):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda u: opened.append(u) or found)
+    assert call("evaluate", "--images", "10", "--out", "out", "--open") == 0
+    assert opened == [(tmp_path / "out" / "report.html").as_uri()]
+    assert ("No browser" in capsys.readouterr().out) is not found
+
+
+class TestClasses:
+    """Images in folders, for a model that knows more classes."""
+
+    @pytest.fixture
+    def folders(self, labels, digits):
+        for digit in (7, 3):
+            images = digits.x_test[digits.y_test == digit][:5, ..., 0]
+            folder = pathlib.Path("images") / f"digit {digit}"
+            folder.mkdir(parents=True)
+            for i, image in enumerate(images):
+                pixels = (image * 255).round().astype("uint8")
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+        names = [f"digit {i}" for i in range(10)]
+        pathlib.Path("names.txt").write_text("\n".join(names) + "\n")
+        return names
+
+    @every_command
+    def test_are_numbered_by_their_names(self, command, folders, asked, capsys):
+        options = ["--data", "images", "--class-names", "names.txt"]
+        assert call(command, *options, "--images", "6", "--out", "out") == 0
+        if command == "evaluate":
+            text = pathlib.Path("out/robustness.json").read_text()
+            of_images = [image["label"] for image in json.loads(text)["images"]]
+            assert sorted(of_images) == [3, 3, 3, 7, 7, 7]
+            found = json.loads(text)["settings"]
+        else:
+            found = json.loads(pathlib.Path("out/certificate.json").read_text())
+        assert found["class_names"] == folders
+        words = " ".join(capsys.readouterr().out.split())
+        assert "images in images: 6 of 10 test images, drawn by seed 0" in words
+
+
 class TestModelFile:
+    def test_a_loss_of_ones_own_is_not_asked_for(self, labels, capsys):
+        def own_loss(y_true, y_pred):
+            return keras.ops.mean(y_pred)
+
+        model = small_cnn()
+        model.compile("adam", own_loss)
+        for name in ("model.keras", "model.h5"):
+            model.save(name)
+            status = cli.main(
+                f"certify {name} --data own.npz --methods interval".split()
+            )
+            assert status == 0
+        assert capsys.readouterr().err == ""
+
     def test_damage(self, tmp_path, capsys):
         rng, path = np.random.default_rng(0), tmp_path / "model.keras"
         small_cnn().save(path)

@@ -21,6 +21,11 @@ WRONG = [
     ("evaluate text.keras --data own.npz", "cannot be loaded"),
     ("evaluate half.keras --data own.npz", "kept by `model.save`"),
     ("evaluate odd.keras --data own.npz", "one vector of class scores"),
+    ("evaluate deep --data own.npz", 'model.save("NAME.keras")'),
+    ("evaluate own.npz --data own.npz", "only supports V3 `.keras`"),
+    ("evaluate custom.keras --data own.npz", "'Mine'. A model of classes"),
+    ("evaluate infinite.keras --data own.npz", "training diverge"),
+    ("evaluate two.keras --data labels.npz", "from 0 to 1"),
     ("evaluate model.keras --data digit", "must be one of 'digits'"),
     ("evaluate model.keras --data no.npz", "Expected: no.npz"),
     ("evaluate model.keras --data text.npz", "np.savez"),
@@ -36,6 +41,15 @@ WRONG = [
     ("evaluate model.keras --data notes", "nothing else. Received: notes"),
     ("evaluate model.keras --data damaged", "Save it anew"),
     ("evaluate model.keras --data deep", "must have 8 bits"),
+    ("evaluate model.keras --data sizes", "--class-names FILE"),
+    ("evaluate any.keras --data sizes", "Resize them"),
+    (
+        "evaluate model.keras --data sizes --class-names ten.txt",
+        "Received: cat",
+    ),
+    ("evaluate model.keras --data no_test.npz", "arrays x_test, y_test"),
+    ("evaluate model.keras --data empty.npz", "at least one image"),
+    ("evaluate model.keras --data own.npz --value-range 0 1e39", "finite"),
     ("evaluate model.keras --data own.npz --value-range 1 0", "smaller one"),
     ("evaluate model.keras --data own.npz --eps 0", "must be a finite"),
     ("evaluate model.keras --data own.npz --eps 5", "at most 1"),
@@ -45,7 +59,14 @@ WRONG = [
     ("evaluate model.keras --data own.npz --batch-size 0", "1 or more"),
     ("evaluate model.keras --data own.npz --at-least 2", "from 0 to 1"),
     ("evaluate model.keras --data own.npz --seed x", "whole number"),
-    ("evaluate model.keras --data own.npz --out a_file", "a_file"),
+    ("evaluate model.keras --data own.npz --seed 99999999999", "below 2^31"),
+    (
+        "evaluate model.keras --data own.npz --out a_file",
+        "is a file. Name",
+    ),
+    ("evaluate model.keras --data own.npz --out a_file/in", "Name another"),
+    ("evaluate model.keras --data own.npz --out kept", "Name another folder"),
+    ("evaluate model.keras --data own.npz --class-names same.txt", "1 of them"),
     ("evaluate model.keras --data own.npz --class-names no.txt", "no.txt"),
     ("evaluate model.keras --data own.npz --class-names few.txt", "10 classes"),
     ("certify model.keras --data own.npz --methods magic", "choose from"),
@@ -54,17 +75,26 @@ WRONG = [
     ("certify model.keras --data own.npz --eps 5", "from 0 to 1"),
     ("certify gru.keras --data own.npz", "no sound rule"),
     ("certify infinite.keras --data own.npz", "training diverge"),
-    ("certify model.keras --data own.npz --out a_file", "a_file"),
+    ("certify model.keras --data own.npz --out a_file", "Name another folder"),
     ("demo --data imagenet", "choose from"),
     ("demo --data mnist --data-dir nowhere", "mnist.npz"),
-    ("demo --out a_file", "a_file"),
+    ("demo --out a_file", "Name another folder"),
     ("demo --seed -1", "0 or more"),
     ("reproduce --only fig99", "must name figures of"),
     ("reproduce --data imagenet", "mnist"),
     ("reproduce --workers 0", "1 or more"),
     ("reproduce --workers 1 --ray", "not allowed with"),
-    ("reproduce --quick --no-run --out a_file", "a_file"),
+    ("reproduce --quick --ray localhost:1", "ray start --head"),
+    ("reproduce --quick --ray ray://", "names no host"),
+    ("reproduce --quick --no-run --out a_file", "Name another folder"),
 ]
+
+
+class Mine(keras.layers.Layer):
+    """A layer that no command knows."""
+
+    def call(self, x):
+        return x
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +109,10 @@ def inputs(tmp_path_factory):
     (folder / "text.npz").write_text("no arrays")
     (folder / "a_file").write_text("kept")
     (folder / "few.txt").write_text("zero\none\ntwo\n")
+    (folder / "ten.txt").write_text("\n".join(map(str, range(10))))
+    (folder / "same.txt").write_text("\n".join("a" * 10))
+    (folder / "kept" / "finished").mkdir(parents=True)
+    (folder / "kept" / "finished" / "another's").write_text("kept")
     keras.Sequential(
         [keras.Input((28, 28, 1)), keras.layers.Conv2D(1, 3)]
     ).save(folder / "odd.keras")
@@ -90,27 +124,38 @@ def inputs(tmp_path_factory):
             keras.layers.Dense(10),
         ]
     ).save(folder / "gru.keras")
+    keras.Sequential(
+        [
+            keras.Input((None, None, 1)),
+            keras.layers.GlobalMaxPooling2D(),
+            keras.layers.Dense(2),
+        ]
+    ).save(folder / "any.keras")
+    small_cnn(num_classes=2).save(folder / "two.keras")
+    small_cnn(Mine()).save(folder / "custom.keras")
+    x = np.random.default_rng(0).random((4, 28, 28, 1), "float32")
+    y = keras.ops.argmax(model(x), -1)
     weights = model.get_weights()
     weights[0][0] = np.inf
     model.set_weights(weights)
     model.save(folder / "infinite.keras")
 
-    x = np.random.default_rng(0).random((4, 28, 28, 1), "float32")
-    y = np.arange(4)
     images = {
         "own": (x, y),
-        "labels": (x, y + 8),
+        "labels": (x, y + 10),
         "wide": (np.repeat(x, 2, 2), y),
         "bytes": (x * 255, y),
         "nan": (np.where(x > 0.5, x, np.nan), y),
         "ints": ((x * 255).astype("int64"), y),
+        "empty": (x[:0], y[:0]),
     }
     for name, (x_test, y_test) in images.items():
         np.savez(folder / f"{name}.npz", x_test=x_test, y_test=y_test)
     np.savez(folder / "unlabeled.npz", x_test=x)
+    np.savez(folder / "no_test.npz", x_train=x, y_train=y)
 
     pixels = (x[0, ..., 0] * 255).astype("uint8")
-    for name in ("one_class", "no_images", "notes", "damaged", "deep"):
+    for name in ("one_class", "no_images", "notes", "damaged", "deep", "sizes"):
         for kind in ("cat", "dog")[: 1 if name == "one_class" else 2]:
             (folder / name / kind).mkdir(parents=True)
             path = folder / name / kind / "0.png"
@@ -119,6 +164,7 @@ def inputs(tmp_path_factory):
     (folder / "notes" / "dog" / "notes.txt").write_text("good dog")
     path = folder / "damaged" / "dog" / "0.png"
     path.write_bytes(path.read_bytes()[:99])
+    Image.fromarray(pixels[:20]).save(folder / "sizes" / "dog" / "0.png")
     deep = Image.fromarray(pixels.astype("uint16"))
     deep.save(folder / "deep" / "dog" / "0.png")
     return folder

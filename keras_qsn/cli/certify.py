@@ -8,7 +8,7 @@ from keras_qsn import report
 from keras_qsn.certification import certify
 from keras_qsn.cli.inputs import load_images
 from keras_qsn.cli.inputs import load_model
-from keras_qsn.cli.inputs import out_of
+from keras_qsn.cli.inputs import out_of_model
 from keras_qsn.cli.printing import bar
 from keras_qsn.cli.printing import print_table
 from keras_qsn.cli.printing import with_interval
@@ -19,9 +19,9 @@ from keras_qsn.report import percent
 
 def run(options, console):
     """Run the command; returns the exit status."""
-    wrapper = load_model(options.model)
+    out = out_of_model(options)
+    wrapper = load_model(options)
     images = load_images(options, wrapper)
-    out = out_of(options, "certify")
     with bar(console) as progress:
         certificate = certify(
             wrapper,
@@ -42,6 +42,7 @@ def run(options, console):
             "model": pathlib.Path(options.model).name,
             "data": images.words,
             "rows": images.rows,
+            "class_names": images.class_names,
             **certificate.to_json(),
         },
     )

@@ -1,6 +1,7 @@
 """`keras-qsn demo`: the main job."""
 
 from keras_qsn import demo
+from keras_qsn.cli.inputs import out_of
 from keras_qsn.cli.printing import parts
 from keras_qsn.cli.printing import print_table
 from keras_qsn.cli.printing import written
@@ -9,8 +10,8 @@ from keras_qsn.cli.printing import written
 def run(options, console):
     """Run the command; returns the exit status."""
     quick = "-quick" if options.quick else ""
-    out = options.out or (
-        f"results/demo-{options.data}{quick}-seed{options.seed}"
+    out = out_of(
+        options, f"results/demo-{options.data}{quick}-seed{options.seed}"
     )
     grid = demo.grid_for(options.data, options.quick, options.seed)
     with parts(console) as progress:

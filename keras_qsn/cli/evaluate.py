@@ -5,7 +5,7 @@ import dataclasses
 from keras_qsn.classifier.opened import OpenedModel
 from keras_qsn.cli.inputs import load_images
 from keras_qsn.cli.inputs import load_model
-from keras_qsn.cli.inputs import out_of
+from keras_qsn.cli.inputs import out_of_model
 from keras_qsn.cli.printing import bar
 from keras_qsn.cli.printing import print_table
 from keras_qsn.cli.printing import with_interval
@@ -19,9 +19,9 @@ from keras_qsn.report import tables
 
 def run(options, console):
     """Run the command; returns the exit status."""
-    wrapper = load_model(options.model)
+    out = out_of_model(options)
+    wrapper = load_model(options)
     images = load_images(options, wrapper)
-    out = out_of(options, "evaluate")
     with bar(console) as progress:
         evaluation = evaluate_robustness(
             wrapper,

@@ -1,6 +1,9 @@
 """What several commands are given: a model and data."""
 
+import os
 import pathlib
+import re
+import textwrap
 import typing
 
 import keras
@@ -9,6 +12,9 @@ import numpy as np
 from keras_qsn import datasets
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.cli.parser import EPS
+
+# Of what Keras says of a file it cannot load.
+_LONGEST = 400
 
 
 class Images(typing.NamedTuple):
@@ -35,28 +41,59 @@ class Images(typing.NamedTuple):
     eps: float
 
 
-def out_of(options, name):
-    """The results folder."""
-    model = pathlib.Path(options.model).stem
-    return pathlib.Path(options.out or f"results/{name}-{model}")
+def out_of(options, default):
+    """The results folder, refused before any work where none can be."""
+    path = pathlib.Path(options.out or default)
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        why = "may not be written to" if there.is_dir() else "is a file"
+        raise ValueError(
+            f"No results can be kept in {path}: {there} {why}. Name another "
+            "folder: --out"
+        )
+    return path
 
 
-def load_model(path):
+def out_of_model(options):
+    """The results folder of a command for a model."""
+    stem = pathlib.Path(options.model).stem
+    return out_of(options, f"results/{options.command}-{stem}")
+
+
+def load_model(options):
     """The model in a file, in its `KerasModelWrapper`."""
-    path = pathlib.Path(path)
+    path = pathlib.Path(options.model)
+    if path.is_dir():
+        raise ValueError(
+            f"{path} is a folder: a SavedModel cannot be looked into. "
+            'Expected: a file kept by `model.save("NAME.keras")`.'
+        )
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file {path}.")
     try:
-        # In Keras' safe mode: a model file may not run code.
-        model = keras.models.load_model(path)
+        # In Keras' safe mode: a model file may not run code. Its loss and
+        # optimizer are not asked for, and may be anybody's.
+        model = keras.models.load_model(path, compile=False)
     except Exception as error:
         # A damaged file shows as anything.
         raise ValueError(
-            f"The model {path} cannot be loaded: {error} Expected: a "
+            f"The model {path} cannot be loaded: {_reason(error)} Expected: a "
             "classifier kept by `model.save`, of layers of Keras and of this "
             "package."
         ) from error
     return KerasModelWrapper.of(model)
+
+
+def _reason(error):
+    """Why a model cannot be loaded, without the whole of its settings."""
+    text = str(error)
+    unknown = re.search("Could not locate (?:class|function) '[^']+'", text)
+    if unknown:
+        return (
+            f"{unknown.group()}. A model of classes of your own is evaluated "
+            "in Python, where they are defined: `evaluate_robustness`."
+        )
+    return textwrap.shorten(text, _LONGEST, placeholder=" ...")
 
 
 def load_images(options, wrapper):
@@ -70,16 +107,30 @@ def load_images(options, wrapper):
     if options.class_names:
         names = _class_names(pathlib.Path(options.class_names), wrapper)
     shape = wrapper.input_shape
+    drawn = {}
+
+    def choose(y):
+        rows, _ = datasets.stratified_subset(
+            np.arange(len(y)), y, options.images, options.seed
+        )
+        drawn.update(rows=rows, total=len(y))
+        return rows
+
     data = datasets.load(
         options.data,
         options.data_dir,
         (low, high),
         image_shape=shape if len(shape) == 3 and None not in shape else None,
+        class_names=names,
+        choose=choose,
     )
-    total = len(data.y_test)
-    rows, y = datasets.stratified_subset(
-        np.arange(total), data.y_test, options.images, options.seed
-    )
+    if data.class_names and len(data.class_names) != wrapper.num_classes:
+        raise ValueError(
+            f"{options.data} has folders of {len(data.class_names)} classes, "
+            f"the model tells {wrapper.num_classes} apart. Name all of them, "
+            "in the order of the model's scores: --class-names FILE"
+        )
+    rows, total = drawn["rows"], drawn["total"]
     chosen = f"all {total:,} test images"
     if len(rows) < total:
         chosen = (
@@ -90,12 +141,12 @@ def load_images(options, wrapper):
     if len(data.y_train):
         train = (_fitting(data.x_train, wrapper), data.y_train)
     return Images(
-        x=_fitting(data.x_test[rows], wrapper),
-        y=y,
+        x=_fitting(data.x_test, wrapper),
+        y=data.y_test,
         rows=rows.tolist(),
         words=f"{data.description}: {chosen}",
         train=train,
-        class_names=names or data.class_names,
+        class_names=data.class_names,
         value_range=(low, high),
         eps=options.eps or EPS * (high - low),
     )
@@ -109,14 +160,17 @@ def _fitting(x, wrapper):
 
 
 def _class_names(path, wrapper):
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path} of class names.")
     try:
         names = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be a text file in UTF-8.") from error
     names = [name.strip() for name in names if name.strip()]
-    if len(names) != wrapper.num_classes:
+    if not len(names) == len({*names}) == wrapper.num_classes:
         raise ValueError(
             f"{path} must name each of the model's {wrapper.num_classes} "
-            f"classes, one a line. Received: {len(names)} names."
+            f"classes, one a line. Received: {len(names)} names, "
+            f"{len({*names})} of them different."
         )
     return names

@@ -3,10 +3,14 @@
 import argparse
 import math
 
+# The largest of NumPy's and TensorFlow's seeds; the largest pixel.
+_MOST, _LARGEST = 2**31 - 1, 3e38
+
 
 def whole(least):
     """A converter for `argparse`: whole numbers of at least `least`."""
-    return _number(int, lambda n: n >= least, f"whole number, {least} or more")
+    what = f"whole number, {least} or more, below 2^31"
+    return _number(int, lambda n: least <= n <= _MOST, what)
 
 
 def _number(convert, fits, what):
@@ -24,6 +28,6 @@ def _number(convert, fits, what):
     return converted
 
 
-finite = _number(float, math.isfinite, "finite number")
+finite = _number(float, lambda n: abs(n) < _LARGEST, "finite number")
 above_zero = _number(float, lambda n: 0 < n < math.inf, "finite number above 0")
 share = _number(float, lambda n: 0 <= n <= 1, "number from 0 to 1")

@@ -1,8 +1,10 @@
 """`keras-qsn reproduce`: the paper's experiments."""
 
-import pathlib
+import socket
+import urllib.parse
 
 from keras_qsn import paper
+from keras_qsn.cli.inputs import out_of
 from keras_qsn.cli.printing import parts
 from keras_qsn.cli.printing import print_table
 from keras_qsn.cli.printing import written
@@ -11,14 +13,13 @@ from keras_qsn.cli.status import FAILED
 
 def run(options, console):
     """Run the command; returns the exit status."""
+    quick = "-quick" if options.quick else ""
+    out = out_of(options, f"results/paper{quick}")
     executor = None
     if options.ray is not None:
-        address = None if options.ray == "local" else options.ray
-        executor = paper.ray_cluster(address)
+        executor = paper.ray_cluster(_address(options.ray))
     elif options.workers != 1:
         executor = paper.processes(options.workers)
-    quick = "-quick" if options.quick else ""
-    out = pathlib.Path(options.out or f"results/paper{quick}")
     with parts(console) as progress:
         by_data, failures = paper.reproduce(
             only=options.only,
@@ -40,3 +41,23 @@ def run(options, console):
     for key, text in failures.items():
         console.print(f"Failed: {key}\n{text}", markup=False)
     return FAILED if failures else 0
+
+
+def _address(text):
+    """An address as Ray takes it; Ray would knock there for minutes."""
+    if text == "local":
+        return None
+    if text == "auto":
+        return text
+    try:
+        url = urllib.parse.urlsplit(text if "://" in text else f"//{text}")
+        if not url.hostname:
+            raise ValueError("it names no host")
+        socket.create_connection((url.hostname, url.port or 6379), 5).close()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"There is no Ray cluster at {text} ({error}). Expected: auto, "
+            "HOST:6379 or ray://HOST:10001, started there by `ray start "
+            "--head`; or --ray alone, for this machine."
+        ) from error
+    return text

@@ -1,19 +1,12 @@
 """An evaluation as one HTML page that needs nothing else."""
 
-import base64
-import io
-
-import jinja2
 import markupsafe
-import matplotlib
-from matplotlib import image as mpl_image
 
-from keras_qsn._core.shares import percent
-from keras_qsn._core.shares import percent_range
 from keras_qsn._core.shares import wilson_interval
 from keras_qsn.report import charts
 from keras_qsn.report import summary
 from keras_qsn.report import tables
+from keras_qsn.report import templates
 from keras_qsn.report.pictures import drawable
 
 _ICONS = {"pass": "✓", "warn": "!", "fail": "✕", "none": "–"}
@@ -23,9 +16,9 @@ def html_page(evaluation, pictures):
     """The page as text; `pictures` is a list of `Picture`."""
     count = len(evaluation.y)
     status, verdict = summary.verdict(evaluation)
-    return _template().render(
+    return templates.render(
+        "page.html",
         settings=evaluation.settings,
-        style=summary.resource("page.css"),
         robust=_accuracy(evaluation.robust_accuracy, count),
         clean=_accuracy(evaluation.clean_accuracy, count),
         facts=summary.facts(evaluation),
@@ -38,7 +31,7 @@ def html_page(evaluation, pictures):
         curve=tables.curve(evaluation),
         charts={
             title: {
-                ground: _svg(plot(evaluation, theme))
+                ground: templates.svg(plot(evaluation, theme))
                 for ground, theme in charts.THEMES.items()
             }
             for title, plot in charts.of(evaluation).items()
@@ -49,29 +42,6 @@ def html_page(evaluation, pictures):
         versions=tables.settings(evaluation),
         reading=summary.READING,
     )
-
-
-def _template():
-    environment = jinja2.Environment(
-        autoescape=True,
-        finalize=_with_its_sign,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "percent_range": percent_range,
-        "png": _png,
-    }
-    return environment.from_string(summary.resource("page.html"))
-
-
-def _with_its_sign(value):
-    """A number keeps to its percent sign."""
-    if isinstance(value, str):
-        return value.replace(" %", "\u00a0%")
-    return value
 
 
 def _accuracy(share, count):
@@ -110,27 +80,3 @@ def _checks(evaluation):
         status = status_cell.format(check.status, _icon(check.status), status)
         cells.append([number, name, status, value, meaning])
     return header[:-1], cells
-
-
-def _png(image):
-    """An image in `[0, 1]` of one or three channels, as the source of one."""
-    buffer = io.BytesIO()
-    if image.shape[-1] == 1:
-        image = image[..., 0]
-    mpl_image.imsave(buffer, image, cmap="gray", vmin=0, vmax=1, format="png")
-    return _data_uri("image/png", buffer)
-
-
-def _svg(figure):
-    buffer = io.BytesIO()
-    # Same figure, same bytes.
-    with matplotlib.rc_context({"svg.hashsalt": "keras_qsn"}):
-        figure.savefig(
-            buffer, format="svg", transparent=True, metadata={"Date": None}
-        )
-    return _data_uri("image/svg+xml", buffer)
-
-
-def _data_uri(kind, buffer):
-    content = base64.b64encode(buffer.getvalue()).decode()
-    return f"data:{kind};base64,{content}"

@@ -5,7 +5,6 @@ load without `custom_objects`. `paper` loads when it is used.
 """
 
 import importlib
-import multiprocessing
 import pathlib
 import sys
 
@@ -32,12 +31,14 @@ __all__ = [
 
 
 def _by_command_line():
-    """Whether this is imported to run a command, by script or by `-m`."""
-    if multiprocessing.parent_process() is not None:
-        # It has the arguments of the command that started it.
-        return False
-    script = pathlib.Path(*sys.argv[:1]).stem == "keras-qsn"
-    return script or sys.orig_argv[1:3] == ["-m", "keras_qsn"]
+    """Whether this is imported to run a command, by script or by `-m`.
+
+    The processes that a command starts have its `sys.argv`, and are none.
+    """
+    script = pathlib.Path(*sys.argv[:1])
+    if script.name in ("keras-qsn", "keras-qsn.exe"):
+        return str(script) in sys.orig_argv
+    return sys.orig_argv[1:3] == ["-m", "keras_qsn"]
 
 
 # A command loads what it needs once it runs: `--help` need not wait.

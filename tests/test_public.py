@@ -212,14 +212,27 @@ def test_plots_and_the_paper_load_when_used():
         qsn.__getattr__("papers")
 
 
-def test_another_backend_is_refused():
+@pytest.mark.parametrize(
+    ("at_work", "says"),
+    [
+        (
+            "mock.patch('keras.backend.backend', lambda: 'jax')",
+            "needs Keras on TensorFlow. Received: the Keras",
+        ),
+        (
+            "mock.patch.dict(sys.modules, keras=None)",
+            "Install both, and set KERAS_BACKEND=tensorflow",
+        ),
+    ],
+)
+def test_another_backend_is_refused(at_work, says):
     script = (
-        "import keras, unittest.mock as mock\n"
-        "with mock.patch('keras.backend.backend', lambda: 'jax'):\n"
+        "import keras, sys, unittest.mock as mock\n"
+        f"with {at_work}:\n"
         "    import keras_qsn"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True
     )
     assert done.returncode != 0
-    assert "needs Keras on TensorFlow. Received: the Keras" in done.stderr
+    assert says in done.stderr

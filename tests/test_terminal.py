@@ -36,17 +36,18 @@ def python(*arguments, **kwargs):
     )
 
 
-def test_help_waits_for_nothing():
+def test_help_waits_for_nothing(tmp_path):
     script = (
         "import sys\n"
-        "sys.argv = ['keras-qsn', 'evaluate', '--help']\n"
         "from keras_qsn.cli.main import main\n"
         "try:\n"
         "    main()\n"
         "except SystemExit:\n"
         "    print(sorted({'keras', 'tensorflow'} & {*sys.modules}))"
     )
-    assert python("-c", script).stdout.splitlines()[-1] == "[]"
+    (tmp_path / "keras-qsn").write_text(script)
+    done = python(tmp_path / "keras-qsn", "evaluate", "--help")
+    assert done.stdout.splitlines()[-1] == "[]"
     assert python("-m", "keras_qsn", "--version").stdout.count(".") == 2
 
 
@@ -76,6 +77,26 @@ def test_an_import_says_nothing_and_registers_the_layers(tmp_path):
     )
     done = python("-c", script, cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("2\n", "")
+
+
+def test_the_processes_of_a_command(tmp_path):
+    """They say nothing either, and know the layers of saved models."""
+    script = (
+        "import multiprocessing, sys, keras_qsn\n"
+        "def known():\n"
+        "    import keras\n"
+        "    name = 'keras_qsn>QuantLayer'\n"
+        "    print(keras.saving.get_registered_object(name) is not None)\n"
+        "if __name__ == '__main__':\n"
+        "    assert 'keras' not in sys.modules\n"
+        "    spawn = multiprocessing.get_context('spawn')\n"
+        "    process = spawn.Process(target=known)\n"
+        "    process.start()\n"
+        "    process.join()\n"
+    )
+    (tmp_path / "keras-qsn").write_text(script)
+    done = python(tmp_path / "keras-qsn")
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_what_others_say_is_passed_on():
@@ -109,6 +130,16 @@ def test_long_names_are_broken_not_cut(capsys):
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 80
     assert "…" not in said and said.count("x") == 60
+
+
+def test_words_stay_whole_where_there_is_room(capsys):
+    header = ["defence", "black-box FGSM", *(f"attack {i}" for i in range(5))]
+    rows = [["adversarial TQ", "33.5 %", *["100.0 %"] * 5]]
+    printing.print_table(Console(width=80), header, rows)
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    for word in ("adversarial", "black-box", "attack", "100.0 %"):
+        assert word in said
 
 
 def test_one_bar_that_is_gone_in_the_end(capsys):

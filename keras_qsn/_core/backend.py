@@ -18,9 +18,15 @@ def load_backend():
     quiet from its import on, unless the user has set `TF_CPP_MIN_LOG_LEVEL`,
     or has imported TensorFlow before.
     """
-    with _native_log_silenced():
-        import keras
-        import tensorflow  # noqa: F401
+    try:
+        with _native_log_silenced():
+            import keras
+            import tensorflow  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "keras_qsn needs Keras on TensorFlow, which cannot be imported: "
+            f"{error}. Install both, and set KERAS_BACKEND=tensorflow."
+        ) from error
     if keras.backend.backend() != "tensorflow":
         raise ImportError(
             "keras_qsn needs Keras on TensorFlow. Received: the Keras backend "

@@ -3,6 +3,7 @@
 import contextlib
 import webbrowser
 
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.progress import BarColumn
 from rich.progress import MofNCompleteColumn
@@ -61,14 +62,33 @@ def parts(console):
 def print_table(console, header, rows, texts=1, title=None):
     """Print rows of text; after the first `texts` columns are numbers."""
     table = Table(*header, title=title)
-    for column in table.columns:
+    # A column has two spaces and a line beside it.
+    room = console.width - 3 * len(header) - 1
+    for column, width in zip(table.columns, _widths([header, *rows], room)):
         # Long names are broken, not cut.
-        column.overflow = "fold"
+        column.width, column.overflow = width, "fold"
     for column in table.columns[texts:]:
         column.justify = "right"
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)
+
+
+def _widths(rows, room):
+    """Of columns: the widest give way, between words first, then inside."""
+    columns = list(zip(*rows))
+    widths = [max(map(cell_len, column)) for column in columns]
+    longest = [
+        max(map(cell_len, " ".join(column).split()), default=1)
+        for column in columns
+    ]
+    for least in (longest, [1] * len(columns)):
+        while sum(widths) > room:
+            gaps = [(w, i) for i, w in enumerate(widths) if w > least[i]]
+            if not gaps:
+                break
+            widths[max(gaps)[1]] -= 1
+    return widths
 
 
 def with_interval(share, count):

@@ -78,7 +78,8 @@ def test_runs_as_printed(command, tmp_path, monkeypatch, trained):
     monkeypatch.chdir(tmp_path)
     trained["none"].save("model.keras")
     trained["hard"].save("proved.keras")
-    assert cli.main(shlex.split(command)[1:]) == 0
+    # Less than `--at-least` is an answer too.
+    assert cli.main(shlex.split(command)[1:]) in (0, 1)
 
 
 @pytest.mark.parametrize(("text", "script"), sorted(SCRIPTS))

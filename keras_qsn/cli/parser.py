@@ -80,7 +80,6 @@ def _demo(commands):
     command.add_argument(
         "--quick", action="store_true", help="few images, weak attacks"
     )
-    _add_open(command)
     command.add_argument(
         "--out", help="results folder (default: results/demo-DATA-seedSEED)"
     )

@@ -30,7 +30,6 @@ def test_python_blocks_run(tmp_path, monkeypatch):
         for long, short in SHORTER.items():
             block = re.sub(long, short, block)
         exec(compile(block, "README.md", "exec"), names)
-    assert names["result"].success.shape == (len(few.x_test),)
     assert (tmp_path / "model.keras").exists()
     assert (tmp_path / "results" / "report.html").exists()
     certificate, evaluation = names["certificate"], names["evaluation"]

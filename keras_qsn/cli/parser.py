@@ -104,7 +104,9 @@ def _evaluate(commands):
     command.add_argument(
         "--strict", action="store_true", help="exit with 3 if a check fails"
     )
-    _add_open(command)
+    command.add_argument(
+        "--open", action="store_true", help="show the page in a browser"
+    )
     return command
 
 
@@ -270,10 +272,4 @@ def _add_seed(command):
         default=0,
         metavar="N",
         help="same seed, same result",
-    )
-
-
-def _add_open(command):
-    command.add_argument(
-        "--open", action="store_true", help="show the page in a browser"
     )

@@ -1,9 +1,10 @@
-"""The main job, tiny: same numbers twice, resumed, refused."""
+"""The main job, tiny: same numbers twice, resumed, refused; what it says."""
 
 import dataclasses
 import json
 
 import keras
+import numpy as np
 import pytest
 
 from keras_qsn import cli
@@ -32,16 +33,22 @@ def test_results_are_complete(finished):
     assert results == json.loads((out / "results.json").read_text())
     assert results["complete"] and results["images"]["test"] == 40
     assert "embedded MNIST digits" in results["data"]
-    names = ["undefended", "CQ", "TQ", "adversarial", "adversarial TQ"]
+    names = ["undefended", "CQ", "CQ, hard", "TQ", "adversarial"]
+    names.append("adversarial TQ")
     assert list(results["defences"]) == names
     for name, measured in results["defences"].items():
-        columns = [measured[c] for c in demo.COLUMNS if c != "worst_case"]
-        known = [value for value in columns if value is not None]
-        assert len(known) == (3 if name == "undefended" else 5)
-        assert all(0 <= value <= 1 for value in known)
-        assert measured["worst_case"] <= min(known)
+        known = {c: measured[c] for c in demo.COLUMNS}
+        assert (known.pop("proved") is not None) == (name == "CQ, hard")
+        missing = {c for c, value in known.items() if value is None}
+        assert missing == {
+            *({"transfer"} if name == "undefended" else ()),
+            *(() if "Q" in name else {"adaptive"}),
+        }
+        shares = [value for value in known.values() if value is not None]
+        assert all(0 <= value <= 1 for value in shares)
+        assert measured["worst_case"] == min(shares)
         for points in measured["curves"].values():
-            assert [eps for eps, _ in points] == [0, 0.05, 0.1, 0.2, 0.3, 0.4]
+            assert [eps for eps, _ in points] == [0, 0.1, 0.2, 0.3, 0.4]
     text = (out / "results.md").read_text()
     assert "adversarial TQ" in text and "L-infinity, eps 0.3" in text
     for name in names:
@@ -81,25 +88,55 @@ def test_is_a_figure_of_the_grid(finished):
     out, results = finished
     kept = runner.finished([], out / "cells").kept
     for row in FIGURES["demo"].rows(TINY):
-        column = row.setting.split(",")[0].lower()
-        if "black-box" in row.setting:
-            column = f"black_box_{column}"
-        share = results["defences"][row.defence][column]
-        assert kept.values(row.cell)["accuracy"] == pytest.approx(share)
+        column = {"certified": "proved"}.get(row.setting)
+        if row.setting.endswith("white-box"):
+            column = row.setting.split(",")[0].lower()
+        share = kept.values(row.cell)["accuracy"]
+        measured = results["defences"][row.defence]
+        if column is not None:
+            assert share == pytest.approx(measured[column])
+        assert column == "proved" or share >= measured["worst_case"]
 
 
 def test_masked_gradients_are_named():
-    row = {
-        "fgsm": 0.95,
-        "pgd": 0.96,
-        "black_box_fgsm": 0.9,
-        "black_box_pgd": 0.82,
-    }
-    (first, second) = demo._notes({"CQ": row})
-    assert first.startswith("CQ: black-box examples do more harm (82.0 % left)")
-    assert second.startswith("CQ: one step (95.0 % left) beats many (96.0 %)")
-    honest = {**row, "pgd": 0.5, "fgsm": 0.7}
+    row = dict.fromkeys(demo.COLUMNS, 0.96) | {"fgsm": 0.95}
+    row |= {"transfer": 0.82, "adaptive": 0.7}
+    another, knowing, one_step = demo._notes({"CQ": row})
+    assert another.startswith("CQ: examples of another network do more harm")
+    assert "(82.0 % left) than white-box PGD (96.0 %)" in another
+    assert knowing.startswith("CQ: attacks that know of the quantizer do more")
+    assert one_step.startswith("CQ: one step (95.0 % left) beats many (96.0 %)")
+    honest = {**row, "pgd": 0.5, "fgsm": 0.7, "transfer": None}
     assert demo._notes({"undefended": honest}) == []
+
+
+def test_three_things_to_read_off(finished):
+    _, results = finished
+    measured = results["defences"]
+    first, second, third = results["conclusions"]
+    for line, name, columns in (
+        (first, "adversarial", ("fgsm", "worst_case")),
+        (second, "CQ", ("pgd", "worst_case")),
+        (third, "CQ, hard", ("worst_case", "proved")),
+    ):
+        for column in columns:
+            assert demo.report.percent(measured[name][column]) in line
+
+
+def test_a_certified_image_that_is_broken_stops_it(finished, monkeypatch):
+    """Whichever is wrong, the proof or the attack, no table is shown."""
+    out, _ = finished
+    content = runner.KeptCells.content
+
+    def all_certified(kept, cell):
+        arrays = content(kept, cell)
+        if isinstance(cell, demo.Proved):
+            arrays["certified"] = np.ones_like(arrays["certified"])
+        return arrays
+
+    monkeypatch.setattr(runner.KeptCells, "content", all_certified)
+    with pytest.raises(RuntimeError, match="broke an image that is certified"):
+        demo.run(TINY, out)
 
 
 class TestBadInput:
@@ -141,7 +178,7 @@ class TestCommandLine:
         monkeypatch.setattr(demo.report, "write_figure", full)
         assert cli.main(["demo", "--out", str(finished[0])]) == 2
         printed, error = capsys.readouterr()
-        assert "worst case" in printed and "accuracy.png" in error
+        assert "adaptive" in printed and "accuracy.png" in error
 
     def test_demo_prints_the_table(self, monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(demo, "grid_for", lambda data, quick, seed: TINY)
@@ -152,17 +189,18 @@ class TestCommandLine:
             lambda grid, out, data_dir, progress, show: show(
                 {
                     "settings": demo._settings(grid),
-                    "images": {"test": 40},
+                    "images": {"test": 40, "proved": 20},
                     "data": "digits",
                     "notes": ["CQ: masked [red]"],
+                    "conclusions": ["Nothing is safe."],
                     "defences": {"CQ": dict.fromkeys(demo.COLUMNS, 0.5)},
                 }
             ),
         )
         assert cli.main(["demo", "--out", str(out)]) == 0
         printed = capsys.readouterr().out
-        assert "worst case" in printed and "50.0 %" in printed
-        assert "! CQ: masked [red]" in printed
+        assert "adaptive" in printed and "50.0" in printed
+        assert "! CQ: masked [red]\n1. Nothing is safe." in printed
 
     def test_errors_exit_with_2(self, tmp_path, capsys):
         (tmp_path / "thesis.tex").write_text("")

@@ -27,7 +27,10 @@ def run(options, console):
 
 
 def _print_results(results, console):
-    print_table(console, *demo.table(results), title="keras-qsn demo")
+    header, rows = demo.table(results)
+    print_table(console, header, rows, title="keras-qsn demo")
     console.print(demo.caption(results), markup=False)
     for note in results["notes"]:
         console.print(f"! {note}", markup=False)
+    for number, line in enumerate(results["conclusions"], 1):
+        console.print(f"{number}. {line}", markup=False)

@@ -137,7 +137,31 @@ class WorstCase:
         return (self.network, self.source)
 
 
-Cell = Network | Attacked | WorstCase
+@dataclasses.dataclass(frozen=True)
+class Proved:
+    """What can be proved of a network behind a hard quantizer.
+
+    Args:
+        network: The `Network`.
+        eps: Radius of the L-infinity ball.
+        images: How many test images.
+        seconds: Of branching for one image.
+        seed: Which images.
+    """
+
+    network: Network
+    eps: float
+    images: int
+    seconds: float = 0.5
+    seed: int = 0
+
+    @property
+    def needs(self):
+        """Cells that must be finished first."""
+        return (self.network,)
+
+
+Cell = Network | Attacked | WorstCase | Proved
 
 
 def network_of(cell):

@@ -85,7 +85,7 @@ class Grid:
 
     def attacked(self, network, attack="FGSM", **settings):
         """A network under an attack; FGSM is at the paper's eps."""
-        ball = attack.startswith(("FGSM", "PGD"))
+        ball = attack.startswith(("FGSM", "PGD", "cube"))
         given = {
             "eps": self.eps if ball else 0.0,
             "images": self.scale.images if ball else self.scale.few_images,

@@ -1,4 +1,4 @@
-"""Measuring an `Examples`, an `Attacked` or a `WorstCase` cell."""
+"""Measuring an `Examples`, `Attacked`, `WorstCase` or `Proved` cell."""
 
 import dataclasses
 import warnings
@@ -8,6 +8,7 @@ import numpy as np
 from keras_qsn import attacks
 from keras_qsn import datasets
 from keras_qsn.attacks.threats import THREATS
+from keras_qsn.certification import certify
 from keras_qsn.classifier.opened import as_seen
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import evaluate_robustness
@@ -65,6 +66,15 @@ ATTACKS = {
         cell.eps, clip_min=-cell.eps, clip_max=1 + cell.eps
     ),
     "FGSM, straight-through": lambda cell: attacks.BPDA(_fgsm(cell)),
+    # Attacks that know of the quantizer, and stop at what they have broken.
+    "PGD-20, straight-through": lambda cell: attacks.BPDA(
+        attacks.ProjectedGradientDescent(
+            cell.eps, nb_iter=20, seed=cell.seed, early_stop=True
+        )
+    ),
+    "cube": lambda cell: attacks.CubeAttack(
+        cell.eps, nb_iter=20, nb_restarts=3, seed=cell.seed
+    ),
     # The settings of Cleverhans' tutorial, with the paper's 100 iterations.
     "CW-L2": lambda cell: _carlini_wagner(0.2, 1, 10.0),
     # Finds an example of every image, so that distances can be compared.
@@ -162,6 +172,26 @@ def measure_worst_case(cell, model, source, data):
         "failed_checks": [check.name for check in evaluation.failed],
     }
     return values, {}
+
+
+def measure_proof(cell, model, data):
+    """Run a `Proved` cell: plain values, and which images are certified."""
+    x, y = datasets.seeded_subset(
+        data.x_test, data.y_test, cell.images, cell.seed
+    )
+    certificate = certify(
+        model, x, y, eps=cell.eps, time_limit=cell.seconds, verbose=0
+    )
+    values = {
+        "accuracy": certificate.certified_accuracy,
+        "possible": certificate.possible_accuracy,
+        "clean": certificate.clean_accuracy,
+        "images": len(x),
+    }
+    return values, {
+        "certified": certificate.certified,
+        "possible": certificate.certified | (certificate.status == "unknown"),
+    }
 
 
 def _run(attack, model, x, y, y_target):

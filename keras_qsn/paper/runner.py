@@ -171,6 +171,8 @@ def perform(cell, needed, data_dir=None):
     elif isinstance(cell, cells.Attacked):
         model, examples = [*needed, None][:2]
         values, content = measuring.measure_attack(cell, model, examples, data)
+    elif isinstance(cell, cells.Proved):
+        values, content = measuring.measure_proof(cell, *needed, data)
     else:
         values, content = measuring.measure_worst_case(cell, *needed, data)
     seconds = time.perf_counter() - start
@@ -181,6 +183,8 @@ def cost(cell):
     """Rough seconds that a cell takes."""
     if isinstance(cell, cells.WorstCase):
         return _QUICK_PLAN * cell.images
+    if isinstance(cell, cells.Proved):
+        return cell.seconds * cell.images
     if isinstance(cell, cells.Attacked):
         images = cell.images * (9 if cell.targeted else 1)
         given = len(cell.needs) > 1

@@ -1,14 +1,17 @@
 """The project's own overview, which the demo shows.
 
-Each defence on clean images, under white-box FGSM and PGD, and on examples
-crafted on the undefended network.
+Each defence on clean images, under white-box FGSM and PGD, on examples
+crafted on the undefended network, and under attacks that know of its
+quantizer; behind a hard one, what can be proved.
 """
 
+from keras_qsn.paper.cells import Proved
 from keras_qsn.paper.figures.figure import Row
 from keras_qsn.paper.figures.figure import figure
 
 # Shares of `eps` at which the curves are measured.
-_SWEEP = (1 / 6, 1 / 3, 2 / 3, 1.0, 4 / 3)
+_SWEEP = (1 / 3, 2 / 3, 1.0, 4 / 3)
+_ADAPTIVE = {"bpda": "PGD-20, straight-through", "cube": "cube"}
 
 
 def defences(grid):
@@ -17,6 +20,7 @@ def defences(grid):
     return {
         "undefended": grid.undefended,
         "CQ": grid.network("CQ"),
+        "CQ, hard": grid.network("CQ", hard=True),
         "TQ": grid.network("TQ"),
         "adversarial": grid.network(**adversarial),
         "adversarial TQ": grid.network("TQ", **adversarial),
@@ -41,7 +45,20 @@ def columns(grid):
             else:
                 cells[column] = grid.attacked(network, attack, **given)
                 cells[f"black_box_{column}"] = carried
+        if network.quantized:
+            for column, attack in _ADAPTIVE.items():
+                cells[column] = grid.attacked(network, attack, **given)
     return table
+
+
+def proofs(grid):
+    """What is proved of the networks behind a hard quantizer, by name."""
+    few = grid.scale.few_images
+    return {
+        name: Proved(network, grid.eps, few, seed=grid.seed)
+        for name, network in defences(grid).items()
+        if network.hard
+    }
 
 
 def curves(grid):
@@ -60,17 +77,23 @@ def curves(grid):
     }
 
 
-@figure("demo", "The defences under FGSM and PGD", "The demo's table.")
+@figure("demo", "The defences under all attacks", "The demo's table.")
 def demo(grid):
     settings = {
         "fgsm": "FGSM, white-box",
         "pgd": "PGD, white-box",
         "black_box_fgsm": "FGSM, black-box",
         "black_box_pgd": "PGD, black-box",
+        "bpda": "PGD, straight-through",
+        "cube": "cube",
     }
+    networks = defences(grid)
     for name, cells in columns(grid).items():
+        worst = grid.worst(networks[name]) if networks[name].quantized else None
         for column, cell in cells.items():
-            yield Row(name, settings[column], cell)
+            yield Row(name, settings[column], cell, worst=worst)
+    for name, cell in proofs(grid).items():
+        yield Row(name, "certified", cell)
 
 
 @figure(

@@ -202,8 +202,12 @@ class TestDeepFool:
         plain, scaled = (
             DeepFool(np.inf).run(m, *images) for m in (trained["none"], model)
         )
-        sizes = (np.abs(r.x_adv - images[0]).max() for r in (plain, scaled))
-        np.testing.assert_allclose(*sizes, rtol=1e-3)
+        # Image by image: the largest alone hid that some had failed.
+        sizes = (
+            np.abs(r.x_adv - images[0]).max((1, 2, 3)) for r in (plain, scaled)
+        )
+        np.testing.assert_allclose(*sizes, rtol=1e-3, atol=1e-4)
+        np.testing.assert_array_equal(scaled.success, plain.success)
 
     def test_targeted(self):
         attack = DeepFool(nb_candidate=2)

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 # Logits of another batch size differ by less than this part of the largest.
-_ROUNDING = 1e-5
+ROUNDING = 1e-5
 # Of APGD's authors: keeps DLR finite where the leading logits are equal.
 _TINY = 1e-12
 
@@ -22,7 +22,7 @@ def margin_of(logits, labels, targeted):
     logits = tf.cast(logits, tf.float32)
     ahead = -lead(logits, labels) if targeted else lead(logits, labels)
     largest = tf.reduce_max(tf.abs(logits), 1)
-    return ahead - tf.stop_gradient(_ROUNDING * largest)
+    return ahead - tf.stop_gradient(ROUNDING * largest)
 
 
 def dlr(logits, labels, targeted, others=None):

@@ -107,6 +107,7 @@ class DeepFool(Attack):
         """Logits; distance to the nearest boundary, and its `w_k`."""
         logits, pull_back = losses.logits_and_pullback(logits_fn, x)
         own = tf.one_hot(labels, tf.shape(logits)[1])
+        largest = tf.reduce_max(tf.abs(logits), 1)
 
         def look(k, nearest, direction):
             other = candidates[:, k]
@@ -114,7 +115,11 @@ class DeepFool(Attack):
             gap = tf.gather(logits, other, batch_dims=1)
             gap -= tf.gather(logits, labels, batch_dims=1)
             length = norms.size(w, 1 if self.norm == np.inf else 2)
-            distance = (tf.abs(gap) + push) / length
+            # A gap that rounding may hide is crossed with room to spare: of
+            # large logits the push alone would never do.
+            hidden = tf.abs(gap) <= losses.ROUNDING * largest
+            ahead = tf.where(hidden, 2 * losses.ROUNDING * largest, push)
+            distance = (tf.abs(gap) + ahead) / length
             nearer = distance < nearest
             return steps.pick(nearer, (distance, w), (nearest, direction))
 

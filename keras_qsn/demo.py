@@ -42,7 +42,7 @@ _TOGETHER = {
     "adaptive": ("bpda", "cube"),
 }
 
-_SCALE = dataclasses.replace(FULL, images=500, few_images=100, watched=False)
+_SCALE = dataclasses.replace(FULL, images=250, few_images=60, watched=False)
 _QUICK = dataclasses.replace(
     _SCALE,
     epochs=2,

@@ -220,7 +220,7 @@ def _points(grid, cells, curves, finished):
 
 
 def _notes(defences):
-    """What masks the gradient of a row, in words."""
+    """Where white-box PGD overstates what is left, in words."""
     notes = []
     for name, measured in defences.items():
         percent = {c: report.percent(measured[c]) for c in COLUMNS}
@@ -232,7 +232,7 @@ def _notes(defences):
             if left is not None and left < measured["pgd"] - 0.005:
                 notes.append(
                     f"{name}: {what} ({percent[column]} left) than white-box "
-                    f"PGD ({percent['pgd']}). Its gradient is masked."
+                    f"PGD ({percent['pgd']}), which overstates what is left."
                 )
         if measured["fgsm"] < measured["pgd"] - 0.005:
             notes.append(
@@ -254,9 +254,9 @@ def _conclusions(defences):
         f"One attack says little: trained on FGSM examples, the network keeps "
         f"{trained['fgsm']} under FGSM and {trained['worst_case']} in the "
         "worst case.",
-        f"A quantizer hides its gradient: white-box PGD leaves CQ "
-        f"{quantized['pgd']}, all attacks together {quantized['worst_case']}; "
-        f"an undefended network keeps {percent['undefended']['worst_case']}.",
+        f"Count all attacks, image by image: white-box PGD leaves CQ "
+        f"{quantized['pgd']}, all together {quantized['worst_case']}; an "
+        f"undefended network keeps {percent['undefended']['worst_case']}.",
         f"What attacks leave is not proved: of the hard network "
         f"{hard['worst_case']} is left and {hard['proved']} proved. Training "
         "for the proof closes the gap: see the notebook on certificates.",
@@ -272,7 +272,7 @@ def _markdown(results):
         "# keras-qsn demo\n\n"
         f"{report.markdown_table(*table(results))}\n\n"
         f"{caption(results)}\n\n"
-        + (f"What masks the gradient:\n\n{notes}\n" if notes else "")
+        + (f"Where PGD says too much:\n\n{notes}\n" if notes else "")
         + f"What to read off:\n\n{read}\n"
         + "![accuracy against eps](accuracy.png)\n\n"
         "![clean and adversarial images](images.png)\n"

@@ -98,7 +98,7 @@ def test_is_a_figure_of_the_grid(finished):
         assert column == "proved" or share >= measured["worst_case"]
 
 
-def test_masked_gradients_are_named():
+def test_what_pgd_overstates_is_named():
     row = dict.fromkeys(demo.COLUMNS, 0.96) | {"fgsm": 0.95}
     row |= {"transfer": 0.82, "adaptive": 0.7}
     another, knowing, one_step = demo._notes({"CQ": row})

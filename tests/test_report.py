@@ -560,3 +560,14 @@ class TestMarkdown:
         assert text.count("![") == 1
         assert "| strongest | 0.3 | 48.0 % | 36.6–60.4 % |" in text
         assert "## Broken images" not in text
+
+
+def test_every_defence_has_its_line():
+    """However many there are, told apart without colours."""
+    lines = {f"defence {i}": [(0.0, 0.9), (0.3, i / 10)] for i in range(8)}
+    figure = report.plot_accuracy({"FGSM": lines, "PGD": lines}, 0.1, "title")
+    for axis in figure.axes:
+        drawn = axis.lines[:8]
+        assert [line.get_label() for line in drawn] == [*lines]
+        styles = [(line.get_marker(), line.get_linestyle()) for line in drawn]
+        assert len({*styles}) == 8

@@ -2,6 +2,11 @@
 
 from matplotlib.figure import Figure
 
+# Of Okabe and Ito, told apart by the colour-blind; by markers and dashes too.
+_COLORS = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7")
+_MARKERS = "osD^vPX"
+_DASHES = ("-", "--", "-.", ":")
+
 
 def plot_accuracy(curves, chance, title):
     """Accuracy against eps: one panel per attack, one line per defence.
@@ -18,12 +23,14 @@ def plot_accuracy(curves, chance, title):
     figure.suptitle(title)
     axes = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
     for axis, (attack, lines) in zip(axes, curves.items()):
-        for marker, (defence, points) in zip("osD^v", lines.items()):
+        for i, (defence, points) in enumerate(lines.items()):
             eps, accuracy = zip(*points)
             axis.plot(
                 eps,
                 [100 * a for a in accuracy],
-                marker=marker,
+                color=_COLORS[i % len(_COLORS)],
+                linestyle=_DASHES[i % len(_DASHES)],
+                marker=_MARKERS[i % len(_MARKERS)],
                 markersize=4,
                 label=defence,
             )

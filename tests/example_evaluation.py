@@ -95,7 +95,10 @@ def example(
         moved = 0.3 * np.sign(rng.normal(size=x[broken].shape))
         x_adv = np.clip(x[broken] + moved, 0, 1).astype("float32")
         blind = len(tried) // 3
-        outcomes.append(Outcome(step, tried, broken, x_adv, blind, 12.345))
+        became = (y[broken] + 5) % 10
+        outcomes.append(
+            Outcome(step, tried, broken, x_adv, became, blind, 12.345)
+        )
         left = np.setdiff1d(left, broken)
     radii = [0.0, 0.1, 0.2, 0.3, 0.45, 0.6]
     everything = {

@@ -4,18 +4,26 @@ import dataclasses
 import json
 
 import keras
+import markupsafe
 import numpy as np
 import pytest
 
 from keras_qsn import cli
 from keras_qsn import demo
+from keras_qsn import report
 from keras_qsn._core import kept
+from keras_qsn.demo.results import COLUMNS
+from keras_qsn.demo.results import notes_on
+from keras_qsn.demo.results import settings_of
+from keras_qsn.demo.running import QUICK
 from keras_qsn.paper import runner
+from keras_qsn.paper.cells import Proved
 from keras_qsn.paper.figures import FIGURES
+from keras_qsn.paper.grid import Grid
 
-TINY = demo.Grid(
+TINY = Grid(
     dataclasses.replace(
-        demo._QUICK, epochs=1, images=40, few_images=20, train_images=300
+        QUICK, epochs=1, images=40, few_images=20, train_images=300
     ),
     "digits",
     seed=0,
@@ -37,7 +45,7 @@ def test_results_are_complete(finished):
     names.append("adversarial TQ")
     assert list(results["defences"]) == names
     for name, measured in results["defences"].items():
-        known = {c: measured[c] for c in demo.COLUMNS}
+        known = {c: measured[c] for c in COLUMNS}
         assert (known.pop("proved") is not None) == (name == "CQ, hard")
         missing = {c for c, value in known.items() if value is None}
         assert missing == {
@@ -55,6 +63,9 @@ def test_results_are_complete(finished):
         keras.models.load_model(out / f"{name.replace(' ', '-')}.keras")
     for name in ("accuracy.png", "images.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
+    page = (out / demo.PAGE).read_text()
+    for line in [*names, *results["conclusions"], demo.caption(results)]:
+        assert markupsafe.escape(line.replace(" %", "\u00a0%")) in page
 
 
 def test_an_interrupted_run_goes_on_to_the_same_numbers(
@@ -99,15 +110,15 @@ def test_is_a_figure_of_the_grid(finished):
 
 
 def test_what_pgd_overstates_is_named():
-    row = dict.fromkeys(demo.COLUMNS, 0.96) | {"fgsm": 0.95}
+    row = dict.fromkeys(COLUMNS, 0.96) | {"fgsm": 0.95}
     row |= {"transfer": 0.82, "adaptive": 0.7}
-    another, knowing, one_step = demo._notes({"CQ": row})
+    another, knowing, one_step = notes_on({"CQ": row})
     assert another.startswith("CQ: examples of another network do more harm")
     assert "(82.0 % left) than white-box PGD (96.0 %)" in another
     assert knowing.startswith("CQ: attacks that know of the quantizer do more")
     assert one_step.startswith("CQ: one step (95.0 % left) beats many (96.0 %)")
     honest = {**row, "pgd": 0.5, "fgsm": 0.7, "transfer": None}
-    assert demo._notes({"undefended": honest}) == []
+    assert notes_on({"undefended": honest}) == []
 
 
 def test_three_things_to_read_off(finished):
@@ -120,7 +131,7 @@ def test_three_things_to_read_off(finished):
         (third, "CQ, hard", ("worst_case", "proved")),
     ):
         for column in columns:
-            assert demo.report.percent(measured[name][column]) in line
+            assert report.percent(measured[name][column]) in line
 
 
 def test_a_certified_image_that_is_broken_stops_it(finished, monkeypatch):
@@ -130,7 +141,7 @@ def test_a_certified_image_that_is_broken_stops_it(finished, monkeypatch):
 
     def all_certified(kept, cell):
         arrays = content(kept, cell)
-        if isinstance(cell, demo.Proved):
+        if isinstance(cell, Proved):
             arrays["certified"] = np.ones_like(arrays["certified"])
         return arrays
 
@@ -141,7 +152,7 @@ def test_a_certified_image_that_is_broken_stops_it(finished, monkeypatch):
 
 class TestBadInput:
     def test_folder_of_another_run(self, finished):
-        other = demo.Grid(TINY.scale, "digits", seed=1)
+        other = Grid(TINY.scale, "digits", seed=1)
         with pytest.raises(ValueError, match="other work.*demo.seed"):
             demo.run(other, finished[0])
 
@@ -175,7 +186,7 @@ class TestCommandLine:
             raise OSError(28, "No space left on device", str(path))
 
         monkeypatch.setattr(demo, "grid_for", lambda data, quick, seed: TINY)
-        monkeypatch.setattr(demo.report, "write_figure", full)
+        monkeypatch.setattr(report, "write_figure", full)
         assert cli.main(["demo", "--out", str(finished[0])]) == 2
         printed, error = capsys.readouterr()
         assert "adaptive" in printed and "accuracy.png" in error
@@ -188,12 +199,12 @@ class TestCommandLine:
             "run",
             lambda grid, out, data_dir, progress, show: show(
                 {
-                    "settings": demo._settings(grid),
+                    "settings": settings_of(grid),
                     "images": {"test": 40, "proved": 20},
                     "data": "digits",
                     "notes": ["CQ: masked [red]"],
                     "conclusions": ["Nothing is safe."],
-                    "defences": {"CQ": dict.fromkeys(demo.COLUMNS, 0.5)},
+                    "defences": {"CQ": dict.fromkeys(COLUMNS, 0.5)},
                 }
             ),
         )

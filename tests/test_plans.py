@@ -225,3 +225,17 @@ class TestNamedPlans:
             "adaptive",
             "transfer",
         ]
+        assert [step.name for step in steps] == [
+            type(attack).__name__ for attack in own
+        ]
+
+    def test_own_attacks_of_one_class_are_told_apart(self):
+        descents = [
+            attacks.ProjectedGradientDescent(EPS, nb_iter=n) for n in (5, 9)
+        ]
+        own = [descents[0], *map(attacks.BPDA, descents), descents[1]]
+        first, *bpda, last = plans.given(own, ThreatModel(EPS, np.inf))
+        assert first.name == "ProjectedGradientDescent(nb_iter=5)"
+        assert last.name == "ProjectedGradientDescent(nb_iter=9)"
+        for step, attack in zip(bpda, descents):
+            assert step.name == f"BPDA(attack={attack!r})"

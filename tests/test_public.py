@@ -81,10 +81,12 @@ NAMES = {
     },
     "evaluation": {
         "Check",
+        "Comparison",
         "Evaluation",
         "Outcome",
         "Step",
         "UntrustedEvaluation",
+        "compare",
         "evaluate_robustness",
         "wilson_interval",
     },

@@ -1,6 +1,7 @@
 """The report of an evaluation: what it says, and that it is sound HTML."""
 
 import dataclasses
+import datetime
 import html.parser
 import io
 import json
@@ -26,6 +27,7 @@ from keras_qsn.report import summary
 from keras_qsn.report import tables
 from keras_qsn.report.page import html_page
 from keras_qsn.report.pictures import pictures
+from keras_qsn.version import __version__
 
 NOTHING = {"steps": [], "breaks": [], "checks": []}
 VOID = {"meta", "img", "source", "br", "hr", "link", "input"}
@@ -294,7 +296,13 @@ class TestPage:
         sources = [*page.attributes("src"), *page.attributes("srcset")]
         assert len(sources) > 20
         assert all(source.startswith("data:image/") for source in sources)
-        assert page.attributes("href") == []
+        # Inside the page: from the verdict to the checks it speaks of.
+        assert page.attributes("href") == [
+            f"#check-{check.key}" for check in CHECKS[1:3]
+        ]
+        assert set(page.attributes("href")) <= {
+            f"#{name}" for name in page.attributes("id")
+        }
         assert not re.search(r"url\(|@import", page.text("style"))
         text = html_page(evaluation, [])
         assert not re.search(r"https?://", text)
@@ -321,8 +329,9 @@ class TestPage:
         found = Page(html_page(evaluation, pictures(evaluation)))
         assert "x" not in found.attributes("src")
         assert found.attributes("onerror") == []
-        # The attack, four cells of the check, and two points of the curve.
-        assert found.text("table").count(name) == 7
+        # The attack, and its parameters; four cells of the check; two points
+        # of the curve.
+        assert found.text("table").count(name) == 8
         assert f"check-{name}" in found.attributes("id")
 
     def test_each_image_has_words(self, page):
@@ -332,7 +341,8 @@ class TestPage:
 
     def test_headings_are_in_order(self, page):
         levels = [int(t[1]) for t, _ in page.tags if re.fullmatch(r"h\d", t)]
-        assert levels == [1] + [2] * 9
+        # Below the attacks, the threat model of those that broke none.
+        assert levels == [1, 2, 2, 3] + [2] * 7
         ids = page.attributes("id")
         assert len(set(ids)) == len(ids)
         assert set(page.attributes("aria-labelledby")) <= set(ids)
@@ -352,7 +362,37 @@ class TestPage:
 
     def test_status_is_a_word_and_a_sign(self, page):
         for status, sign in zip(summary.STATUS.values(), "✓!✕–"):
-            assert f"{sign}{status}" in page.text("table")
+            assert f"{sign}1 {status}" in page.text("summary")
+
+    def test_what_failed_is_open_and_what_passed_folded(self, page):
+        folds = [attrs for tag, attrs in page.tags if tag == "details"]
+        # The attacks that broke none; failed, warning, passed, not
+        # applicable; the figures of the curve; parameters; settings.
+        assert ["open" in attrs for attrs in folds] == [
+            *[False, True, True],
+            *[False] * 5,
+        ]
+
+    def test_says_what_it_is_of(self):
+        evaluation = example(
+            model_file="cq.keras",
+            class_names=[f"<{i}>" for i in range(10)],
+            facts={"num_classes": 12},
+        )
+        found = Page(html_page(evaluation, pictures(evaluation)))
+        assert found.text("h1") == "cq.keras"
+        made = f"{datetime.date.today()}, keras_qsn {__version__}"
+        assert made in found.text("header")
+        facts = dict(summary.facts(evaluation))
+        counts = np.unique(evaluation.y, return_counts=True)[1]
+        assert facts["Of each class"] == (
+            f"{counts.min()} to {counts.max()}, none of 2 classes"
+        )
+        first = pictures(evaluation)[0]
+        was, now = evaluation.y[first.index], (first.label + 5) % 10
+        assert f"Image {first.index}, <{was}>, now <{now}>" in found.text(
+            "figcaption"
+        )
 
     def test_labels_for_a_phone_are_those_of_the_columns(self, page):
         assert set(page.attributes("data-label")) == set(page.texts["th"]) - {
@@ -376,7 +416,8 @@ class TestPage:
             "None was run",
         ):
             assert words in found
-        assert "No attack was run" in found or steps
+        assert ("None was run" in found.split("Checks")[0]) == (not steps)
+        assert "No attack broke an image" in found
 
     def test_no_image_is_right(self):
         evaluation = bare(wrong=96, steps=STEPS, breaks=[0] * len(STEPS))
@@ -451,6 +492,36 @@ class TestCharts:
         worst = [0.3, 100 * evaluation.robust_accuracy]
         assert any(np.allclose(line, worst) for line in drawn if len(line) == 1)
         assert len(axis.collections) == 3
+
+    def test_the_worst_case_of_the_images_of_the_curve(self, evaluation):
+        """Of 96 images, 90 are right and the curve is of the first 64."""
+        few = np.flatnonzero(evaluation.correct)[:64]
+        share = charts.worst_of_curve(evaluation)
+        assert share == evaluation.robust[few].mean() * 90 / 96
+        axis = charts.plot_curve(evaluation).axes[0]
+        drawn = [line.get_xydata() for line in axis.get_lines()]
+        np.testing.assert_allclose(drawn[-1], [[0.3, 100 * share]])
+        text = html_page(evaluation, [])
+        assert f"{100 * share:.1f}" in text.split("hollow star")[1]
+        for count in (None, 90, 96):
+            assert charts.worst_of_curve(example(curve_images=count)) is None
+
+    def test_a_small_eps_has_half_of_the_axis(self, evaluation):
+        radii = [0.0, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 0.5]
+        small = dataclasses.replace(
+            evaluation,
+            settings={**evaluation.settings, "eps": 8 / 255},
+            curve={"strongest": [(r, 0.9 - r) for r in radii]},
+        )
+        figure = charts.plot_curve(small)
+        figure.canvas.draw()
+        axis = figure.axes[0]
+        left, at_eps, right = axis.transData.transform(
+            [(0, 0), (8 / 255, 0), (0.5, 0)]
+        )[:, 0]
+        assert 0.3 < (at_eps - left) / (right - left) < 0.7
+        ticks = [text.get_text() for text in axis.get_xticklabels()]
+        assert ticks == ["0", "0.016", "0.031", "0.063", "0.5"]
 
     def test_trace(self, evaluation):
         (line,) = charts.plot_trace(evaluation).axes[0].get_lines()

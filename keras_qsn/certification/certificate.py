@@ -4,6 +4,14 @@ import dataclasses
 
 import numpy as np
 
+from keras_qsn._core import display
+from keras_qsn._core.shares import percent
+
+STATUSES = ("certified", "broken", "unknown", "misclassified")
+
+# A glance at the images: as many as stand side by side.
+_SHOWN = 8
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Certificate:
@@ -39,6 +47,8 @@ class Certificate:
     ... )
     >>> certificate.certified_accuracy, certificate.clean_accuracy
     (0.5, 1.0)
+    >>> certificate
+    Certificate(eps=0.1, 2 images: 1 certified, 1 unknown)
     """
 
     eps: float
@@ -72,6 +82,49 @@ class Certificate:
         """Share of images not known to be wrong or broken: the upper bound
         of robust accuracy to `certified_accuracy`, the lower one."""
         return float(np.mean(self.certified | (self.status == "unknown")))
+
+    def to_dataframe(self):
+        """A pandas `DataFrame` with a row for each image, without pixels."""
+        return display.data_frame(arrays_of(self))
+
+    def __repr__(self):
+        counts = (
+            f"{count} {status}" for status, count in self._counts() if count
+        )
+        return (
+            f"{type(self).__name__}(eps={self.eps:g}, {len(self)} images: "
+            f"{', '.join(counts) or 'none'})"
+        )
+
+    def _repr_html_(self):
+        words = (
+            f"Of {len(self)} images, L∞ {self.eps:g}: robust accuracy is at "
+            f"least {percent(self.certified_accuracy)}, at most "
+            f"{percent(self.possible_accuracy)}."
+            if len(self)
+            else "No image was judged."
+        )
+        rows = [
+            [status, str(count), self._methods(status)]
+            for status, count in self._counts()
+        ]
+        broken = [*self.counterexamples.items()][:_SHOWN]
+        images = display.in_unit_range([x for _, x in broken]) if broken else []
+        captions = (f"image {i}, broken" for i, _ in broken)
+        return (
+            display.html_paragraph(words)
+            + display.html_table(["status", "images", "decided by"], rows)
+            + display.html_images(zip(captions, images))
+        )
+
+    def _counts(self):
+        return [(s, int(np.sum(self.status == s))) for s in STATUSES]
+
+    def _methods(self, status):
+        names, counts = np.unique(
+            self.method[self.status == status], return_counts=True
+        )
+        return ", ".join(f"{n} {c}" for n, c in zip(names, counts) if n)
 
     def to_json(self):
         """Plain values, without the images of `counterexamples`.

@@ -22,7 +22,7 @@ def run(options, console):
             progress,
             lambda results: _print_results(results, console),
         )
-    written(out, console)
+    written(out / demo.PAGE, console, options.open)
     return 0
 
 

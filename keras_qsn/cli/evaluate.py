@@ -1,6 +1,7 @@
 """`keras-qsn evaluate`: attack a saved model."""
 
 import dataclasses
+import pathlib
 
 from keras_qsn.classifier.opened import OpenedModel
 from keras_qsn.cli.inputs import load_images
@@ -41,6 +42,7 @@ def run(options, console):
         evaluation,
         settings={
             **evaluation.settings,
+            "model_file": pathlib.Path(options.model).name,
             "data_name": images.words,
             "data_rows": images.rows,
             "class_names": images.class_names,

@@ -83,7 +83,14 @@ def _demo(commands):
     command.add_argument(
         "--out", help="results folder (default: results/demo-DATA-seedSEED)"
     )
+    _add_open(command)
     return command
+
+
+def _add_open(command):
+    command.add_argument(
+        "--open", action="store_true", help="show the page in a browser"
+    )
 
 
 def _evaluate(commands):
@@ -104,9 +111,7 @@ def _evaluate(commands):
     command.add_argument(
         "--strict", action="store_true", help="exit with 3 if a check fails"
     )
-    command.add_argument(
-        "--open", action="store_true", help="show the page in a browser"
-    )
+    _add_open(command)
     return command
 
 

@@ -1,7 +1,6 @@
 """What commands print: progress, tables, accuracies."""
 
 import contextlib
-import webbrowser
 
 from rich.cells import cell_len
 from rich.markup import escape
@@ -13,6 +12,7 @@ from rich.progress import TimeElapsedColumn
 from rich.progress import TimeRemainingColumn
 from rich.table import Table
 
+from keras_qsn._core.display import open_page
 from keras_qsn._core.shares import percent
 from keras_qsn._core.shares import wilson_interval
 
@@ -100,5 +100,5 @@ def with_interval(share, count):
 def written(path, console, show=False):
     """Say where results are; `show` a page in the browser."""
     console.print(f"Written to {path}", markup=False, soft_wrap=True)
-    if show and not webbrowser.open(path.resolve().as_uri()):
+    if show and not open_page(path):
         console.print("No browser was found: open the page yourself.")

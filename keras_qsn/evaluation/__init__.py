@@ -1,6 +1,8 @@
 """What a defence is worth: attacks, checks and the worst case per image."""
 
 from keras_qsn._core.shares import wilson_interval
+from keras_qsn.evaluation.comparison import Comparison
+from keras_qsn.evaluation.comparison import compare
 from keras_qsn.evaluation.result import Check
 from keras_qsn.evaluation.result import Evaluation
 from keras_qsn.evaluation.result import Outcome
@@ -10,10 +12,12 @@ from keras_qsn.evaluation.robustness import evaluate_robustness
 
 __all__ = [
     "Check",
+    "Comparison",
     "Evaluation",
     "Outcome",
     "Step",
     "UntrustedEvaluation",
+    "compare",
     "evaluate_robustness",
     "wilson_interval",
 ]

@@ -10,6 +10,7 @@ import typing
 import numpy as np
 
 from keras_qsn import attacks
+from keras_qsn._core.config import Configured
 from keras_qsn.evaluation.result import Step
 
 NAMES = ("quick", "standard", "full")
@@ -77,16 +78,17 @@ def given(plan, threat):
             "`plan` must be a name or a list of attacks. "
             f"Received: {plan!r}. Give `[attack]` for a single one."
         )
-    steps = []
     for item in plan:
-        if isinstance(item, attacks.Attack):
-            item = Step(repr(item), item.threat, item)
-        if not isinstance(item, Step):
+        if not isinstance(item, (attacks.Attack, Step)):
             raise TypeError(
                 "A plan must hold attacks or `Step`s. "
                 f"Received: {item!r} of type {type(item).__name__}"
             )
-        steps.append(item)
+    names = _names([item for item in plan if not isinstance(item, Step)])
+    steps = [
+        item if isinstance(item, Step) else Step(next(names), item.threat, item)
+        for item in plan
+    ]
     names = [step.name for step in steps]
     if not names or len(set(names)) < len(names):
         raise ValueError(
@@ -104,6 +106,24 @@ def given(plan, threat):
             )
         _check_radius(step, threat)
     return steps
+
+
+def _names(given):
+    """Of attacks: their classes; with what tells those of one class apart."""
+    for attack in given:
+        name, own = type(attack).__name__, attack.get_config()
+        alike = [a for a in given if type(a) is type(attack)]
+        differ = [
+            f"{key}={_value(attack, key, own[key])}"
+            for key in own
+            if any(a.get_config().get(key) != own[key] for a in alike)
+        ]
+        yield f"{name}({', '.join(differ)})" if differ else name
+
+
+def _value(attack, key, plain):
+    value = getattr(attack, key, None)
+    return repr(value) if isinstance(value, Configured) else plain
 
 
 def _check_radius(step, threat):

@@ -1,9 +1,14 @@
 """The result of an evaluation, image by image."""
 
 import dataclasses
+import tempfile
 
 import numpy as np
 
+from keras_qsn._core import display
+from keras_qsn._core.shares import percent
+from keras_qsn._core.shares import percent_range
+from keras_qsn._core.shares import wilson_interval
 from keras_qsn.attacks.threats import THREATS
 from keras_qsn.evaluation import masking
 
@@ -63,6 +68,7 @@ class Outcome:
             had broken.
         broken: Numbers of the images it broke.
         x_adv: The adversarial images, one for each of `broken`.
+        became: The class that the model gives each of those.
         blind: How many it was run on without a gradient to follow.
         seconds: Time it took.
     """
@@ -71,6 +77,7 @@ class Outcome:
     tried: np.ndarray
     broken: np.ndarray
     x_adv: np.ndarray
+    became: np.ndarray
     blind: int
     seconds: float
 
@@ -193,6 +200,51 @@ class Evaluation:
         from keras_qsn.report import write_report
 
         return write_report(self, folder, quantize)
+
+    def show(self, folder=None, quantize=None):
+        """Write the report and open its page in the browser.
+
+        Args:
+            folder: As for `write`. Defaults to `None`: a temporary one, which
+                stays until the system clears it.
+            quantize: As for `write`.
+
+        Returns:
+            The path of the page, to open by hand where there is no browser.
+        """
+        folder = folder or tempfile.mkdtemp(prefix="keras_qsn-")
+        *_, page = self.write(folder, quantize)
+        display.open_page(page)
+        return page
+
+    def to_dataframe(self):
+        """A pandas `DataFrame` with a row for each image, without pixels.
+
+        Its columns are the keys of `images` in `robustness.json`, and
+        `robust`.
+        """
+        from keras_qsn.report.schema import images
+
+        frame = display.data_frame(images(self))
+        frame["robust"] = self.robust
+        return frame
+
+    def __repr__(self):
+        settings, count = self.settings, len(self.y)
+        ends = wilson_interval(self.robust_accuracy, count)
+        words = (
+            f"robust {percent(self.robust_accuracy)} "
+            f"({percent_range(*ends)}), clean {percent(self.clean_accuracy)}; "
+            f"{count} images, L{settings['norm']} {settings['eps']:g}, "
+            f"{len(self.outcomes)} attacks, {len(self.failed)} of "
+            f"{len(self.checks)} checks failed"
+        )
+        return f"{type(self).__name__}({words})"
+
+    def _repr_html_(self):
+        from keras_qsn.report import notebook_html
+
+        return notebook_html(self)
 
     @property
     def failed(self):

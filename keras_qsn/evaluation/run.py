@@ -38,7 +38,7 @@ def _attack(evaluation, wrapper, tried, step, threat, progress):
     x, y = evaluation.x[tried], evaluation.y[tried]
     batch_size = evaluation.settings["batch_size"]
     if not len(tried):
-        return Outcome(step, tried, tried, x, 0, 0.0)
+        return Outcome(step, tried, tried, x, y, 0, 0.0)
     with warnings.catch_warnings():
         # Blind images are counted in the outcome, and checked.
         warnings.simplefilter("ignore", BlindAttackWarning)
@@ -52,13 +52,14 @@ def _attack(evaluation, wrapper, tried, step, threat, progress):
     inside = norms.inside(x, result.x_adv, threat.eps, threat.norm)
     # Of the images returned: of a batch of another size, a lead of one
     # rounding error may be gone.
-    wrong = wrapper.predict(result.x_adv, batch_size) != y
-    hit = result.success & inside & wrong
+    became = wrapper.predict(result.x_adv, batch_size)
+    hit = result.success & inside & (became != y)
     return Outcome(
         step,
         tried,
         tried[hit],
         result.x_adv[hit],
+        became[hit],
         int(result.blind.sum()),
         time.perf_counter() - started,
     )

@@ -56,6 +56,8 @@ def trained_sources(wrapper, x, y, plan, seed, folder, progress):
         except CannotRebuild as error:
             missing[name] = str(error)
             continue
+        # What is transferred from it is told by the name of its source.
+        model.name = name
         _train(model, name, teachers[name], folder, progress)
         restart(model, seed)
         # The architecture attacked ends as the model attacked does.

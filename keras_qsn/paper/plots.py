@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_qsn.report.comparison import plot_images
+from keras_qsn.report.plots import plot_images
 
 _COLORS = ("#0b5cad", "#c2410c", "#0f766e", "#7c3aed", "#92650a", "#475569")
 _MARKERS = "osD^vP"

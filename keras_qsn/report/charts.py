@@ -62,7 +62,7 @@ _DASHES = ("-", "--", "-.", ":")
 def of(evaluation):
     """The charts that there is something to show in, `{title: function}`."""
     shown = {
-        "Which attack broke which image": (plot_broken, evaluation.outcomes),
+        "Which attack broke which image": (plot_broken, _broke(evaluation)),
         "Accuracy against eps": (plot_curve, evaluation.curve),
         "Loss along the attack": (plot_trace, evaluation.trace),
     }
@@ -72,7 +72,8 @@ def of(evaluation):
 def plot_curve(evaluation, theme=LIGHT):
     """Accuracy against eps, a line for each attack, with 95 % intervals.
 
-    The worst case over all attacks stands beside them, at its eps.
+    The worst case over all attacks stands beside them, at its eps: of all
+    images, and of the few that the lines are of.
     """
     settings = evaluation.settings
     figure, axis = _chart(3.1, theme)
@@ -104,13 +105,93 @@ def plot_curve(evaluation, theme=LIGHT):
         capsize=3,
         zorder=3,
         linestyle="none",
-        label="worst case of all attacks",
+        label="worst case",
     )
+    of_few = worst_of_curve(evaluation)
+    if of_few is not None:
+        axis.plot(
+            settings["eps"],
+            100 * of_few,
+            color=theme.ink,
+            marker="*",
+            markersize=10,
+            markerfacecolor="none",
+            zorder=3,
+            linestyle="none",
+            label=f"worst case, {count} images",
+        )
+    _spread(axis, evaluation)
     axis.set_xlabel(f"eps ({norm_name(settings['norm'])})")
     axis.set_ylabel("accuracy [%]")
     axis.set_ylim(-3, 103)
     _legend(figure, theme)
     return figure
+
+
+def plot_models(curves, worst, norm, theme=LIGHT):
+    """Accuracy against eps, a line for each model.
+
+    Args:
+        curves: `{name: [(eps, accuracy), ...]}`, some or none.
+        worst: `{name: (eps, accuracy, low, high)}`: points with an interval.
+        norm: Of eps, as people write it.
+        theme: A `Theme`. Defaults to that of light ground.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    names = [*dict.fromkeys([*curves, *worst])]
+    # A legend has a line for two names.
+    figure, axis = _chart(2.5 + 0.2 * ((len(names) + 1) // 2), theme)
+    for style, name in zip(_styles(theme, len(names)), names):
+        label = {"label": plain_label(name, 22)}
+        if curves.get(name):
+            eps, share = np.array(curves[name]).T
+            axis.plot(eps, 100 * share, **style, **label)
+            label = {}
+        if name in worst:
+            eps, share, low, high = worst[name]
+            axis.errorbar(
+                eps,
+                100 * share,
+                100 * np.array([[max(share - low, 0)], [max(high - share, 0)]]),
+                **{**style, "linestyle": "none", "markersize": 7},
+                capsize=3,
+                zorder=3,
+                **label,
+            )
+    axis.set_xlabel(f"eps ({norm})")
+    axis.set_ylabel("accuracy [%]")
+    axis.set_ylim(-3, 103)
+    _legend(figure, theme)
+    return figure
+
+
+def worst_of_curve(evaluation):
+    """The worst case of the images that the curves are of, as they count.
+
+    These are the first of the right ones, of which the curves take the share
+    of all right ones; `None` where that are all, or their number is unknown.
+    """
+    count = evaluation.settings.get("curve_images")
+    if not count or count >= evaluation.correct.sum():
+        return None
+    few = np.flatnonzero(evaluation.correct)[:count]
+    return evaluation.clean_accuracy * float(evaluation.robust[few].mean())
+
+
+def _spread(axis, evaluation):
+    """Give the radii up to eps as much room as those above, if few have it."""
+    eps = evaluation.settings["eps"]
+    radii = sorted(
+        {radius for points in evaluation.curve.values() for radius, _ in points}
+    )
+    if radii[-1] <= 5 * eps:
+        return
+    axis.set_xscale("symlog", linthresh=eps)
+    ticks = [r for r in radii if not 0 < r < eps / 3]
+    axis.set_xticks(ticks, [f"{radius:.2g}" for radius in ticks])
+    axis.set_xticks([], minor=True)
 
 
 def plot_trace(evaluation, theme=LIGHT):
@@ -129,11 +210,11 @@ def plot_trace(evaluation, theme=LIGHT):
 def plot_broken(evaluation, theme=LIGHT):
     """Which attack broke which image; arguments as for `plot_curve`.
 
-    A row for each attack, a column for each image, in the order in which
-    images fell: a thick bar where the attack broke it, a thin one where it
-    was run and did not, nothing where it was not run.
+    A row for each attack that broke any, a column for each image, in the
+    order in which images fell: a thick bar where the attack broke it, a thin
+    one where it was run and did not, nothing where it was not run.
     """
-    outcomes = evaluation.outcomes
+    outcomes = _broke(evaluation)
     column = _columns(evaluation)
     figure, axis = _chart(0.9 + 0.36 * len(outcomes), theme)
     for row, outcome in enumerate(outcomes):
@@ -171,6 +252,10 @@ def plot_broken(evaluation, theme=LIGHT):
     axis.grid(False)
     axis.set_xlabel("images, in the order in which they fell")
     return figure
+
+
+def _broke(evaluation):
+    return [o for o in evaluation.outcomes if len(o.broken)]
 
 
 def _columns(evaluation):
@@ -234,7 +319,10 @@ def _legend(figure, theme):
 
 def plain_label(name, length=30):
     """A name as matplotlib shows it: no formula, not hidden, not too long."""
-    if len(name) > length:
-        name = name[: length - 1] + "…"
-    name = name.replace("$", r"\$")
+    name = shortened(name, length).replace("$", r"\$")
     return f" {name}" if name.startswith("_") else name
+
+
+def shortened(text, length):
+    """A text of at most so many letters."""
+    return text if len(text) <= length else text[: length - 1] + "…"

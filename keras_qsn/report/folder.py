@@ -7,10 +7,10 @@ from keras_qsn._core.files import write_json
 from keras_qsn._core.files import write_text
 from keras_qsn.report import charts
 from keras_qsn.report import summary
-from keras_qsn.report.comparison import plot_images
 from keras_qsn.report.markdown import to_markdown
 from keras_qsn.report.page import html_page
 from keras_qsn.report.pictures import pictures
+from keras_qsn.report.plots import plot_images
 from keras_qsn.report.schema import to_json
 
 # By title.
@@ -77,8 +77,13 @@ def _image_figure(evaluation, shown):
     for picture in shown:
         for title, view in picture.views.items():
             caption = {
-                "clean": f"class {picture.label}",
-                "adversarial": f"{charts.plain_label(picture.attack, 20)}\n"
+                "clean": charts.plain_label(
+                    summary.class_name(evaluation, picture.label), 20
+                ),
+                "adversarial": charts.plain_label(
+                    f"now {summary.class_name(evaluation, picture.became)}", 20
+                )
+                + f"\n{charts.plain_label(picture.attack, 20)}\n"
                 f"{norm} {picture.distance:.3g}",
             }.get(title, "")
             rows[title].append((caption, view))

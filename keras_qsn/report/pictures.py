@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_qsn._core.display import is_picture
+from keras_qsn.report.summary import became
 from keras_qsn.report.summary import distances
 
 
@@ -14,6 +16,7 @@ class Picture:
     Args:
         index: Its number.
         label: Its class, which is what the model said before the attack.
+        became: What the model says after it.
         attack: Name of the attack that broke it.
         distance: How far it was moved, in the norm of the evaluation.
         views: `{title: image}`, images in `[0, 1]`.
@@ -21,6 +24,7 @@ class Picture:
 
     index: int
     label: int
+    became: int
     attack: str
     distance: float
     views: dict
@@ -40,11 +44,12 @@ def pictures(evaluation, quantize=None, limit=8):
     index = [i for i, _ in chosen]
     clean, adversarial = evaluation.x[index], evaluation.x_adv[index]
     views = _views(evaluation.settings, clean, adversarial, quantize)
-    moved = distances(evaluation)
+    moved, classes = distances(evaluation), became(evaluation)
     return [
         Picture(
             int(i),
             int(evaluation.y[i]),
+            int(classes[i]),
             attack,
             float(moved[i]),
             {title: images[row] for title, images in views.items()},
@@ -55,7 +60,7 @@ def pictures(evaluation, quantize=None, limit=8):
 
 def drawable(evaluation):
     """Whether the images can be drawn."""
-    return evaluation.x.ndim == 4 and evaluation.x.shape[-1] in (1, 3)
+    return is_picture(evaluation.x[0])
 
 
 def _in_turn(evaluation, limit):

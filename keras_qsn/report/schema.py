@@ -46,8 +46,9 @@ def to_json(evaluation):
           (`curve_images` in the settings).
         - `trace`: Object, for each attack the mean loss after each step.
         - `images`: List of objects: `index`, `label`, `prediction`,
-          integers; `broken_by`, text or `null`: the attack; `distance`,
-          number or `null`: the norm of the perturbation, in pixel units.
+          integers; `broken_by`, text or `null`: the attack; `became`, integer
+          or `null`: the class that the broken image gets; `distance`, number
+          or `null`: the norm of the perturbation, in pixel units.
     """
     count = len(evaluation.y)
     status, sentence = summary.verdict(evaluation)
@@ -55,8 +56,8 @@ def to_json(evaluation):
         {
             "schema_version": SCHEMA_VERSION,
             "settings": evaluation.settings,
-            "clean_accuracy": _accuracy(evaluation.clean_accuracy, count),
-            "robust_accuracy": _accuracy(evaluation.robust_accuracy, count),
+            "clean_accuracy": accuracy(evaluation.clean_accuracy, count),
+            "robust_accuracy": accuracy(evaluation.robust_accuracy, count),
             "verdict": {"status": status, "sentence": sentence},
             "unmasked": evaluation.unmasked,
             "attacks": _attacks(evaluation),
@@ -65,7 +66,7 @@ def to_json(evaluation):
                 name: [
                     {
                         "eps": eps,
-                        "accuracy": _accuracy(
+                        "accuracy": accuracy(
                             share, evaluation.settings.get("curve_images")
                         ),
                     }
@@ -74,12 +75,13 @@ def to_json(evaluation):
                 for name, points in evaluation.curve.items()
             },
             "trace": evaluation.trace,
-            "images": _images(evaluation),
+            "images": images(evaluation),
         }
     )
 
 
-def _accuracy(share, count):
+def accuracy(share, count):
+    """An accuracy as `to_json` documents it."""
     low, high = wilson_interval(share, count) if count else (None, None)
     return {"share": share, "images": count, "low": low, "high": high}
 
@@ -94,16 +96,18 @@ def _attacks(evaluation):
                 "tried": len(outcome.tried),
                 "broken": len(outcome.broken),
                 "blind": outcome.blind,
-                "accuracy_left": _accuracy(left, len(evaluation.y)),
+                "accuracy_left": accuracy(left, len(evaluation.y)),
                 "seconds": outcome.seconds,
             }
         )
     return entries
 
 
-def _images(evaluation):
+def images(evaluation):
+    """What became of each image, a dict as `to_json` documents it."""
     numbers = summary.broken_by(evaluation)
     moved = summary.distances(evaluation)
+    became = summary.became(evaluation)
     names = [outcome.step.name for outcome in evaluation.outcomes]
     return [
         {
@@ -111,6 +115,7 @@ def _images(evaluation):
             "label": label,
             "prediction": prediction,
             "broken_by": names[number] if number >= 0 else None,
+            "became": became[i] if number >= 0 else None,
             "distance": moved[i] if number >= 0 else None,
         }
         for i, (label, prediction, number) in enumerate(

@@ -49,6 +49,18 @@ def accuracy(share, count):
     return f"{percent(share)} ({percent_range(*wilson_interval(share, count))})"
 
 
+def title(evaluation):
+    """What was evaluated: its file, where it came out of one, or its name."""
+    settings = evaluation.settings
+    return settings.get("model_file") or settings["model"]
+
+
+def class_name(evaluation, number):
+    """A class as people call it: by its name, if it has one."""
+    names = evaluation.settings.get("class_names")
+    return names[number] if names else f"class {number}"
+
+
 def norm_name(norm):
     """The norm as people write it."""
     return "L∞" if norm == "inf" else f"L{norm:g}"
@@ -60,6 +72,14 @@ def broken_by(evaluation):
     for i, outcome in enumerate(evaluation.outcomes):
         number[outcome.broken] = i
     return number
+
+
+def became(evaluation):
+    """The class that each image ends as, after all attacks."""
+    classes = np.array(evaluation.prediction)
+    for outcome in evaluation.outcomes:
+        classes[outcome.broken] = outcome.became
+    return classes
 
 
 def distances(evaluation):
@@ -79,10 +99,15 @@ def facts(evaluation):
         ("Norm", norm_name(settings["norm"])),
         ("eps", f"{settings['eps']:g}"),
         ("Images", str(len(evaluation.y))),
+        ("Of each class", _balance(evaluation)),
         ("Seed", str(settings["seed"])),
         ("Attacks", str(len(threats))),
         ("Plan", str(settings["plan"])),
-        ("Largest effort", _largest_effort(evaluation) or "one step"),
+        (
+            "Largest effort",
+            effort(*(outcome.step for outcome in evaluation.outcomes))
+            or "one step",
+        ),
         (
             "Gradients followed",
             "; ".join(f"{t}: {GRADIENTS[t]}" for t in GRADIENTS if t in threats)
@@ -158,15 +183,25 @@ def masking(evaluation):
     )
 
 
-def _largest_effort(evaluation):
+def effort(*steps):
     """The largest number of steps, restarts and queries of any attack."""
-    effort = dict.fromkeys(_EFFORT, 0)
-    for outcome in evaluation.outcomes:
-        for key, value in _flat(outcome.step.get_config()["config"]):
+    largest = dict.fromkeys(_EFFORT, 0)
+    for step in steps:
+        for key, value in _flat(step.get_config()["config"]):
             for what, names in _EFFORT.items():
                 if key in names:
-                    effort[what] = max(effort[what], value)
-    return ", ".join(f"{what} {n}" for what, n in effort.items() if n)
+                    largest[what] = max(largest[what], value)
+    return ", ".join(f"{what} {n}" for what, n in largest.items() if n)
+
+
+def _balance(evaluation):
+    """How many images there are of each class."""
+    classes, counts = np.unique(evaluation.y, return_counts=True)
+    fewest, most = counts.min(), counts.max()
+    words = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    facts = evaluation.settings.get("facts") or {}
+    missing = facts.get("num_classes", len(classes)) - len(classes)
+    return words + (f", none of {missing} classes" if missing else "")
 
 
 def _flat(config):

@@ -91,6 +91,15 @@ def settings(evaluation):
     return ["setting", "value"], rows
 
 
+def parameters(evaluation):
+    """Header and rows of the attacks' parameters, what all share left out."""
+    return ["attack", "parameters"], [
+        [outcome.step.name, _parameters(outcome.step, evaluation.settings)]
+        for outcome in evaluation.outcomes
+        if outcome.step.attack is not None
+    ]
+
+
 def _parameters(step, settings):
     """The attack as a call, without what all attacks share."""
     if step.attack is None:

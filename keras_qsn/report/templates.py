@@ -1,14 +1,15 @@
 """Pages out of templates: nothing in them but what is given, escaped."""
 
-import base64
 import io
 
 import jinja2
 import matplotlib
-from matplotlib import image as mpl_image
 
+from keras_qsn._core.display import data_source
+from keras_qsn._core.display import png_source
 from keras_qsn._core.shares import percent
 from keras_qsn._core.shares import percent_range
+from keras_qsn.report import charts
 from keras_qsn.report.summary import resource
 
 
@@ -25,13 +26,21 @@ def render(name, **values):
     environment.filters |= {
         "percent": percent,
         "percent_range": percent_range,
-        "png": _png,
+        "png": png_source,
     }
     template = environment.get_template(name)
     return template.render(style=resource("page.css"), **values)
 
 
-def svg(figure):
+def on_each_ground(plot, *arguments):
+    """A chart for light and one for dark ground, each as a source."""
+    return {
+        ground: _svg(plot(*arguments, theme))
+        for ground, theme in charts.THEMES.items()
+    }
+
+
+def _svg(figure):
     """A figure as the source of an image."""
     buffer = io.BytesIO()
     # Same figure, same bytes.
@@ -39,7 +48,7 @@ def svg(figure):
         figure.savefig(
             buffer, format="svg", transparent=True, metadata={"Date": None}
         )
-    return _data_uri("image/svg+xml", buffer)
+    return data_source("image/svg+xml", buffer.getvalue())
 
 
 def _with_its_sign(value):
@@ -47,17 +56,3 @@ def _with_its_sign(value):
     if isinstance(value, str):
         return value.replace(" %", "\u00a0%")
     return value
-
-
-def _png(image):
-    """An image in `[0, 1]` of one or three channels, as the source of one."""
-    buffer = io.BytesIO()
-    if image.shape[-1] == 1:
-        image = image[..., 0]
-    mpl_image.imsave(buffer, image, cmap="gray", vmin=0, vmax=1, format="png")
-    return _data_uri("image/png", buffer)
-
-
-def _data_uri(kind, buffer):
-    content = base64.b64encode(buffer.getvalue()).decode()
-    return f"data:{kind};base64,{content}"

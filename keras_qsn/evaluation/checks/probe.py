@@ -132,7 +132,15 @@ class Probe:
             step = Step(f"checks: {threat}", threat, None)
             x_adv = np.stack([by_number[n] for n in broken])
             outcomes.append(
-                Outcome(step, np.array(tried), broken, x_adv, 0, 0.0)
+                Outcome(
+                    step,
+                    np.array(tried),
+                    broken,
+                    x_adv,
+                    self.predict(x_adv),
+                    0,
+                    0.0,
+                )
             )
         return outcomes
 

@@ -30,7 +30,7 @@ def write_json(path, data):
 def write_figure(path, figure):
     """Write a matplotlib figure as PNG, atomically."""
     with _replacing(path) as part:
-        figure.savefig(part, format="png", dpi=150, bbox_inches="tight")
+        figure.savefig(part, format="png", dpi=150)
 
 
 def fingerprint(*arrays):

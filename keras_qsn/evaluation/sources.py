@@ -17,7 +17,7 @@ from keras_qsn.evaluation.untrained import untrained
 
 # Enough for examples to carry over; accuracy is not what these are for.
 _EPOCHS = {"quick": 3, "standard": 4, "full": 10}
-_IMAGES = {"quick": 4000, "standard": 12000, "full": None}
+_IMAGES = {"quick": 2000, "standard": 12000, "full": None}
 _BATCH_SIZE = 128
 _SEED_IMAGES = 150
 

@@ -15,6 +15,7 @@ from keras_qsn import datasets
 from keras_qsn.certification.certifying import METHODS
 from keras_qsn.cli import parser
 from keras_qsn.cli import printing
+from keras_qsn.cli.status import NO_READER
 from keras_qsn.evaluation import plans
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import QuantLayer
@@ -99,15 +100,59 @@ def test_the_processes_of_a_command(tmp_path):
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
-def test_what_others_say_is_passed_on():
+@pytest.mark.parametrize(
+    "level, said",
+    [
+        (None, "news\n"),
+        ("3", "news\n"),
+        ("1", "W0000 00:00:1 9 x.cc:1] slow\nnews\n"),
+        (
+            "0",
+            "I0000 00:00:1 9 x.cc:1] no device\n"
+            "W0000 00:00:1 9 x.cc:1] slow\nnews\n",
+        ),
+    ],
+)
+def test_the_log_is_as_quiet_as_is_wished(level, said):
+    """And what others say is passed on."""
     script = (
         "import os, sys\n"
         "from keras_qsn._core import backend\n"
         "del sys.modules['tensorflow']\n"
+        f"level = {level!r}\n"
+        "if level:\n"
+        "    os.environ['TF_CPP_MIN_LOG_LEVEL'] = level\n"
         "with backend._native_log_silenced():\n"
-        "    os.write(2, b'I0000 00:00:1 9 x.cc:1] no device\\nnews\\n')"
+        "    os.write(2, b'I0000 00:00:1 9 x.cc:1] no device\\n')\n"
+        "    os.write(2, b'W0000 00:00:1 9 x.cc:1] slow\\nnews\\n')\n"
+        "assert os.environ.get('TF_CPP_MIN_LOG_LEVEL') == level"
     )
-    assert python("-c", script).stderr == "news\n"
+    assert python("-c", script).stderr == said
+
+
+def test_a_reader_who_goes_is_no_error(tmp_path):
+    """As of `keras-qsn ... | head -1`: nothing on stderr, its own status."""
+    script = (
+        "import os, sys\n"
+        "import keras_qsn.cli.main\n"
+        "main = sys.modules['keras_qsn.cli.main']\n"
+        "def run(options, console):\n"
+        "    for line in range(9999):\n"
+        "        console.print(80 * 'x')\n"
+        "main._loaded = lambda options: sys.modules['__main__']\n"
+        "sys.exit(main.main(['demo']))\n"
+    )
+    (tmp_path / "keras-qsn").write_text(script)
+    piped = f"{sys.executable} keras-qsn | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", piped],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == NO_READER and done.stderr == ""
+    assert done.stdout == 80 * "x" + "\n"
 
 
 def test_a_command_in_a_file(tmp_path, digits):

@@ -1,5 +1,6 @@
 """From the command line to a command, and what becomes of errors."""
 
+import contextlib
 import importlib
 import os
 import warnings
@@ -11,12 +12,23 @@ from keras_qsn._core.backend import load_backend
 from keras_qsn.cli.parser import parser
 from keras_qsn.cli.status import BAD_INPUT
 from keras_qsn.cli.status import INTERRUPTED
+from keras_qsn.cli.status import NO_READER
+
+
+class _Console(Console):
+    """A console whose reader may go, as of `keras-qsn ... | head -1`."""
+
+    def on_broken_pipe(self):
+        # It ends in a status of rich's own, which here is another's.
+        with contextlib.suppress(SystemExit):
+            super().on_broken_pipe()
+        raise SystemExit(NO_READER)
 
 
 def main(arguments=None):
     """Run one command; returns the exit status."""
     options = parser().parse_args(arguments)
-    console, errors = Console(), Console(stderr=True)
+    console, errors = _Console(), _Console(stderr=True)
 
     def show(message, *where, **more):
         line = " ".join(f"keras-qsn: warning: {message}".split())

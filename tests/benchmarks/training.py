@@ -48,13 +48,20 @@ def main():
             f"batch 128: {ratio:.2f}",
             flush=True,
         )
-    intervals = [
-        training_step(IntervalTraining(0.3), product_dtype=product_dtype)
-        for product_dtype in ("float32", "bfloat16")
-    ]
+    attacked, intervals = (
+        [
+            training_step(objective, product_dtype=product_dtype)
+            for product_dtype in ("float32", "bfloat16")
+        ]
+        for objective in (
+            AdversarialTraining(FastGradientMethod(0.3)),
+            IntervalTraining(0.3),
+        )
+    )
     for what, steps in (
         ("Interval training step / plain step", (intervals[0], plain)),
-        ("Interval training step, float32 / bfloat16 products", intervals),
+        ("Interval training step, float32 / bfloat16", intervals),
+        ("FGSM training step, float32 / bfloat16", attacked),
     ):
         ratio = paired_ratio(*steps, options.rounds)
         print(f"{what}, batch 128: {ratio:.2f}", flush=True)

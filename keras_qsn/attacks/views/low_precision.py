@@ -1,13 +1,17 @@
-"""The model's convolutions in fewer bits."""
+"""The model's inner layers in fewer bits."""
 
 import keras
 
-from keras_qsn._core.convolution import fast_convolutions
+from keras_qsn._core.precision import low_precision
 from keras_qsn.attacks.views.base import View
 
 
 class LowPrecision(View):
-    """Convolutions with inputs, kernels and products rounded to `dtype`.
+    """Inner layers that compute in `dtype`, as under a mixed policy.
+
+    Weights are rounded where they are read, activations stay in `dtype` from
+    one layer to the next. The image, quantizers and other layers that are
+    none of Keras' own, the logits and what follows them are float32.
 
     Args:
         dtype: Name of a float type. Defaults to `"bfloat16"`.
@@ -20,8 +24,9 @@ class LowPrecision(View):
     (2, 28, 28, 1)
 
     Limitations:
-        Faster only where the machine multiplies such numbers faster. Other
-        layers than `Conv2D` compute as they are.
+        Faster only where the machine multiplies such numbers faster. Logits
+        are off by some hundredths of their size: a search that stops at the
+        class boundary may stop before it.
     """
 
     def __init__(self, dtype="bfloat16"):
@@ -36,7 +41,7 @@ class LowPrecision(View):
 
     def see(self, logits_fn, wrapper):
         def rounded(x):
-            with fast_convolutions(wrapper.model, self.dtype):
+            with low_precision(wrapper.model, self.dtype):
                 return logits_fn(x)
 
         return rounded

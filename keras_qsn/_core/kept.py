@@ -210,9 +210,15 @@ def _compare(path, settings):
         different = sorted(
             key for key in {*kept, *wanted} if kept.get(key) != wanted.get(key)
         )
+        of_model = "fingerprint" in different
         raise ValueError(
             f"`folder` {path.parent} holds other work: it differs in "
-            f"{', '.join(different)}. Name another folder, or delete that one."
+            f"{', '.join(different)}"
+            + (
+                " (a fingerprint tells the model by what it computes)"
+                * of_model
+            )
+            + ". Name another folder, or delete that one."
         )
 
 

@@ -26,8 +26,10 @@ from keras_qsn.attacks.views.low_precision import LowPrecision
 from keras_qsn.attacks.white_box.auto_attack import AutoAttack
 from keras_qsn.attacks.white_box.auto_pgd import AutoProjectedGradientDescent
 from keras_qsn.attacks.white_box.carlini_wagner import CarliniWagnerL2
+from keras_qsn.attacks.white_box.decoupled import DecoupledDirectionNorm
 from keras_qsn.attacks.white_box.deepfool import DeepFool
 from keras_qsn.attacks.white_box.fab import FastAdaptiveBoundary
+from keras_qsn.attacks.white_box.fast_minimum_norm import FastMinimumNorm
 from keras_qsn.attacks.white_box.gradient import BasicIterativeMethod
 from keras_qsn.attacks.white_box.gradient import FastGradientMethod
 from keras_qsn.attacks.white_box.gradient import MomentumIterativeMethod
@@ -47,10 +49,12 @@ __all__ = [
     "BlindAttackWarning",
     "CarliniWagnerL2",
     "CubeAttack",
+    "DecoupledDirectionNorm",
     "DeepFool",
     "EOT",
     "FastAdaptiveBoundary",
     "FastGradientMethod",
+    "FastMinimumNorm",
     "HopSkipJumpAttack",
     "LevelFlipAttack",
     "LocalSearchAttack",

@@ -147,6 +147,7 @@ BLIND = [
     attacks.DeepFool(max_iter=2),
     attacks.FastMinimumNorm(nb_iter=2),
     attacks.SaliencyMapMethod(),
+    attacks.SigmaZero(nb_iter=2),
 ]
 
 

@@ -1,5 +1,6 @@
-"""FMN and DDN: projections, closed forms, ranges, targets, errors."""
+"""FMN, DDN, sigma-zero: projections, closed forms, ranges, targets, errors."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +10,9 @@ from conftest import linear_model
 from keras_qsn.attacks import DecoupledDirectionNorm
 from keras_qsn.attacks import FastAdaptiveBoundary
 from keras_qsn.attacks import FastMinimumNorm
+from keras_qsn.attacks import PointwiseAttack
+from keras_qsn.attacks import SaliencyMapMethod
+from keras_qsn.attacks import SigmaZero
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.white_box import ball_in_box
 
@@ -17,7 +21,7 @@ ATTACKS = pytest.mark.parametrize(
     "attack",
     [FastMinimumNorm(n, 40) for n in (np.inf, 2, 1)]
     + [FastMinimumNorm(0, 100)]
-    + [DecoupledDirectionNorm(40)],
+    + [DecoupledDirectionNorm(40), SigmaZero(60)],
     ids=lambda a: f"{type(a).__name__}-{a.norm}",
 )
 
@@ -160,6 +164,41 @@ class TestLinearModel:
         assert (found >= least * (1 - 1e-5)).all()
         np.testing.assert_allclose(found, least, rtol=0.02)
 
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_sigma_zero_comes_to_the_fewest_pixels(self, sign):
+        rng = np.random.default_rng(0)
+        self.w = rng.normal(size=40).astype("float32")
+        x = rng.uniform(size=(30, 40)).astype("float32")
+        self.bias = -sign * float(np.median(sign * x @ self.w))
+        self.bias += 3 * sign
+        model = linear_model(self.w, bias=self.bias)
+        result = SigmaZero(300).run(model, x)
+        assert result.success.all()
+        least = np.array([self.least(image, 0) for image in x])
+        found = sizes(result.x_adv - x, 0)
+        assert (found >= least).all() and (found == least).mean() > 0.8
+
+
+def test_sigma_zero_changes_fewer_pixels_than_greedy_attacks(trained, images):
+    x, y = images
+    medians = [
+        np.median(sizes(attack.generate(trained["none"], x, y) - x, 0))
+        for attack in (SigmaZero(), SaliencyMapMethod(), PointwiseAttack())
+    ]
+    assert medians[0] < min(medians[1:])
+
+
+def test_sigma_zero_counts_pixels_whatever_their_range(trained, images):
+    x, y = images
+    scaled = keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Rescaling(1 / 256)]
+    )
+    scaled.add(trained["none"])
+    unit = SigmaZero(40).generate(trained["none"], x, y)
+    large = SigmaZero(40, clip_max=256.0).generate(scaled, 256 * x, y)
+    unit, large = sizes(unit - x, 0), sizes(large - 256 * x, 0)
+    assert abs(np.median(unit) - np.median(large)) <= 1
+
 
 @ATTACKS
 def test_success_is_adversarial_and_failure_is_the_image(
@@ -226,6 +265,8 @@ def test_fmn_is_as_near_as_fab(norm, trained, images):
         (FastMinimumNorm, {"gamma": 2}, "`gamma` must be a number from 0 to 1"),
         (FastMinimumNorm, {"alpha": 0}, "`alpha` must be a finite number"),
         (FastMinimumNorm, {"nb_iter": 0}, "`nb_iter` must be a whole number"),
+        (SigmaZero, {"sigma": 0}, "`sigma` must be a finite number above 0"),
+        (SigmaZero, {"threshold": 2}, "`threshold` must be a number from 0"),
         (DecoupledDirectionNorm, {"gamma": 1}, "above 0 and below 1"),
         (DecoupledDirectionNorm, {"init_norm": 0}, "`init_norm` must be a fin"),
     ],

@@ -42,6 +42,7 @@ NAMES = {
         "ProjectedGradientDescent",
         "SPSA",
         "SaliencyMapMethod",
+        "SigmaZero",
         "SinglePixelAttack",
         "SquareAttack",
         "SubstituteTraining",

@@ -44,6 +44,7 @@ KINDS = [
     attacks.ProjectedGradientDescent,
     attacks.SPSA,
     attacks.SaliencyMapMethod,
+    attacks.SigmaZero,
     attacks.SinglePixelAttack,
     attacks.SquareAttack,
 ]

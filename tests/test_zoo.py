@@ -172,6 +172,7 @@ SMALL = {
     attacks.ProjectedGradientDescent: {"nb_iter": 3, "nb_restarts": 2},
     attacks.SPSA: {"nb_iter": 2},
     attacks.SaliencyMapMethod: {},
+    attacks.SigmaZero: {"nb_iter": 5},
     attacks.SinglePixelAttack: {},
     attacks.SquareAttack: {"nb_queries": 5},
 }

@@ -35,6 +35,7 @@ from keras_qsn.attacks.white_box.gradient import FastGradientMethod
 from keras_qsn.attacks.white_box.gradient import MomentumIterativeMethod
 from keras_qsn.attacks.white_box.gradient import ProjectedGradientDescent
 from keras_qsn.attacks.white_box.saliency_map import SaliencyMapMethod
+from keras_qsn.attacks.white_box.sigma_zero import SigmaZero
 
 __all__ = [
     "AdditiveGaussianNoiseAttack",
@@ -64,6 +65,7 @@ __all__ = [
     "ProjectedGradientDescent",
     "SPSA",
     "SaliencyMapMethod",
+    "SigmaZero",
     "SinglePixelAttack",
     "SquareAttack",
     "SubstituteTraining",

@@ -7,6 +7,11 @@ Tensors are batches; everything is done per image.
 import numpy as np
 import tensorflow as tf
 
+# Where the norm is that an attack has not got.
+_INSTEAD = {
+    1: "AutoProjectedGradientDescent, FastAdaptiveBoundary or FastMinimumNorm",
+    0: "SigmaZero, FastMinimumNorm or PointwiseAttack",
+}
 # Cleverhans' guard against dividing by zero.
 _TINY = 1e-12
 # Of a distance: what adding up pixels in float32 may be off.
@@ -20,10 +25,24 @@ def check_norm(norm, allowed):
     number = float(norm) if norm in ("inf", "0", "1", "2") else norm
     if number not in allowed:
         names = ", ".join("np.inf" if n == np.inf else str(n) for n in allowed)
+        others = "".join(
+            f". For norm={n} there is {instead}."
+            for n, instead in _INSTEAD.items()
+            if number == n
+        )
         raise ValueError(
-            f"`norm` must be one of {names}. Received: norm={norm!r}"
+            f"`norm` must be one of {names}. Received: norm={norm!r}{others}"
         )
     return number
+
+
+def check_radius(eps, norm):
+    """Refuse a part of a pixel where pixels are counted."""
+    if norm == 0 and eps is not None and eps != int(eps):
+        raise ValueError(
+            "`eps` must be a whole number for `norm=0`: how many pixels may "
+            f"change. Received: eps={eps}"
+        )
 
 
 def size(delta, norm):

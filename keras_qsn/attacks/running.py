@@ -140,6 +140,7 @@ def check_eps(threat, shape):
         ) from error
     if threat.eps is None:
         return
+    norms.check_radius(threat.eps, threat.norm)
     largest = float(np.linalg.norm(widths.astype("float64"), threat.norm))
     if threat.eps > largest:
         raise ValueError(

@@ -85,10 +85,13 @@ NAMES = {
     "evaluation": {
         "Check",
         "Evaluation",
+        "Found",
+        "MinimalDistances",
         "Outcome",
         "Step",
         "UntrustedEvaluation",
         "evaluate_robustness",
+        "minimal_distances",
         "wilson_interval",
     },
     "initializers": {"EquallySpaced", "initialize_for_intervals"},

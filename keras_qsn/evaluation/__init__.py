@@ -1,6 +1,9 @@
 """What a defence is worth: attacks, checks and the worst case per image."""
 
 from keras_qsn._core.shares import wilson_interval
+from keras_qsn.evaluation.distances import Found
+from keras_qsn.evaluation.distances import MinimalDistances
+from keras_qsn.evaluation.minimal import minimal_distances
 from keras_qsn.evaluation.result import Check
 from keras_qsn.evaluation.result import Evaluation
 from keras_qsn.evaluation.result import Outcome
@@ -11,9 +14,12 @@ from keras_qsn.evaluation.robustness import evaluate_robustness
 __all__ = [
     "Check",
     "Evaluation",
+    "Found",
+    "MinimalDistances",
     "Outcome",
     "Step",
     "UntrustedEvaluation",
     "evaluate_robustness",
+    "minimal_distances",
     "wilson_interval",
 ]

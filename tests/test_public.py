@@ -44,6 +44,7 @@ NAMES = {
         "SaliencyMapMethod",
         "SigmaZero",
         "SinglePixelAttack",
+        "SparseRandomSearch",
         "SquareAttack",
         "SubstituteTraining",
         "TransferAttack",

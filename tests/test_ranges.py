@@ -46,6 +46,7 @@ KINDS = [
     attacks.SaliencyMapMethod,
     attacks.SigmaZero,
     attacks.SinglePixelAttack,
+    attacks.SparseRandomSearch,
     attacks.SquareAttack,
 ]
 ID = {"ids": lambda kind: kind.__name__}

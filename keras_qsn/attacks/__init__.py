@@ -14,6 +14,7 @@ from keras_qsn.attacks.result import AttackResult
 from keras_qsn.attacks.result import BlindAttackWarning
 from keras_qsn.attacks.scores.local_search import LocalSearchAttack
 from keras_qsn.attacks.scores.single_pixel import SinglePixelAttack
+from keras_qsn.attacks.scores.sparse_random_search import SparseRandomSearch
 from keras_qsn.attacks.scores.spsa import SPSA
 from keras_qsn.attacks.scores.square import SquareAttack
 from keras_qsn.attacks.transfer.substitute import SubstituteTraining
@@ -67,6 +68,7 @@ __all__ = [
     "SaliencyMapMethod",
     "SigmaZero",
     "SinglePixelAttack",
+    "SparseRandomSearch",
     "SquareAttack",
     "SubstituteTraining",
     "TransferAttack",

@@ -10,7 +10,7 @@ import tensorflow as tf
 # Where the norm is that an attack has not got.
 _INSTEAD = {
     1: "AutoProjectedGradientDescent, FastAdaptiveBoundary or FastMinimumNorm",
-    0: "SigmaZero, FastMinimumNorm or PointwiseAttack",
+    0: "SigmaZero, FastMinimumNorm or SparseRandomSearch",
 }
 # Cleverhans' guard against dividing by zero.
 _TINY = 1e-12

@@ -5,6 +5,8 @@ from keras_qsn.evaluation.result import Step
 
 # Steps of the searches for the nearest example.
 _NB_ITER = {"quick": 50, "standard": 100, "full": 1000}
+# Of Sparse-RS.
+_QUERIES = {"quick": 200, "standard": 1000, "full": 5000}
 # Of attacks that see classes only; of HopSkipJump steps and images.
 _RESTARTS = {"quick": 1, "standard": 2, "full": 10}
 _JUMPS = {"quick": None, "standard": (10, 50), "full": (40, 100)}
@@ -92,10 +94,18 @@ def _adaptive(plan, threat, facts):
 
 
 def _queries(plan, threat, facts):
+    if facts.gradient_cut:
+        # All that is left to attack with: one plan's effort more.
+        names = [*_QUERIES]
+        plan = names[min(names.index(plan) + 1, len(names) - 1)]
     step, restarts = threat.step, {"nb_restarts": _RESTARTS[plan]}
     pointwise = attacks.PointwiseAttack
     if threat.norm == 0:
-        found = [step("pointwise", pointwise, **restarts)]
+        count = _QUERIES[plan]
+        search = step(
+            f"Sparse-RS-{count}", attacks.SparseRandomSearch, nb_queries=count
+        )
+        found = [search, step("pointwise", pointwise, **restarts)]
         if facts.is_image:
             found = [step("single pixel", attacks.SinglePixelAttack), *found]
         return found

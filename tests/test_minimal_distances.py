@@ -179,6 +179,7 @@ def test_same_seed_same_distances(norm, trained, images):
     names = [found.step.name for found in one.found]
     assert "FMN-50 by BPDA" in names
     assert ("level flips" in names) == (norm != np.inf)
+    assert ("cube within 0.1" in names) == (norm == np.inf)
 
 
 def test_without_a_gradient_it_asks(trained, images):

@@ -10,6 +10,13 @@ _NB_ITER = {"quick": 50, "standard": 100, "full": 1000}
 _FAB = {"quick": None, "standard": (30, 3), "full": (100, 9)}
 _JUMPS = {"quick": 5, "standard": 10, "full": 40}
 _RESTARTS = {"quick": 1, "standard": 2, "full": 10}
+# Radii of the cube attack, as shares of the largest range of a pixel: it seeks
+# in a ball, not for the nearest, so that its distance is about the radius.
+_CUBES = {
+    "quick": (0.1, 0.3),
+    "standard": (0.05, 0.1, 0.2, 0.3, 0.5),
+    "full": (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7),
+}
 _STEEPNESS = {"quick": (), "standard": (5.0,), "full": (1.0, 5.0, 20.0)}
 
 
@@ -64,6 +71,13 @@ def _adaptive(plan, threat, facts):
         steps.append(
             threat.step("level flips", attacks.LevelFlipAttack, **near)
         )
+    elif facts.opened:
+        widest = float(np.max(np.subtract(threat.clip_max, threat.clip_min)))
+        for share in _CUBES[plan]:
+            eps = share * widest
+            name, effort = f"cube within {eps:g}", {"nb_iter": 20}
+            kind = attacks.CubeAttack
+            steps.append(threat.at(eps).step(name, kind, **effort))
     if facts.gradient_cut:
         return steps
     surrogates = {}

@@ -293,7 +293,7 @@ def test_config_rebuilds_the_attack():
     ("arguments", "message"),
     [
         ({"eps": -1}, "`eps` must be a finite number >= 0. Received: eps=-1"),
-        ({"norm": 1}, "`norm` must be one of np.inf, 2. Received: norm=1"),
+        ({"norm": 3}, "`norm` must be one of np.inf, 2, 1. Received: norm=3"),
         ({"loss": "cw"}, "`loss` must be 'ce', 'dlr' or .* loss='cw'"),
         ({"nb_iter": 0}, "`nb_iter` must be a whole number of at least 1"),
         ({"nb_iter": 2.5}, "`nb_iter` must be .* Received: nb_iter=2.5"),

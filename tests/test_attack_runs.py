@@ -145,7 +145,9 @@ BLIND = [
     attacks.AutoProjectedGradientDescent(EPS, loss="dlr", nb_iter=2),
     attacks.CarliniWagnerL2(max_iterations=2, binary_search_steps=1),
     attacks.DeepFool(max_iter=2),
+    attacks.FastMinimumNorm(nb_iter=2),
     attacks.SaliencyMapMethod(),
+    attacks.SigmaZero(nb_iter=2),
 ]
 
 

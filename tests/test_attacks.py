@@ -23,7 +23,7 @@ from keras_qsn.attacks import norms
 from keras_qsn.models import KerasModelWrapper
 
 ULP = 1e-6
-EPS = {np.inf: 0.2, 2: 2.0, 1: 10.0}
+EPS = {np.inf: 0.2, 2: 2.0, 1: 10.0, 0: 10}
 CASES = [
     pytest.param(attack, norm, id=f"{attack.__name__}-{norm}")
     for attack in (
@@ -47,6 +47,8 @@ def sizes(delta, norm):
     flat = np.abs(delta.reshape(len(delta), -1).astype("float64"))
     if norm == np.inf:
         return flat.max(1)
+    if norm == 0:
+        return (flat > 0).sum(1)
     return flat.sum(1) if norm == 1 else np.sqrt((flat**2).sum(1))
 
 

@@ -9,10 +9,12 @@ from conftest import linear_model
 from conftest import small_cnn
 from keras_qsn.attacks import losses
 from keras_qsn.attacks.white_box import auto_pgd
+from keras_qsn.attacks.white_box import hyperplane
 from keras_qsn.attacks.white_box.auto_pgd import AutoProjectedGradientDescent
+from keras_qsn.attacks.white_box.fast_minimum_norm import FastMinimumNorm
 from keras_qsn.attacks.white_box.gradient import ProjectedGradientDescent
 
-EPS = {np.inf: 0.1, 2: 1.0}
+EPS = {np.inf: 0.1, 2: 1.0, 1: 8.0}
 KINDS = pytest.mark.parametrize(
     ("norm", "loss"),
     [(n, loss) for n in EPS for loss in ("ce", "dlr")]
@@ -291,7 +293,7 @@ def test_config_rebuilds_the_attack():
     ("arguments", "message"),
     [
         ({"eps": -1}, "`eps` must be a finite number >= 0. Received: eps=-1"),
-        ({"norm": 1}, "`norm` must be one of np.inf, 2. Received: norm=1"),
+        ({"norm": 3}, "`norm` must be one of np.inf, 2, 1. Received: norm=3"),
         ({"loss": "cw"}, "`loss` must be 'ce', 'dlr' or .* loss='cw'"),
         ({"nb_iter": 0}, "`nb_iter` must be a whole number of at least 1"),
         ({"nb_iter": 2.5}, "`nb_iter` must be .* Received: nb_iter=2.5"),
@@ -339,3 +341,56 @@ def test_all_targets_of_a_model_with_fewer(images):
         for n in (9, 3)
     )
     np.testing.assert_array_equal(nine, three)
+
+
+class TestSparseSteps:
+    """APGD in L1."""
+
+    def test_breaks_a_linear_model_as_soon_as_it_can_be(self):
+        """A little beyond the smallest distance in `[0, 1]`, and not before."""
+        rng = np.random.default_rng(0)
+        w = rng.normal(size=50).astype("float32")
+        x = rng.uniform(size=(20, 50)).round(1).astype("float32")
+        model = linear_model(w, bias=0.3)
+        gap = tf.constant(x @ w + 0.3)
+        nearest = hyperplane.project(x, w + 0 * x, gap, 1, 0.0, 1.0)
+        least = sizes(nearest.numpy(), 1)
+        y = predicted(model, x)
+        # Of several sizes, so that the radius is not the same for all.
+        for i in np.argsort(least)[::4]:
+            for share, can in ((0.98, False), (1.03, True)):
+                attack = make(1, eps=share * least[i], nb_iter=60)
+                result = attack.run(model, x[i : i + 1], y[i : i + 1])
+                assert result.success[0] == can
+                far = sizes(result.x_adv - x[i : i + 1], 1)
+                assert far <= share * least[i] + 1e-6
+
+    @pytest.mark.parametrize("nb_iter", [1, 2, 3, 4, 7])
+    def test_few_steps_are_in_the_ball_itself(self, nb_iter, trained, images):
+        x, y = images
+        attack = make(1, nb_iter=nb_iter, eps=20.0)
+        result = attack.run(trained["none"], x, y)
+        assert sizes(result.x_adv - x, 1).max() <= 20 * (1 + 1e-6)
+        wrong = predicted(trained["none"], x) != y
+        assert result.success.sum() >= wrong.sum() + (nb_iter > 2)
+
+    def test_fools_what_the_nearest_examples_say(self, trained, digits):
+        """Of as many steps, no fewer than FMN finds within the radius."""
+        x, y = digits.x_test[::10], digits.y_test[::10]
+        x_adv = FastMinimumNorm(1, 60).generate(trained["none"], x, y)
+        near = sizes(x_adv - x, 1) <= EPS[1]
+        near &= predicted(trained["none"], x_adv) != y
+        result = make(1, "dlr", nb_iter=60).run(trained["none"], x, y)
+        assert result.success.mean() >= near.mean() - 0.02 > 0.3
+
+    def test_the_unit_of_the_pixels_does_not_matter(self, trained, images):
+        x, y = images
+        scaled = keras.Sequential(
+            [keras.Input((28, 28, 1)), keras.layers.Rescaling(1 / 256)]
+        )
+        scaled.add(trained["none"])
+        unit = make(1).run(trained["none"], x, y)
+        large = make(1, eps=256 * EPS[1], clip_max=256.0)
+        large = large.run(scaled, 256 * x, y)
+        same = unit.success == large.success
+        assert same.mean() > 0.95

@@ -300,7 +300,7 @@ class TestBadInput:
             ({"seed": 1.5}, ValueError, "`seed` must be a whole number"),
             ({"sources": [1]}, TypeError, "`sources` must be a dictionary"),
             ({"eps": np.nan}, ValueError, "`eps` must be a finite number"),
-            ({"norm": 1}, ValueError, "`norm` must be one of np.inf, 2"),
+            ({"norm": 3}, ValueError, "`norm` must be one of np.inf, 2"),
             ({"y": None}, ValueError, "`y` must hold the true classes"),
         ],
     )

@@ -80,6 +80,7 @@ MODELS = {
 }
 # Where the attacks of the other norm are others.
 IN_L2 = ["two classes", "a table", "quantized", "a table without a gradient"]
+SPARSE = [(name, norm) for name in IN_L2 for norm in (1, 0)]
 
 
 def images_of(model):
@@ -108,12 +109,13 @@ def little(attack):
 # Blind attacks say so.
 @pytest.mark.filterwarnings("ignore::keras_qsn.attacks.BlindAttackWarning")
 @pytest.mark.parametrize(
-    ("name", "norm"), [(n, np.inf) for n in MODELS] + [(n, 2) for n in IN_L2]
+    ("name", "norm"),
+    [(n, np.inf) for n in MODELS] + [(n, 2) for n in IN_L2] + SPARSE,
 )
 def test_no_attack_of_any_plan_fails(name, norm):
     model = MODELS[name]()
     x = images_of(model)
-    threat = ThreatModel(EPS, norm)
+    threat = ThreatModel(1.0 if norm == 0 else EPS, norm)
     facts = facts_of(model, threat)
     wrapper = KerasModelWrapper(model)
     y = wrapper.predict(x)

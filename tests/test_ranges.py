@@ -31,9 +31,11 @@ KINDS = [
     attacks.AutoProjectedGradientDescent,
     attacks.CarliniWagnerL2,
     attacks.CubeAttack,
+    attacks.DecoupledDirectionNorm,
     attacks.DeepFool,
     attacks.FastAdaptiveBoundary,
     attacks.FastGradientMethod,
+    attacks.FastMinimumNorm,
     attacks.HopSkipJumpAttack,
     attacks.LevelFlipAttack,
     attacks.LocalSearchAttack,
@@ -42,7 +44,9 @@ KINDS = [
     attacks.ProjectedGradientDescent,
     attacks.SPSA,
     attacks.SaliencyMapMethod,
+    attacks.SigmaZero,
     attacks.SinglePixelAttack,
+    attacks.SparseRandomSearch,
     attacks.SquareAttack,
 ]
 ID = {"ids": lambda kind: kind.__name__}

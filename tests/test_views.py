@@ -141,6 +141,7 @@ class TestExpectation:
             attacks.AnnealedBPDA(EPS, nb_iter=2),
             attacks.CarliniWagnerL2(max_iterations=2, binary_search_steps=1),
             attacks.DeepFool(max_iter=2),
+            attacks.FastMinimumNorm(nb_iter=2),
         ):
             # Cube and the like need a quantizer that sees the image itself.
             model = network(QuantLayer(4, 20.0), Noise())

@@ -14,6 +14,7 @@ from keras_qsn.attacks.result import AttackResult
 from keras_qsn.attacks.result import BlindAttackWarning
 from keras_qsn.attacks.scores.local_search import LocalSearchAttack
 from keras_qsn.attacks.scores.single_pixel import SinglePixelAttack
+from keras_qsn.attacks.scores.sparse_random_search import SparseRandomSearch
 from keras_qsn.attacks.scores.spsa import SPSA
 from keras_qsn.attacks.scores.square import SquareAttack
 from keras_qsn.attacks.transfer.substitute import SubstituteTraining
@@ -26,13 +27,16 @@ from keras_qsn.attacks.views.low_precision import LowPrecision
 from keras_qsn.attacks.white_box.auto_attack import AutoAttack
 from keras_qsn.attacks.white_box.auto_pgd import AutoProjectedGradientDescent
 from keras_qsn.attacks.white_box.carlini_wagner import CarliniWagnerL2
+from keras_qsn.attacks.white_box.decoupled import DecoupledDirectionNorm
 from keras_qsn.attacks.white_box.deepfool import DeepFool
 from keras_qsn.attacks.white_box.fab import FastAdaptiveBoundary
+from keras_qsn.attacks.white_box.fast_minimum_norm import FastMinimumNorm
 from keras_qsn.attacks.white_box.gradient import BasicIterativeMethod
 from keras_qsn.attacks.white_box.gradient import FastGradientMethod
 from keras_qsn.attacks.white_box.gradient import MomentumIterativeMethod
 from keras_qsn.attacks.white_box.gradient import ProjectedGradientDescent
 from keras_qsn.attacks.white_box.saliency_map import SaliencyMapMethod
+from keras_qsn.attacks.white_box.sigma_zero import SigmaZero
 
 __all__ = [
     "AdditiveGaussianNoiseAttack",
@@ -47,10 +51,12 @@ __all__ = [
     "BlindAttackWarning",
     "CarliniWagnerL2",
     "CubeAttack",
+    "DecoupledDirectionNorm",
     "DeepFool",
     "EOT",
     "FastAdaptiveBoundary",
     "FastGradientMethod",
+    "FastMinimumNorm",
     "HopSkipJumpAttack",
     "LevelFlipAttack",
     "LocalSearchAttack",
@@ -60,7 +66,9 @@ __all__ = [
     "ProjectedGradientDescent",
     "SPSA",
     "SaliencyMapMethod",
+    "SigmaZero",
     "SinglePixelAttack",
+    "SparseRandomSearch",
     "SquareAttack",
     "SubstituteTraining",
     "TransferAttack",

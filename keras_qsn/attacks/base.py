@@ -39,9 +39,11 @@ class Attack(Configured):
     perturbation, and an image on which it fails comes back unchanged.
 
     Args:
-        eps: Float >= 0, the radius of the ball in pixel units. `None` only
-            from subclasses whose constructor has no `eps`.
-        norm: `np.inf`, `2` or `1`. Defaults to `np.inf`.
+        eps: Float >= 0, the radius of the ball in pixel units, or a whole
+            number of pixels for `norm=0`. `None` only from subclasses whose
+            constructor has no `eps`.
+        norm: `np.inf`, `2`, `1` or `0`, the number of pixels that change.
+            Defaults to `np.inf`.
         clip_min: Smallest pixel value; or, for tables, an array of one for
             each feature, that broadcasts to one image. Defaults to `0.0`.
         clip_max: Largest pixel value, likewise. Defaults to `1.0`.

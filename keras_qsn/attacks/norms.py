@@ -1,11 +1,17 @@
-"""L-infinity, L2 and L1: balls, projections, steepest steps, sampling.
+"""L-infinity, L2, L1 and L0: balls, projections, steepest steps, sampling.
 
+L0 counts the pixels that change; one of each channel counts for itself.
 Tensors are batches; everything is done per image.
 """
 
 import numpy as np
 import tensorflow as tf
 
+# Where the norm is that an attack has not got.
+_INSTEAD = {
+    1: "AutoProjectedGradientDescent, FastAdaptiveBoundary or FastMinimumNorm",
+    0: "SigmaZero, FastMinimumNorm or SparseRandomSearch",
+}
 # Cleverhans' guard against dividing by zero.
 _TINY = 1e-12
 # Of a distance: what adding up pixels in float32 may be off.
@@ -16,13 +22,27 @@ _STORED = 2.0**-24
 
 def check_norm(norm, allowed):
     """Return `norm` as a number, or say which ones are allowed."""
-    number = float(norm) if norm in ("inf", "1", "2") else norm
+    number = float(norm) if norm in ("inf", "0", "1", "2") else norm
     if number not in allowed:
         names = ", ".join("np.inf" if n == np.inf else str(n) for n in allowed)
+        others = "".join(
+            f". For norm={n} there is {instead}."
+            for n, instead in _INSTEAD.items()
+            if number == n
+        )
         raise ValueError(
-            f"`norm` must be one of {names}. Received: norm={norm!r}"
+            f"`norm` must be one of {names}. Received: norm={norm!r}{others}"
         )
     return number
+
+
+def check_radius(eps, norm):
+    """Refuse a part of a pixel where pixels are counted."""
+    if norm == 0 and eps is not None and eps != int(eps):
+        raise ValueError(
+            "`eps` must be a whole number for `norm=0`: how many pixels may "
+            f"change. Received: eps={eps}"
+        )
 
 
 def size(delta, norm):
@@ -32,6 +52,8 @@ def size(delta, norm):
         return tf.reduce_max(tf.abs(flat), 1)
     if norm == 2:
         return tf.norm(flat, axis=1)
+    if norm == 0:
+        return tf.cast(tf.math.count_nonzero(flat, 1), flat.dtype)
     return tf.reduce_sum(tf.abs(flat), 1)
 
 
@@ -75,13 +97,14 @@ def inside(x, x_adv, eps, norm, low=-np.inf, high=np.inf):
         eps * (1 + 2^-20) + 2^-24 * size of (|x| + |x_adv|) in the norm
 
     The first part is what float32 may be off when a projection adds up the
-    pixels, the second half a float32 step for each pixel that it stores.
+    pixels, the second half a float32 step for each pixel that it stores. For
+    L0 those of which at most `eps` pixels differ.
 
     Args:
         x: Float32 images.
         x_adv: Float32 images, one for each.
         eps: Float >= 0, the radius.
-        norm: `np.inf`, `2` or `1`.
+        norm: `np.inf`, `2`, `1` or `0`.
         low: Smallest pixel value, or an array of them. Defaults to no limit.
         high: Largest pixel value, likewise.
 
@@ -99,6 +122,8 @@ def inside(x, x_adv, eps, norm, low=-np.inf, high=np.inf):
         )
         fits &= ((x_adv >= bottom) & (x_adv <= top)).reshape(flat)
         return fits.all(1)
+    if norm == 0:
+        return fits.all(1) & ((x_adv != x).reshape(flat).sum(1) <= eps)
     distance, stored = (
         np.linalg.norm(t.reshape(flat), norm, axis=1)
         for t in (x_adv - x, np.abs(x) + np.abs(x_adv))
@@ -116,13 +141,19 @@ def _rounded_up(number):
 
 
 def project(delta, eps, norm):
-    """The nearest perturbation inside the ball of radius `eps`."""
+    """The nearest perturbation inside the ball of radius `eps`.
+
+    The radius is one number, or a tensor that broadcasts to `delta`, one for
+    each image.
+    """
     if norm == np.inf:
         return tf.clip_by_value(delta, -eps, eps)
     if norm == 2:
         length = tf.sqrt(tf.maximum(_TINY, _sum(tf.square(delta))))
         return delta * tf.minimum(1.0, eps / length)
-    return _project_l1(delta, eps)
+    flat = tf.reshape(delta, [tf.shape(delta)[0], -1])
+    inside = _project_l1 if norm == 1 else _keep_largest
+    return tf.reshape(inside(flat, tf.reshape(eps, [-1, 1])), tf.shape(delta))
 
 
 def steepest(gradient, norm):
@@ -184,9 +215,8 @@ def _sum(x):
     return tf.reduce_sum(x, _pixel_axes(x), keepdims=True)
 
 
-def _project_l1(delta, eps):
+def _project_l1(flat, eps):
     """Duchi et al., 2008: soft-threshold by the level that meets `eps`."""
-    flat = tf.reshape(delta, [tf.shape(delta)[0], -1])
     magnitude = tf.sort(tf.abs(flat), axis=1, direction="DESCENDING")
     count = tf.range(1, tf.shape(flat)[1] + 1, dtype=flat.dtype)
     level = (tf.cumsum(magnitude, axis=1) - eps) / count
@@ -197,5 +227,11 @@ def _project_l1(delta, eps):
     flat = tf.sign(flat) * tf.maximum(tf.abs(flat) - level, 0.0)
     # The running sum rounds: what it leaves outside is scaled back.
     total = tf.reduce_sum(tf.abs(flat), 1, keepdims=True)
-    flat *= tf.minimum(1.0, eps / tf.maximum(total, _TINY))
-    return tf.reshape(flat, tf.shape(delta))
+    return flat * tf.minimum(1.0, eps / tf.maximum(total, _TINY))
+
+
+def _keep_largest(flat, eps):
+    """The `eps` largest; of equal ones the first."""
+    order = tf.argsort(tf.abs(flat), 1, "DESCENDING", stable=True)
+    rank = tf.cast(tf.argsort(order, 1), flat.dtype)
+    return tf.where(rank < tf.floor(eps), flat, 0.0)

@@ -140,6 +140,7 @@ def check_eps(threat, shape):
         ) from error
     if threat.eps is None:
         return
+    norms.check_radius(threat.eps, threat.norm)
     largest = float(np.linalg.norm(widths.astype("float64"), threat.norm))
     if threat.eps > largest:
         raise ValueError(
@@ -152,7 +153,7 @@ def check_eps(threat, shape):
 
 def _on_batch(attack, wrapper, x, labels, targeted, first):
     """The entries of an `AttackResult` for images from number `first`."""
-    slope = _slope(attack, wrapper, x, labels)
+    slope = slope_at(attack, wrapper, x, labels)
     x_adv = attack.attacked(
         wrapper,
         targeted,
@@ -172,7 +173,7 @@ def _on_batch(attack, wrapper, x, labels, targeted, first):
     return x_adv, prediction, success, slope == 0
 
 
-def _slope(attack, wrapper, x, labels):
+def slope_at(attack, wrapper, x, labels):
     """Largest part of the gradient that the attack starts from."""
     if attack.follows is None:
         return np.ones(len(x), "float32")

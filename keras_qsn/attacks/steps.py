@@ -1,6 +1,7 @@
-"""What searches share: images still at work, seeds of restarts, moments."""
+"""What searches share: images still at work, seeds of restarts, rates."""
 
 import functools
+import math
 
 import tensorflow as tf
 
@@ -114,6 +115,12 @@ def restarted(seeds, number, stream=0):
         [2], tf.stack([number, stream]), None, None, tf.int32
     )
     return seeds + tf.cast(tf.where(number > 0, moved, 0), seeds.dtype)
+
+
+def cosine(i, times):
+    """What is left before step `i` of so many: from 1 to 0 along a cosine."""
+    share = tf.cast(i, tf.float32) / tf.cast(times, tf.float32)
+    return (1 + tf.cos(math.pi * share)) / 2
 
 
 def moments(i, gradient, mean, square):

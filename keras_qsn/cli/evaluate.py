@@ -20,6 +20,15 @@ from keras_qsn.report import tables
 
 def run(options, console):
     """Run the command; returns the exit status."""
+    if options.norm in ("0", "1") and options.eps is None:
+        raise ValueError(
+            f"--norm {options.norm} needs a radius, --eps: "
+            + (
+                "how many pixels may change."
+                if options.norm == "0"
+                else "the sum of the changes of all pixels."
+            )
+        )
     out = out_of_model(options)
     wrapper = load_model(options)
     images = load_images(options, wrapper)

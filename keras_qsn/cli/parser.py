@@ -106,7 +106,10 @@ def _evaluate(commands):
         "--plan", choices=PLANS, default="standard", help="which attacks"
     )
     command.add_argument(
-        "--norm", choices=("inf", "2"), default="inf", help="of the radius"
+        "--norm",
+        choices=("inf", "2", "1", "0"),
+        default="inf",
+        help="of the radius; 0 counts the pixels that change",
     )
     command.add_argument(
         "--strict", action="store_true", help="exit with 3 if a check fails"

@@ -3,6 +3,9 @@
 from keras_qsn._core.shares import wilson_interval
 from keras_qsn.evaluation.comparison import Comparison
 from keras_qsn.evaluation.comparison import compare
+from keras_qsn.evaluation.distances import Found
+from keras_qsn.evaluation.distances import MinimalDistances
+from keras_qsn.evaluation.minimal import minimal_distances
 from keras_qsn.evaluation.result import Check
 from keras_qsn.evaluation.result import Evaluation
 from keras_qsn.evaluation.result import Outcome
@@ -14,10 +17,13 @@ __all__ = [
     "Check",
     "Comparison",
     "Evaluation",
+    "Found",
+    "MinimalDistances",
     "Outcome",
     "Step",
     "UntrustedEvaluation",
     "compare",
     "evaluate_robustness",
+    "minimal_distances",
     "wilson_interval",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_qsn import attacks
 from keras_qsn._core.config import Configured
+from keras_qsn.evaluation import sparse
 from keras_qsn.evaluation.result import Step
 
 NAMES = ("quick", "standard", "full")
@@ -54,6 +55,8 @@ def named(plan, threat, facts, sources):
     Cheap attacks come first, since each one spares those after it the images
     it breaks.
     """
+    if threat.norm in (1, 0):
+        return sparse.named(plan, threat, facts, sources)
     return [
         *_white_box(plan, threat, facts),
         *_transfer(plan, threat, sources),
@@ -138,7 +141,7 @@ def _check_radius(step, threat):
 
 
 def _white_box(plan, threat, facts):
-    step = functools.partial(_step, threat)
+    step = threat.step
     fgsm = step("FGSM", attacks.FastGradientMethod)
     if facts.gradient_cut:
         # Blind, as all that follow a gradient are: one shows it.
@@ -171,7 +174,7 @@ def _white_box(plan, threat, facts):
 
 
 def _adaptive(plan, threat, facts):
-    step = functools.partial(_step, threat)
+    step = threat.step
     effort = {"nb_iter": _NB_ITER[plan]}
     steps = []
     if facts.opened and threat.norm == np.inf:
@@ -216,7 +219,7 @@ def _transfer(plan, threat, sources):
 
 
 def _queries(plan, threat, facts):
-    step = functools.partial(_step, threat)
+    step = threat.step
     if facts.gradient_cut:
         # All that is left to attack with: one plan's effort more.
         plan = NAMES[min(NAMES.index(plan) + 1, len(NAMES) - 1)]
@@ -258,8 +261,3 @@ def _queries(plan, threat, facts):
             )
         )
     return steps
-
-
-def _step(threat, name, kind, max_images=None, **settings):
-    attack = threat.attack(kind, **settings)
-    return Step(name, attack.threat, attack, max_images)

@@ -65,8 +65,10 @@ def evaluate_robustness(
         x: Images in `value_range` (floats, or uint8 where it is 0 to 255), or
             a batched `tf.data.Dataset` of images and labels.
         y: True classes, integers or one-hot; `None` with a dataset.
-        eps: Float > 0. Radius of the ball, in pixel units. Defaults to `0.3`.
-        norm: `np.inf` or `2`. Defaults to `np.inf`.
+        eps: Float > 0. Radius of the ball, in pixel units; for `norm=0` how
+            many pixels may change, a whole number, each channel's for itself.
+            Defaults to `0.3`.
+        norm: `np.inf`, `2`, `1` or `0`. Defaults to `np.inf`.
         plan: `"quick"`, `"standard"`, `"full"`, or a list of `Step` or of
             attacks. Defaults to `"standard"`.
         sources: Optional `{name: model}`, models to transfer examples from.
@@ -128,7 +130,7 @@ def evaluate_robustness(
     low, high = check_range(value_range, wrapper, x.shape[1:])
     x = check_images(x, low, high, wrapper)
     y = check_labels(y, len(x), wrapper.num_classes)
-    norm = norms.check_norm(norm, (np.inf, 2))
+    norm = norms.check_norm(norm, (np.inf, 2, 1, 0))
     check_number("eps", eps)
     if not (np.isfinite(eps) and eps > 0):
         raise ValueError(

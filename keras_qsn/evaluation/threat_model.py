@@ -5,6 +5,8 @@ import inspect
 
 import numpy as np
 
+from keras_qsn.evaluation.result import Step
+
 
 # Ends of the range may be arrays, which have no truth to compare by.
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -12,8 +14,8 @@ class ThreatModel:
     """What an attacker may change.
 
     Args:
-        eps: Radius of the ball, in pixel units.
-        norm: `np.inf` or `2`.
+        eps: Radius of the ball, in pixel units, or a number of pixels.
+        norm: `np.inf`, `2`, `1` or `0`.
         clip_min: Smallest pixel value, or one for each feature.
         clip_max: Largest pixel value, likewise.
         seed: Of the attacks.
@@ -38,6 +40,11 @@ class ThreatModel:
         own = {k: v for k, v in own.items() if k in accepted}
         return kind(**{**own, **kwargs})
 
+    def step(self, name, kind, max_images=None, **settings):
+        """A step of a plan: an attack of this class within the threat model."""
+        attack = self.attack(kind, **settings)
+        return Step(name, attack.threat, attack, max_images)
+
     def at(self, eps):
         """The same with another radius."""
         return dataclasses.replace(self, eps=eps)
@@ -48,6 +55,11 @@ class ThreatModel:
         return float(
             np.linalg.norm(np.broadcast_to(widths, shape).ravel(), self.norm)
         )
+
+    def grey(self, shape):
+        """A radius at which every image can be turned into the same grey one:
+        half of the way, or all pixels."""
+        return self.diameter(shape) / (1 if self.norm == 0 else 2)
 
     def has_range(self, attack):
         """Whether an attack keeps to this range of pixels."""

@@ -85,10 +85,8 @@ def became(evaluation):
 def distances(evaluation):
     """How far each image was moved, in the norm of the evaluation."""
     delta = evaluation.x_adv.astype("float64") - evaluation.x
-    delta = np.abs(delta).reshape(len(delta), -1)
-    if evaluation.settings["norm"] == "inf":
-        return delta.max(1)
-    return np.sqrt((delta**2).sum(1))
+    norm = float(evaluation.settings["norm"])
+    return np.linalg.norm(delta.reshape(len(delta), -1), norm, axis=1)
 
 
 def facts(evaluation):

@@ -73,8 +73,7 @@ class LocalSearchAttack(Attack):
           https://arxiv.org/abs/1612.06299
     """
 
-    # The distance is the number of changed pixels; see `SaliencyMapMethod`.
-    norms = (1,)
+    norms = (0,)
 
     def __init__(
         self,
@@ -86,7 +85,7 @@ class LocalSearchAttack(Attack):
         clip_max=1.0,
         seed=0,
     ):
-        super().__init__(None, 1, clip_min, clip_max, seed)
+        super().__init__(None, 0, clip_min, clip_max, seed)
         if not (0 <= scale <= 2 and scale != 1):
             raise ValueError(
                 "`scale` must be a number from 0 to 2 other than 1. "

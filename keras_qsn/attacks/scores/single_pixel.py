@@ -44,11 +44,10 @@ class SinglePixelAttack(Attack):
           https://arxiv.org/abs/1612.06299
     """
 
-    # The distance is the number of changed pixels; see `SaliencyMapMethod`.
-    norms = (1,)
+    norms = (0,)
 
     def __init__(self, max_pixels=1000, clip_min=0.0, clip_max=1.0, seed=0):
-        super().__init__(None, 1, clip_min, clip_max, seed)
+        super().__init__(None, 0, clip_min, clip_max, seed)
         self._keep_counts(max_pixels=max_pixels)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):

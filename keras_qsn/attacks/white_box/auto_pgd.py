@@ -9,6 +9,7 @@ from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
 from keras_qsn.attacks import steps
 from keras_qsn.attacks.base import Attack
+from keras_qsn.attacks.white_box import sparse_ascent
 
 _MOMENTUM = 0.75
 # In hundredths of the steps: the first after 22, gaps 3 less each, at least 6.
@@ -50,9 +51,16 @@ class AutoProjectedGradientDescent(Attack):
 
     An image's first adversarial point is kept, or its point of highest loss.
 
+    With `norm=1`, steps go along the sign of the gradient at the steepest
+    pixels, two for three that the best point has changed, and to the nearest
+    point of the ball and the range of pixels at once. Of full size, `eps`,
+    they are back where the best point has become sparser, else they shrink.
+    Three tenths of the steps are in a ball of `3 * eps`, as many in one of
+    `2 * eps`. There is no momentum, and no `rho`.
+
     Args:
         eps: Float >= 0. Radius of the ball. Defaults to `0.3`.
-        norm: `np.inf` or `2`. Defaults to `np.inf`.
+        norm: `np.inf`, `2` or `1`. Defaults to `np.inf`.
         loss: `"ce"`, `"dlr"` or `"targeted-dlr"`. Defaults to `"ce"`.
         nb_iter: Integer >= 1. Number of steps. Defaults to `100`.
         nb_restarts: Integer >= 1. Random starts, for each `t`. Defaults to
@@ -81,8 +89,10 @@ class AutoProjectedGradientDescent(Attack):
 
     Reference:
         - Croce & Hein, 2020: https://arxiv.org/abs/2003.01690
+        - Croce & Hein, 2021, L1: https://arxiv.org/abs/2103.01208
     """
 
+    norms = (np.inf, 2, 1)
     counts = ("nb_iter", "nb_restarts")
 
     def __init__(
@@ -114,18 +124,47 @@ class AutoProjectedGradientDescent(Attack):
         )
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
-        zeros = tf.zeros_like(labels, tf.float32)
         others = self._others(logits_fn, x, labels, targeted)
+        ascend = self._ascend if self.norm != 1 else self._ascend_sparsely
+
+        def look(point, label, other):
+            """Loss, its gradient, and which are adversarial."""
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(point)
+                logits = tf.cast(logits_fn(point), tf.float32)
+                loss = self._loss(logits, label, targeted, other)
+            gradient = losses.gradient_of(tape, loss, point)
+            return loss, gradient, losses.fooled(logits, label, targeted)
+
+        def restart(i, kept, kept_loss, done):
+            again = steps.restarted(seeds, i)
+            given = labels, others[:, i // self.nb_restarts]
+            best, loss, fooled = ascend(look, x, given, eps, again, done)
+            better = ~done & (fooled | (loss > kept_loss))
+            new, old = (best, loss), (kept, kept_loss)
+            return *steps.pick(better, new, old), fooled
+
+        none = tf.fill(tf.shape(labels), -np.inf)
+        return steps.repeat(
+            restart,
+            others.shape[1] * self.nb_restarts,
+            (x, none, tf.zeros_like(labels, tf.bool)),
+            lambda kept, loss, done: ~done,
+        )[0]
+
+    def _ascend_sparsely(self, look, x, given, eps, seeds, done):
+        bounds = self.clip_min, self.clip_max
+        return sparse_ascent.ascend(
+            look, self.nb_iter, x, given, eps, seeds, done, *bounds
+        )
+
+    def _ascend(self, look, x, given, eps, seeds, done):
+        """A run; points, their loss, and which are adversarial."""
 
         def step(i, *rows):
             *state, image, label, other = rows
             s = _State(*state)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(s.x)
-                logits = tf.cast(logits_fn(s.x), tf.float32)
-                loss = self._loss(logits, label, targeted, other)
-            gradient = tape.gradient(loss, s.x, unconnected_gradients="zero")
-            hit = losses.fooled(logits, label, targeted)
+            loss, gradient, hit = look(s.x, label, other)
             better = hit | (loss > s.best_loss)
             best = steps.where(better, s.x, s.best)
             best_loss = tf.where(better, loss, s.best_loss)
@@ -160,42 +199,32 @@ class AutoProjectedGradientDescent(Attack):
                 checked_loss=tf.where(check, best_loss, s.checked_loss),
             )
 
-        def restart(i, kept, kept_loss, done):
-            again = steps.restarted(seeds, i)
-            start = norms.sample(x.shape[1:], again, self.norm)
-            start = self._project(x, x + eps * start, eps)
-            state = _State(
-                x=start,
-                previous=start,
-                loss=zeros + np.inf,
-                best=start,
-                best_loss=zeros - np.inf,
-                best_gradient=tf.zeros_like(start),
-                fooled=done,
-                size=zeros + 2 * eps,
-                rises=zeros,
-                halved=tf.zeros_like(done),
-                checked_loss=zeros - np.inf,
-            )
-            # The start is a point too: nb_iter + 1 of them.
-            state = steps.search(
-                step,
-                self.nb_iter + 1,
-                state,
-                (x, labels, others[:, i // self.nb_restarts]),
-                lambda *state: ~_State(*state).fooled,
-            )
-            s = _State(*state)
-            better = ~done & (s.fooled | (s.best_loss > kept_loss))
-            new, old = (s.best, s.best_loss), (kept, kept_loss)
-            return *steps.pick(better, new, old), s.fooled
-
-        return steps.repeat(
-            restart,
-            others.shape[1] * self.nb_restarts,
-            (x, zeros - np.inf, tf.zeros_like(labels, tf.bool)),
-            lambda kept, loss, done: ~done,
-        )[0]
+        start = norms.sample(x.shape[1:], seeds, self.norm)
+        start = self._project(x, x + eps * start, eps)
+        zeros = tf.zeros_like(done, tf.float32)
+        state = _State(
+            x=start,
+            previous=start,
+            loss=zeros + np.inf,
+            best=start,
+            best_loss=zeros - np.inf,
+            best_gradient=tf.zeros_like(start),
+            fooled=done,
+            size=zeros + 2 * eps,
+            rises=zeros,
+            halved=tf.zeros_like(done),
+            checked_loss=zeros - np.inf,
+        )
+        # The start is a point too: nb_iter + 1 of them.
+        state = steps.search(
+            step,
+            self.nb_iter + 1,
+            state,
+            (x, *given),
+            lambda *state: ~_State(*state).fooled,
+        )
+        s = _State(*state)
+        return s.best, s.best_loss, s.fooled
 
     def _others(self, logits_fn, x, labels, targeted):
         """The classes that the loss sets against the label, one a run."""

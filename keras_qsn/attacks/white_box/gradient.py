@@ -42,11 +42,14 @@ class FastGradientMethod(_GradientAttack):
     `x_adv = clip(x + eps * d)`, where `d` is the unit step that raises the
     cross-entropy `J(x, y)` most in the given norm: `sign(dJ/dx)` for
     L-infinity, `dJ/dx` over its length for L2, the steepest pixels for L1.
-    With `y_target` it lowers `J(x, y_target)` instead.
+    For L0 the `eps` pixels that could raise a linear `J` most, by their slope
+    times their way to the end of their range, go there. With `y_target` it
+    lowers `J(x, y_target)` instead.
 
     Args:
-        eps: Float >= 0. Size of the step. Defaults to `0.3`.
-        norm: `np.inf`, `2` or `1`. Defaults to `np.inf`.
+        eps: Float >= 0. Size of the step; for `norm=0` a number of pixels.
+            Defaults to `0.3`.
+        norm: `np.inf`, `2`, `1` or `0`. Defaults to `np.inf`.
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
         seed: Integer; unused, since the attack is deterministic.
@@ -73,10 +76,14 @@ class FastGradientMethod(_GradientAttack):
         - Goodfellow et al., 2015: https://arxiv.org/abs/1412.6572
     """
 
-    norms = (np.inf, 2, 1)
+    norms = (np.inf, 2, 1, 0)
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         gradient, _ = self._gradient(logits_fn, x, labels, targeted)
+        if self.norm == 0:
+            end = tf.where(gradient > 0, self.clip_max, self.clip_min)
+            gain = gradient * (end - x)
+            return tf.where(norms.project(gain, eps, 0) > 0, end, x)
         return x + eps * norms.steepest(gradient, self.norm)
 
 

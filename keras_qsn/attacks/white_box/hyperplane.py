@@ -39,11 +39,11 @@ def project(x, w, gap, norm, low, high):
         size = _use_up(slope, room, gap)
     else:
         speed = tf.ones_like(slope) if norm == np.inf else slope
-        size = tf.minimum(_time(slope, speed, room, gap) * speed, room)
+        size = tf.minimum(time_to(gap, slope, speed, room) * speed, room)
     return tf.reshape(sign * size, tf.shape(x))
 
 
-def _time(slope, speed, room, gap):
+def time_to(gap, slope, speed, room):
     """The `t` at which `sum slope * min(t * speed, room)` reaches `gap`."""
     end = tf.math.divide_no_nan(room, speed)
     order = tf.argsort(end, axis=1)

@@ -49,13 +49,11 @@ class SaliencyMapMethod(Attack):
         - Papernot et al., 2016: https://arxiv.org/abs/1511.07528
     """
 
-    # The distance is the number of changed pixels, of which L1 is the nearest
-    # relative; with no ball, the base class never measures it.
-    norms = (1,)
+    norms = (0,)
     follows = "margin"
 
     def __init__(self, theta=1.0, gamma=1.0, clip_min=0.0, clip_max=1.0):
-        super().__init__(None, 1, clip_min, clip_max, 0)
+        super().__init__(None, 0, clip_min, clip_max, 0)
         if not (np.isfinite(theta) and theta != 0):
             raise ValueError(
                 "`theta` must be a finite number other than 0. "

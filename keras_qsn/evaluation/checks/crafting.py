@@ -73,7 +73,7 @@ def crafted(attack, view, x, labels, batches, *others, index=None):
     """The images that an attack makes of `x`.
 
     Args:
-        attack: An `Attack` inside a ball.
+        attack: An `Attack`.
         view: Function from a batch of each of `others` to what the attack
             sees: a compiled function from images to logits, or what calls it.
         x: Images.
@@ -94,7 +94,7 @@ def crafted(attack, view, x, labels, batches, *others, index=None):
             view(*(tf.constant(other[batch]) for other in others)),
             tf.constant(x[batch]),
             tf.constant(labels[batch], tf.int32),
-            tf.constant(attack.eps, tf.float32),
+            tf.constant(attack.eps or 0.0, tf.float32),
             tf.constant(seeds[batch], tf.int32),
         )
     return made

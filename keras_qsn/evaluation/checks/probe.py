@@ -76,18 +76,21 @@ class Probe:
             return x
         return self.forward("seen", self.opened.quantize, x)
 
-    def survives(self, attack, rows=slice(None)):
+    def survives(self, attack, rows=slice(None), eps=None):
         """Which images an attack leaves, boolean; each from the start it has
-        among all."""
+        among all. `eps` is the radius of an attack without one of its own."""
         index = np.arange(len(self.numbers))[rows]
-        return ~self.fools(attack, self.numbers[rows], index)
+        return ~self.fools(attack, self.numbers[rows], index, eps)
 
-    def fools(self, attack, numbers, index=None):
+    def fools(self, attack, numbers, index=None, eps=None):
         """Which images of the evaluation an attack breaks, boolean."""
         self.note(attack)
         x, y = self.evaluation.x[numbers], self.evaluation.y[numbers]
         x_adv = self._attacked(attack, x, y, index)
         fooled = self.predict(x_adv) != y
+        if attack.eps is None:
+            radius = self.threat.eps if eps is None else eps
+            fooled &= norms.inside(x, x_adv, radius, self.threat.norm)
         self.keep(attack.threat, numbers, x_adv, fooled)
         return fooled
 
@@ -149,21 +152,17 @@ class Probe:
         threat = self.threat.at(eps)
         if self.opened is not None and threat.norm == np.inf:
             return threat.attack(attacks.CubeAttack, nb_iter=20, nb_restarts=2)
-        return threat.attack(
-            attacks.ProjectedGradientDescent,
-            # Where nothing can move, one step is all of them.
-            nb_iter=self.budget.nb_iter if eps else 1,
-            early_stop=True,
-        )
+        # Where nothing can move, one step is all of them.
+        nb_iter = self.budget.nb_iter if eps else 1
+        if threat.norm == 0 and eps > nb_iter / 2:
+            # FMN's number of pixels may grow by one a step only.
+            return threat.attack(attacks.SigmaZero, nb_iter=nb_iter)
+        return _descent(threat, nb_iter)
 
     def descent(self, nb_iter, **kwargs):
-        """PGD within the threat model."""
-        return self.threat.attack(
-            attacks.ProjectedGradientDescent,
-            nb_iter=nb_iter,
-            early_stop=True,
-            **kwargs,
-        )
+        """PGD within the threat model, or what stands for it: APGD in L1,
+        FMN in L0, which has no radius and no restarts."""
+        return _descent(self.threat, nb_iter, **kwargs)
 
     def logits(self, x):
         """Logits as a NumPy array, a batch at a time."""
@@ -204,6 +203,17 @@ class Probe:
         """Slices of so many images, of bounded size."""
         size = self.batch_size
         return [slice(i, i + size) for i in range(0, count, size)]
+
+
+def _descent(threat, nb_iter, **kwargs):
+    kind = attacks.ProjectedGradientDescent
+    if threat.norm == 0:
+        kind = attacks.FastMinimumNorm
+    elif threat.norm == 1:
+        kind = attacks.AutoProjectedGradientDescent
+    else:
+        kwargs["early_stop"] = True
+    return threat.attack(kind, nb_iter=nb_iter, **kwargs)
 
 
 def _in_words(attack):

@@ -7,6 +7,8 @@ from keras_qsn._core.shares import percent
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.views.base import Seen
 from keras_qsn.attacks.views.surrogate import Surrogate
+from keras_qsn.evaluation.checks.registry import IMAGES
+from keras_qsn.evaluation.checks.registry import Need
 from keras_qsn.evaluation.checks.registry import check
 from keras_qsn.evaluation.checks.wording import HALF_POINT
 
@@ -16,8 +18,20 @@ _FAINT = 1e-8
 _PIXELS = 32
 _TURNS = 4
 
+_STEPS = Need(
+    lambda probe: probe.threat.norm in (np.inf, 2),
+    "not applicable",
+    "The curve is of PGD, which has no steps in L1 or L0.",
+)
 
-@check(5, "loss-curve", "attack has converged", own_gradient=True)
+
+@check(
+    5,
+    "loss-curve",
+    "attack has converged",
+    needs=(IMAGES, _STEPS),
+    own_gradient=True,
+)
 def loss_curve(probe):
     nb_iter = probe.budget.nb_iter
     loss, left, broken = _follow(probe, 2 * nb_iter)
@@ -75,9 +89,7 @@ def finite_difference(probe):
     rng = np.random.default_rng(probe.threat.seed)
     x, y = probe.x[:16], probe.y[:16]
     gradient = probe.gradient(x, y)[0].reshape(len(x), -1)
-    h = probe.threat.eps / 4
-    if probe.threat.norm == 2:
-        h /= np.sqrt(gradient.shape[1])
+    h = _pixel_scale(probe.threat, gradient.shape[1]) / 4
     agree, count = 0, 0
     for _ in range(_TURNS):
         picked = [
@@ -100,6 +112,16 @@ def finite_difference(probe):
         "The gradient must point where the loss goes at the scale of the "
         "attack; else use a surrogate gradient (BPDA) or queries.",
     )
+
+
+def _pixel_scale(threat, pixels):
+    """How far the attack moves a pixel that it moves."""
+    if threat.norm == np.inf:
+        return threat.eps
+    if threat.norm == 2:
+        return threat.eps / np.sqrt(pixels)
+    width = float(np.mean(np.subtract(threat.clip_max, threat.clip_min)))
+    return min(threat.eps, width) if threat.norm == 1 else width
 
 
 def _slopes(probe, x, y, gradient, pixels, h):

@@ -6,6 +6,7 @@ from keras_qsn import attacks
 from keras_qsn._core.shares import percent
 from keras_qsn.evaluation.checks import active
 from keras_qsn.evaluation.checks import known_mask
+from keras_qsn.evaluation.checks.random_points import random_point
 from keras_qsn.evaluation.checks.registry import IMAGES
 from keras_qsn.evaluation.checks.registry import QUANTIZER
 from keras_qsn.evaluation.checks.registry import Need
@@ -18,6 +19,17 @@ _L_INFINITY = Need(
     lambda probe: probe.threat.norm == np.inf,
     "not applicable",
     "The self-test is for L-infinity.",
+)
+_BALL = Need(
+    lambda probe: probe.threat.norm != 0,
+    "not applicable",
+    "In L0 the attack seeks the fewest pixels, from the image on: it climbs in "
+    "no ball, and has no restarts.",
+)
+_PLANTED = Need(
+    lambda probe: probe.threat.norm in (np.inf, 2),
+    "not applicable",
+    "Examples are planted for PGD, which has no steps in L1 or L0.",
 )
 _CUBE = Need(
     lambda probe: probe.opened is not None and probe.threat.norm == np.inf,
@@ -39,7 +51,13 @@ def eps_zero(probe):
     )
 
 
-@check(2, "ladder", "more steps break more", own_gradient=True)
+@check(
+    2,
+    "ladder",
+    "more steps break more",
+    needs=(IMAGES, _BALL),
+    own_gradient=True,
+)
 def ladder(probe):
     fgsm = probe.survives(probe.threat.attack(attacks.FastGradientMethod))
     short = probe.survives(probe.descent(10))
@@ -59,10 +77,15 @@ def ladder(probe):
 def eps_sweep(probe):
     t = probe.threat
     # At half the range every image can be turned into the same grey one.
-    grey = t.diameter(probe.x.shape[1:]) / 2
-    radii = sorted({0.0, t.eps / 4, t.eps / 2, t.eps, min(2 * t.eps, grey)})
+    grey = t.grey(probe.x.shape[1:])
+    radii = {0.0, t.eps / 4, t.eps / 2, t.eps, min(2 * t.eps, grey)}
+    if t.norm == 0:
+        radii = {float(round(eps)) for eps in radii}
+    radii = sorted(radii)
     radii = [*radii, *([grey] if grey > radii[-1] else [])]
-    left = [probe.survives(probe.strongest(eps)).mean() for eps in radii]
+    left = [
+        probe.survives(probe.strongest(eps), eps=eps).mean() for eps in radii
+    ]
     share = float(probe.evaluation.clean_accuracy)
     probe.curve["strongest"] = [
         (float(eps), share * float(a)) for eps, a in zip(radii, left)
@@ -94,7 +117,7 @@ def eps_sweep(probe):
 @check(4, "unbounded", "no limit breaks everything")
 def unbounded(probe):
     eps = probe.threat.diameter(probe.x.shape[1:])
-    left = probe.survives(probe.strongest(eps)).mean()
+    left = probe.survives(probe.strongest(eps), eps=eps).mean()
     return (
         "pass" if left == 0 else "fail",
         f"{percent(left)} left",
@@ -103,7 +126,13 @@ def unbounded(probe):
     )
 
 
-@check(6, "restarts", "restarts bring nothing more", own_gradient=True)
+@check(
+    6,
+    "restarts",
+    "restarts bring nothing more",
+    needs=(IMAGES, _BALL),
+    own_gradient=True,
+)
 def restarts(probe):
     most = probe.budget.restarts
     counts = [1, most // 2, most]
@@ -126,6 +155,7 @@ def restarts(probe):
 def random_search(probe):
     rng = np.random.default_rng(probe.threat.seed)
     numbers = probe.numbers[probe.robust]
+    x = probe.evaluation.x[numbers]
     broken = np.zeros(len(numbers), bool)
     count = 2 * probe.budget.samples if len(numbers) else 0
     # Several points of each image in one batch.
@@ -133,7 +163,7 @@ def random_search(probe):
     for first in range(0, count, together):
         turns = range(first, min(first + together, count))
         tried = np.stack(
-            [_random_point(rng, probe, numbers, i % 2 == 1) for i in turns]
+            [random_point(rng, probe.threat, x, i % 2 == 1) for i in turns]
         )
         classes = probe.predict(tried.reshape(-1, *tried.shape[2:]))
         wrong = classes.reshape(len(turns), -1) != probe.evaluation.y[numbers]
@@ -147,19 +177,6 @@ def random_search(probe):
         f"{2 * probe.budget.samples} random points each",
         "Chance must not find what attacks missed; else they are blind.",
     )
-
-
-def _random_point(rng, probe, numbers, corner):
-    """A point of each image's ball: of a sphere, a cube, or its corners."""
-    t, x = probe.threat, probe.evaluation.x[numbers]
-    step = rng.uniform(-1, 1, x.shape)
-    if t.norm == 2:
-        axes = tuple(range(1, x.ndim))
-        step /= np.sqrt((step**2).sum(axes, keepdims=True))
-    elif corner:
-        step = np.sign(step)
-    moved = np.clip(x + t.eps * step, t.clip_min, t.clip_max)
-    return moved.astype("float32")
 
 
 @check(
@@ -207,7 +224,9 @@ def self_test(probe):
     )
 
 
-@check(20, "active-test", "planted examples are found")
+@check(
+    20, "active-test", "planted examples are found", needs=(IMAGES, _PLANTED)
+)
 def active_test(probe):
     rate, count = active.pass_rate(probe)
     if not count:

@@ -1,0 +1,164 @@
+"""`minimal_distances`: how far the nearest adversarial examples are."""
+
+import time
+import warnings
+
+import numpy as np
+
+from keras_qsn._core.config import plain
+from keras_qsn._core.numbers import check_count
+from keras_qsn._core.progress import Progress
+from keras_qsn.attacks import BlindAttackWarning
+from keras_qsn.attacks import norms
+from keras_qsn.attacks.running import slope_at
+from keras_qsn.attacks.views import passes
+from keras_qsn.classifier.inputs import as_arrays
+from keras_qsn.classifier.inputs import check_images
+from keras_qsn.classifier.inputs import check_labels
+from keras_qsn.classifier.inputs import check_range
+from keras_qsn.classifier.wrapper import KerasModelWrapper
+from keras_qsn.evaluation import nearest
+from keras_qsn.evaluation import plans
+from keras_qsn.evaluation.distances import Found
+from keras_qsn.evaluation.distances import MinimalDistances
+from keras_qsn.evaluation.facts import ModelFacts
+from keras_qsn.evaluation.threat_model import ThreatModel
+
+
+def minimal_distances(
+    model,
+    x,
+    y=None,
+    norm=2,
+    plan="standard",
+    value_range=None,
+    seed=0,
+    batch_size=128,
+    progress=None,
+    verbose="auto",
+):
+    """Of each image, the smallest perturbation that any attack finds.
+
+    Every attack of the plan runs on every image; what counts is the nearest
+    example of all, in the given norm, wherever an attack itself looked. Its
+    cost stands beside it, as passes of one image through the network, forwards
+    and backwards. An image that is misclassified as it is has distance 0.
+
+    Args:
+        model: Keras classifier, or a `KerasModelWrapper` around one.
+        x: Images in `value_range` (floats, or uint8 where it is 0 to 255), or
+            a batched `tf.data.Dataset` of images and labels.
+        y: True classes, integers or one-hot; `None` with a dataset.
+        norm: `np.inf`, `2`, `1` or `0`, the number of pixels that change.
+            Distances are in pixel units. Defaults to `2`.
+        plan: `"quick"`, `"standard"`, `"full"` (50, 100 or 1000 steps of a
+            search, and more kinds of attack), or a list of `Step` or of
+            attacks. Defaults to `"standard"`.
+        value_range: As for `evaluate_robustness`.
+        seed: Integer. Same seed, same result. Defaults to `0`.
+        batch_size: Images attacked at once. Defaults to `128`.
+        progress: Optional function called with the name of the attack, the
+            number of images it has finished, and their count.
+        verbose: `0`, `1` or `"auto"`: lines and bars never, always, or
+            unless there is a `progress`. Defaults to `"auto"`.
+
+    Returns:
+        A `MinimalDistances`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> model = cleverhans_cnn(seed=0)
+    >>> x = np.full((2, 28, 28, 1), 0.5, "float32")
+    >>> y = KerasModelWrapper(model).predict(x)
+    >>> attacks = [FastMinimumNorm(nb_iter=30), DeepFool()]
+    >>> found = minimal_distances(model, x, y, plan=attacks, verbose=0)
+    >>> found.found[0].forward
+    30.0
+    >>> bool(0 < found.median <= min(found.medians.values()))
+    True
+
+    Limitations:
+        Upper bounds: another attack may find nearer examples, and where a
+        layer hides the gradient much nearer ones. Models that answer at
+        random have no smallest distance: an example may be luck.
+
+    Reference:
+        - Cina et al., 2024 (AttackBench), for the best of an ensemble within
+          a budget of passes: https://arxiv.org/abs/2404.19460
+    """
+    wrapper = KerasModelWrapper.of(model)
+    x, y = as_arrays(x, y)
+    if y is None:
+        raise ValueError(
+            "`y` must hold the true classes: the distance is to another one. "
+            "Received: y=None"
+        )
+    low, high = check_range(value_range, wrapper, x.shape[1:])
+    x = check_images(x, low, high, wrapper)
+    y = check_labels(y, len(x), wrapper.num_classes)
+    norm = norms.check_norm(norm, (np.inf, 2, 1, 0))
+    batch_size = check_count("batch_size", batch_size)
+    seed = check_count("seed", seed, np.iinfo("int32").min)
+    if verbose == "auto":
+        verbose = int(progress is None)
+    progress = Progress(progress, verbose)
+    # A ball that holds every image.
+    threat = ThreatModel(np.inf, norm, low, high, seed)
+    threat = threat.at(threat.diameter(x.shape[1:]))
+    facts = ModelFacts.of(wrapper, x.shape[1:], threat)
+    if isinstance(plan, str):
+        plans.check_name(plan)
+        steps = nearest.named(plan, threat, facts)
+    else:
+        steps, plan = plans.given(plan, threat), "own"
+    prediction = wrapper.predict(x, batch_size)
+    wrong = prediction != y
+    best, x_adv, found = np.where(wrong, 0.0, np.inf), x.copy(), []
+    for step in steps:
+        one, result = _attack(step, wrapper, x, y, norm, batch_size, progress)
+        one.distances[wrong] = 0
+        nearer = one.distances < best
+        best[nearer], x_adv[nearer] = one.distances[nearer], result[nearer]
+        found.append(one)
+        progress.line(f"{step.name}: median {np.median(best[~wrong]):.4g}")
+    settings = {
+        "model": wrapper.model.name,
+        "norm": "inf" if norm == np.inf else int(norm),
+        "plan": plan,
+        "value_range": [plain(low), plain(high)],
+        "seed": seed,
+        "batch_size": batch_size,
+        "images": len(x),
+    }
+    return MinimalDistances(settings, x, y, prediction, x_adv, found)
+
+
+def _attack(step, wrapper, x, y, norm, batch_size, progress):
+    """What a step finds, and the images it makes."""
+    attack = step.attack
+    counting = attack.with_views((*attack.views, passes.Passes()))
+    network = counting.seen(wrapper).wrapper
+    # A run looks first whether there is a gradient to follow.
+    before = passes.count(network)
+    slope_at(counting, wrapper, x[:1], y[:1])
+    look = passes.count(network) - before
+    before, started = passes.count(network), time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BlindAttackWarning)
+        result = counting.run(
+            wrapper,
+            x,
+            y,
+            batch_size=batch_size,
+            progress=lambda _, done, total: progress(step.name, done, total),
+        )
+    seconds = time.perf_counter() - started
+    made = (passes.count(network) - before) / len(x) - look
+    wrong = wrapper.predict(result.x_adv, batch_size) != y
+    delta = result.x_adv.astype("float64") - x
+    distances = np.linalg.norm(delta.reshape(len(x), -1), norm, axis=1)
+    distances[~(result.success & wrong)] = np.inf
+    return Found(step, distances, *made.tolist(), seconds), result.x_adv

@@ -94,9 +94,7 @@ class Escalation:
         while (part := self._folder.get(f"part-{self._parts}.npz")) is not None:
             arrays = {name: part[name] for name in arrays_of(self._all)}
             broken = dict(zip(part["rows"].tolist(), part["images"]))
-            known = Certificate(
-                self._all.eps, **arrays, counterexamples=broken
-            )
+            known = Certificate(self._all.eps, **arrays, counterexamples=broken)
             self._note(part["index"], known)
             self._done[part["index"]] = True
             self._parts += 1

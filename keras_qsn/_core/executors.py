@@ -115,12 +115,10 @@ def processes(workers):
             lambda value: pickles.Shared(pickles.pickled(value)),
             (concurrent.futures.BrokenExecutor,),
         )
-    except BaseException:
-        # What they are at is lost anyway: do not wait for it.
+    finally:
+        # All is done, or what they are at is lost anyway: do not wait for it.
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
-        raise
-    finally:
         executor.shutdown(cancel_futures=True)
 
 

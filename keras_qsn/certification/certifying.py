@@ -158,7 +158,6 @@ def certify(
         )
     _check_weights(wrapper.model.weights)
     bounds = CompiledBounds(wrapper, x.shape[1:])
-    hard = bounds.network.hard
     methods = _check_methods(methods, bounds)
     y = check_labels(y, len(x), bounds.network.num_classes)
     settings = None

@@ -30,13 +30,18 @@ class Flow:
         self.stages[0].offer(numbers, True)
         self._pass_on(0)
 
-    def batch(self):
+    def batch(self, ahead=False):
         """The next batch to run: its stage, the place of its first image
         among those that the stage tries, and the images' numbers; or `None`.
 
-        Of two the one of the earlier step. What the folder holds is taken.
+        What the folder holds is taken.
+
+        Args:
+            ahead: Whether, of two, it is that of the later step: a long one
+                of few images then does not run alone in the end. Defaults to
+                `False`: that of the earlier step.
         """
-        for stage in self.stages:
+        for stage in reversed(self.stages) if ahead else self.stages:
             while (batch := stage.batch()) is not None:
                 part = stage.kept(batch[0])
                 if part is None:

@@ -65,7 +65,7 @@ def run(evaluation, work, folder, progress, executor):
         shared = pool.share(work)
 
         def unit():
-            batch = flow.batch()
+            batch = flow.batch(ahead=pool.slots > 1)
             # What was kept may have ended steps.
             end_steps()
             if batch is None:

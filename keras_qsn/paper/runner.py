@@ -89,7 +89,7 @@ def run(wanted, folder, data_dir=None, executor=None, progress=None):
         wanted: The cells.
         folder: Where finished cells are kept.
         data_dir: Optional folder with the data sets.
-        executor: Context manager that yields a `Pool`. Defaults to `None`: here.
+        executor: Yields a `Pool`, in a context. Defaults to `None`: `here`.
         progress: Optional function of a line of text for each finished cell,
             the work done, and all of it.
 

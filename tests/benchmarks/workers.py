@@ -5,9 +5,10 @@
     python tests/benchmarks/workers.py kill quick --images 100 --times 20
 
 `time` runs each piece of work in a fresh process, one worker and two in turn,
-and prints the seconds of the work itself, what it builds included. `kill`
-sends SIGKILL to a worker, or to the whole run, at random moments, goes on, and
-compares with a run left alone.
+and prints the seconds of the work, what it builds included; on a machine that
+others use too, those of processors say more. `kill` sends SIGKILL to a worker,
+or to the whole run, at random moments, goes on, and compares with a run left
+alone.
 """
 
 import argparse
@@ -85,7 +86,9 @@ def work(what, folder, eps, workers, kept=None):
             [(c.key, c.status) for c in found.checks],
         ]
     seconds = [t - times[0] for t in (*times[1:], time.perf_counter())]
-    return {"seconds": seconds, "answers": answers}
+    # Of its processes too, which have ended.
+    used = sum(os.times()[:4])
+    return {"seconds": seconds, "used": used, "answers": answers}
 
 
 def started(options, folder, workers, out, kept):
@@ -110,12 +113,13 @@ def finished(options, folder, workers, kept=None):
 
 def timed(options, folder):
     what = options.what
-    found = {1: [], 2: []}
+    found, used = {1: [], 2: []}, {1: [], 2: []}
     answers = []
     for _ in range(options.repeats):
         for workers, runs in found.items():
             result = finished(options, folder, workers)
             runs.append(result["seconds"])
+            used[workers].append(result["used"])
             answers.append(result["answers"])
     names = ["all"] if what == "certify" else ["attacks", "all"]
     for i, name in enumerate(names):
@@ -125,6 +129,11 @@ def timed(options, folder):
         print(
             f"{what}, {name}: {one:.1f} s, {two:.1f} s: {one / two:.2f} times"
         )
+    one, two = map(statistics.median, used.values())
+    print(
+        f"{what}, processors at work, imports included: {one:.1f} s, "
+        f"{two:.1f} s: {2 * one / two:.2f} times at best"
+    )
     same = all(answer == answers[0] for answer in answers)
     print(f"{what}: {'the same answers' if same else 'ANSWERS DIFFER'}")
 

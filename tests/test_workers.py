@@ -29,6 +29,8 @@ from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.layers import ConstantQuantization
 
 EPS = 0.1
+# By each step of `plan`.
+BROKEN = [15, 0, 2, 0, 0, 1, 0]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,7 @@ def plan(model):
     """Steps of few batches and of none, the first images only, random starts,
     another model."""
     twin = keras.models.clone_model(model)
+    twin.set_weights([1.1 * weights for weights in model.get_weights()])
     return [
         Step("FGSM", "white-box", attacks.FastGradientMethod(EPS)),
         Step("first", "queries", attacks.SquareAttack(EPS, nb_queries=5), 5),
@@ -99,19 +102,17 @@ def same_certificate(found, wanted):
 
 
 @pytest.fixture(scope="module")
-def wanted(model, images):
-    """What one process says: an evaluation, and a certificate."""
-    evaluation = evaluated(model, images, plan(model))
-    assert [len(o.broken) for o in evaluation.outcomes] == [
-        15,
-        0,
-        2,
-        0,
-        0,
-        1,
-        0,
-    ]
-    return evaluation, certified(model, images)
+def evaluation(model, images):
+    """What one process finds."""
+    found = evaluated(model, images, plan(model))
+    assert [len(outcome.broken) for outcome in found.outcomes] == BROKEN
+    return found
+
+
+@pytest.fixture(scope="module")
+def certificate(model, images):
+    """What one process proves."""
+    return certified(model, images)
 
 
 def certified(model, images, **kwargs):
@@ -153,18 +154,26 @@ def in_chaos(monkeypatch):
 @pytest.mark.parametrize("seed", range(3))
 class TestWhateverEndsFirst:
     def test_an_evaluation_is_the_same(
-        self, model, images, wanted, in_chaos, seed
+        self, model, images, evaluation, in_chaos, seed
     ):
         found = evaluated(model, images, plan(model), workers=seed)
-        same_evaluation(found, wanted[0])
+        same_evaluation(found, evaluation)
 
     def test_a_certificate_is_the_same(
-        self, model, images, wanted, in_chaos, seed
+        self, model, images, certificate, in_chaos, seed
     ):
-        same_certificate(certified(model, images, workers=seed), wanted[1])
+        same_certificate(certified(model, images, workers=seed), certificate)
 
     def test_what_is_kept_is_not_done_again(
-        self, model, images, wanted, in_chaos, seed, tmp_path, monkeypatch
+        self,
+        model,
+        images,
+        evaluation,
+        certificate,
+        in_chaos,
+        seed,
+        tmp_path,
+        monkeypatch,
     ):
         """Interrupted at any moment, several times."""
         monkeypatch.setattr(escalation, "_KEEP_AFTER", 0.0)
@@ -189,8 +198,8 @@ class TestWhateverEndsFirst:
                     break
                 except KeyboardInterrupt:
                     pass
-        same_certificate(found[0], wanted[1])
-        same_evaluation(found[1], wanted[0])
+        same_certificate(found[0], certificate)
+        same_evaluation(found[1], evaluation)
         assert told["certificates"] == len(images[1])
         again = certified(model, images, folder=tmp_path / "certified")
         np.testing.assert_array_equal(again.seconds, found[0].seconds)
@@ -201,26 +210,23 @@ class TestWhateverEndsFirst:
 class TestProcesses:
     """Real ones, and SIGKILL."""
 
-    @pytest.mark.parametrize("work", ["evaluated", "certified"])
-    def test_a_worker_is_killed(self, model, images, wanted, work):
+    def test_a_worker_is_killed(self, model, images, evaluation, certificate):
         killed = []
 
         def kill(name, done, total):
-            if done in (8, 16) and len(killed) < 2:
-                victim = multiprocessing.active_children()[0]
-                os.kill(victim.pid, signal.SIGKILL)
-                killed.append(victim.pid)
+            if done in (8, 16) and name not in [name for name, _ in killed]:
+                victim = multiprocessing.active_children()[0].pid
+                os.kill(victim, signal.SIGKILL)
+                killed.append((name, victim))
 
         kwargs = {"workers": 2, "progress": kill}
-        if work == "certified":
-            same_certificate(certified(model, images, **kwargs), wanted[1])
-        else:
-            found = evaluated(model, images, plan(model), **kwargs)
-            same_evaluation(found, wanted[0])
-        assert len({*killed}) == 2
+        same_certificate(certified(model, images, **kwargs), certificate)
+        steps = plan(model)
+        same_evaluation(evaluated(model, images, steps, **kwargs), evaluation)
+        assert len(killed) > 2
         assert not multiprocessing.active_children()
 
-    def test_the_run_is_killed(self, model, images, wanted, tmp_path):
+    def test_the_run_is_killed(self, model, images, evaluation, tmp_path):
         """What goes on, in one process, has the same answers."""
         model.save(tmp_path / "model.keras")
         np.savez(tmp_path / "data.npz", x=images[0], y=images[1])
@@ -244,15 +250,31 @@ class TestProcesses:
                 folder=kept,
                 progress=lambda *args: told.append(args),
             ),
-            wanted[0],
+            evaluation,
         )
         assert told[0][1] > 4
 
-    def test_ray(self, model, images, wanted):
-        found = evaluated(model, images, plan(model)[:3], workers="ray")
-        for one, other in zip(found.outcomes, wanted[0].outcomes):
-            np.testing.assert_array_equal(one.tried, other.tried)
-            np.testing.assert_allclose(one.x_adv, other.x_adv, atol=1e-6)
+    def test_ray(self, model, images, certificate):
+        found = certified(model, images, workers="ray")
+        same_certificate(found, certificate)
+
+    def test_of_a_command(self, model, images, certificate, tmp_path):
+        """They say nothing but what one process says."""
+        model.save(tmp_path / "model.keras")
+        x, y = images
+        np.savez(tmp_path / "data.npz", x_test=x, y_test=y)
+        words = "certify model.keras --data data.npz --workers 2".split()
+        quiet = {k: v for k, v in os.environ.items() if "TF_CPP" not in k}
+        done = subprocess.run(
+            [sys.executable, "-m", "keras_qsn", *words, "--eps", str(EPS)],
+            env={**quiet, "PYTHONPATH": os.pathsep.join(sys.path)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stderr == ""
+        share = f"{100 * certificate.certified_accuracy:.1f}"
+        assert f"Certified accuracy {share}" in done.stdout
 
 
 KILLED = """

@@ -117,9 +117,12 @@ def processes(workers):
         )
     finally:
         # All is done, or what they are at is lost anyway: do not wait for it.
-        for process in set(multiprocessing.active_children()) - others:
+        started = set(multiprocessing.active_children()) - others
+        for process in started:
             process.terminate()
         executor.shutdown(cancel_futures=True)
+        for process in started:
+            process.join()
 
 
 def _begin_process(threads):

@@ -452,7 +452,7 @@ def test_weights_that_are_no_numbers_are_refused(value):
 @pytest.mark.parametrize("value", [1e31, 3e38])
 def test_weights_that_overflow_prove_nothing(value, monkeypatch):
     """Nor do they blame the device, or wait for the time limit."""
-    monkeypatch.delattr("keras_qsn.certification.escalation.branch")
+    monkeypatch.delattr("keras_qsn.certification.proving.branch")
     model = tiny(hard(), 0)
     weights = model.get_weights()
     weights[1][0, 0, 0, 0] = value
@@ -715,7 +715,7 @@ def test_a_kept_run_goes_on_where_it_was(
     assert told[0] == 8 and told[-1] == len(x)
     np.testing.assert_array_equal(whole.status, found.status)
     np.testing.assert_allclose(whole.margin, found.margin, atol=1e-9)
-    monkeypatch.delattr("keras_qsn.certification.escalation.branch")
+    monkeypatch.delattr("keras_qsn.certification.proving.branch")
     again = certify(model, x, y, **kwargs)
     np.testing.assert_array_equal(again.seconds, whole.seconds)
     assert set(again.counterexamples) == set(found.counterexamples)

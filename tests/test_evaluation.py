@@ -120,7 +120,8 @@ class TestWorstCase:
         for broken, x_adv in ends.items():
             result = AttackResult(x_adv, y + 1, y == 0, y == 1)
             monkeypatch.setattr(
-                attacks.Attack, "run", lambda *args, result=result, **_: result
+                "keras_qsn.evaluation.run.run_attack",
+                lambda *args, result=result, **_: result,
             )
             found = evaluate(model, x, y, plan=STEPS[:1], checks=None)
             assert found.robust_accuracy == 1 - broken

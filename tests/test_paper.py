@@ -17,7 +17,6 @@ from keras_qsn import cli
 from keras_qsn import paper
 from keras_qsn._core.kept import locked
 from keras_qsn.paper import cells
-from keras_qsn.paper import executors
 from keras_qsn.paper import grid
 from keras_qsn.paper import networks
 from keras_qsn.paper import results
@@ -256,8 +255,8 @@ class TestRunner:
     @pytest.mark.parametrize("where", ["processes", "ray"])
     def test_elsewhere_gives_the_same(self, finished, tmp_path, where):
         executor = {
-            "processes": lambda: executors.processes(2),
-            "ray": executors.ray_cluster,
+            "processes": lambda: paper.processes(2),
+            "ray": paper.ray_cluster,
         }[where]()
         found = runner.run([WHITE_BOX, BLACK_BOX], tmp_path, executor=executor)
         assert not found.failures
@@ -333,11 +332,11 @@ class TestRunner:
             assert kept.values(cell) == fake_perform(cell, [])[0]
 
     def test_a_worker_that_dies_takes_only_its_cells(self):
-        with executors.processes(1) as (slots, submit):
-            assert slots == 1
+        with paper.processes(1) as pool:
+            assert pool.slots == 1
             with pytest.raises(concurrent.futures.BrokenExecutor):
-                submit(os._exit, 1).result()
-            assert submit(abs, -2).result() == 2
+                pool.submit(os._exit, 1).result()
+            assert pool.submit(abs, -2).result() == 2
 
 
 def fake_perform(cell, needed, data_dir=None):

@@ -275,11 +275,12 @@ class TestDamage:
     def test_of_a_certificate(self, tmp_path):
         model = network(quantizer=ConstantQuantization(2, hard=True))
         found = certified(model, tmp_path)
-        path = tmp_path / "from-0.npz"
+        path = tmp_path / "part-0.npz"
 
         def read():
-            work = Escalation(None, None, (), 1.0, 0.02, (X, X, X), Y)
-            return work.certificate(work.restore(kept.Folder(tmp_path)))
+            work = Escalation(X, Y, 0.02, kept.Folder(tmp_path), None)
+            work.restore()
+            return work.certificate()
 
         wanted = read()
         # A slow machine has kept the first of several parts.

@@ -124,6 +124,12 @@ class Folder:
         else:
             keep_bytes(path, value)
 
+    def drop(self, pattern):
+        """Delete what is kept under names of a pattern, such as `part-*`."""
+        if self.path is not None:
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+
 
 def keep_bytes(path, content):
     """Write a file that ends in its checksum, atomically."""

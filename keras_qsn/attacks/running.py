@@ -26,8 +26,22 @@ from keras_qsn.classifier.inputs import in_words
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 
 
-def run_attack(attack, model, x, y, y_target, batch_size, progress, verbose):
-    """`Attack.run`, with the attack and its arguments."""
+def run_attack(
+    attack,
+    model,
+    x,
+    y=None,
+    y_target=None,
+    batch_size=128,
+    progress=None,
+    verbose="auto",
+    first=0,
+):
+    """`Attack.run`, with the attack and its arguments.
+
+    With `first`, the images are some of a larger set, from that number on,
+    and have the seeds that they have there.
+    """
     wrapper = KerasModelWrapper.of(model)
     batch_size = check_count("batch_size", batch_size)
     x, y = as_arrays(x, y)
@@ -49,7 +63,8 @@ def run_attack(attack, model, x, y, y_target, batch_size, progress, verbose):
         while done < len(x):
             batch = slice(done, min(done + batch_size, len(x)))
             found = _on_batch(
-                attack, wrapper, x[batch], labels[batch], targeted, done
+                *(attack, wrapper, x[batch], labels[batch], targeted),
+                first + done,
             )
             for whole, part in zip(result, found):
                 whole[batch] = part

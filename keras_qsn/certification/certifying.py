@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_qsn._core.executors import executor_of
 from keras_qsn._core.files import fingerprint
 from keras_qsn._core.kept import Folder
 from keras_qsn._core.kept import versions
@@ -9,10 +10,9 @@ from keras_qsn._core.kept import work_folder
 from keras_qsn._core.numbers import check_count
 from keras_qsn._core.numbers import check_number
 from keras_qsn._core.progress import Progress
-from keras_qsn.attacks.norms import ball
 from keras_qsn.certification.bounds.compiled import CompiledBounds
-from keras_qsn.certification.deployed import Deployed
 from keras_qsn.certification.escalation import Escalation
+from keras_qsn.certification.proving import Prover
 from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.inputs import check_labels
@@ -39,6 +39,7 @@ def certify(
     folder=None,
     progress=None,
     verbose="auto",
+    workers=1,
 ):
     """Prove, image by image, that no image within `eps` changes the class.
 
@@ -92,6 +93,10 @@ def certify(
         progress: Optional function called with the name of the work, the
             number of images finished, and their count.
         verbose: `0`, `1` or `"auto"`: a progress bar if it takes long.
+        workers: Processes that share the images; `"ray"`, for Ray on this
+            machine, or the address of a Ray cluster. Defaults to `1`: this
+            process. The certificate is the same, but for images that the
+            time limit cuts short.
 
     Returns:
         A `Certificate`.
@@ -129,6 +134,7 @@ def certify(
     """
     wrapper = KerasModelWrapper.of(model)
     batch_size = check_count("batch_size", batch_size)
+    executor = executor_of(workers)
     x, y = as_arrays(x, y)
     low, high = check_range(value_range, wrapper, x.shape[1:])
     x = check_images(x, low, high, wrapper)
@@ -152,7 +158,6 @@ def certify(
         )
     _check_weights(wrapper.model.weights)
     bounds = CompiledBounds(wrapper, x.shape[1:])
-    hard = bounds.network.hard
     methods = _check_methods(methods, bounds)
     y = check_labels(y, len(x), bounds.network.num_classes)
     settings = None
@@ -167,18 +172,14 @@ def certify(
             "range": [np.asarray(end).tolist() for end in (low, high)],
             "versions": versions(),
         }
-    work = Escalation(
-        bounds,
-        Deployed(wrapper, x.shape[1:], hard, (low, high), bounds.clock),
-        methods,
-        time_limit,
-        eps,
-        (x, *(end.numpy() for end in ball(x, eps, low, high))),
-        y,
+    prover = Prover(
+        *(wrapper, x.shape[1:], bounds, methods),
+        *(time_limit, eps, (low, high)),
     )
     progress = Progress(progress, verbose)
     with work_folder(folder, settings) as folder:
-        return work.run(batch_size, Folder(folder), progress)
+        work = Escalation(x, y, eps, Folder(folder), progress)
+        return work.run(prover, batch_size, executor)
 
 
 def _check_weights(weights):

@@ -1,17 +1,15 @@
 """Methods tried in turn on a set of images, each on what is left."""
 
-import functools
-import time
+import collections
 
 import numpy as np
 
-from keras_qsn.certification.branching.search import branch
+from keras_qsn._core.pool import work_off
 from keras_qsn.certification.certificate import Certificate
 from keras_qsn.certification.certificate import CertificationInterrupted
 from keras_qsn.certification.certificate import arrays_of
-
-# Images bounded by CROWN at a time, each as large as one for every class.
-_CROWN = 32
+from keras_qsn.certification.proving import Prover
+from keras_qsn.certification.proving import nothing_of
 
 # Seconds of work that a kill may cost.
 _KEEP_AFTER = 10.0
@@ -20,185 +18,130 @@ _KEEP_AFTER = 10.0
 class Escalation:
     """The certification of one set of images.
 
+    A unit of its work is a batch, to be bounded, or one image of it, to be
+    finished: the same ones wherever they run.
+
     Args:
-        bounds: `CompiledBounds` of the model.
-        deployed: `Deployed`, the model itself.
-        methods, time_limit, eps: As for `certify`.
-        images: The images, and the smallest and largest ones of their balls.
+        x: The images.
         y: Labels.
+        eps: Radius.
+        folder: `Folder` that keeps what is finished.
+        progress: As for `certify`.
     """
 
-    def __init__(self, bounds, deployed, methods, time_limit, eps, images, y):
-        self._bounds = bounds
-        self._deployed = deployed
-        self._methods = methods
-        self._time_limit = time_limit
-        self._x, self._low, self._high = images
+    def __init__(self, x, y, eps, folder, progress):
+        self._x = x
         self._y = y
-        self._finite = np.ones(len(y), bool)
-        self._all = Certificate(
-            float(eps),
-            status=np.full(len(y), "unknown", "<U13"),
-            method=np.full(len(y), "", "<U13"),
-            margin=np.full(len(y), -np.inf),
-            undetermined=np.zeros(len(y), int),
-            seconds=np.zeros(len(y)),
-            counterexamples={},
-        )
+        self._folder = folder
+        self._progress = progress
+        self._all = nothing_of(eps, len(y))
+        self._done = np.zeros(len(y), bool)
+        self._unkept = []
+        self._unkept_seconds = 0.0
+        self._parts = 0
 
-    def run(self, batch_size, folder, progress):
-        """The certificate; what a `Folder` holds is not done again."""
-        done = kept = self.restore(folder)
+    def run(self, prover, batch_size, executor):
+        """The certificate; what the folder holds is not done again."""
+        self.restore()
+        starts = iter(range(0, len(self._y), batch_size))
+        bounded = collections.deque()
+
+        def unit():
+            while True:
+                while bounded:
+                    i, more = bounded.popleft()
+                    if more:
+                        one = self._rows(np.array([i]))
+                        given = self._x[i : i + 1], self._y[i : i + 1], one
+                        return ("finish", i), Prover.finish, shared, *given
+                    self._end(i)
+                start = next(starts, None)
+                if start is None:
+                    return None
+                batch = slice(start, start + batch_size)
+                if not self._done[batch].all():
+                    given = self._x[batch], self._y[batch]
+                    return ("bound", start), Prover.bound, shared, *given
+
+        def take(name, future):
+            what, first = name
+            if what == "finish":
+                self._note([first], future.result())
+                self._end(first)
+                return
+            known, more = future.result()
+            left = np.flatnonzero(~self._done[first : first + batch_size])
+            self._note(first + left, known, left)
+            bounded.extend(zip((first + left).tolist(), more[left]))
+
         try:
-            while done < len(self._y):
-                batch = slice(done, min(done + batch_size, len(self._y)))
-                self._bound(batch)
-                for i in range(batch.start, batch.stop):
-                    self._finish(i)
-                    done = i + 1
-                    progress("certificates", done, len(self._y))
-                    if self._all.seconds[kept:done].sum() > _KEEP_AFTER:
-                        self._keep(folder, kept, done)
-                        kept = done
+            with executor as pool:
+                shared = pool.share(prover)
+                work_off(pool, unit, take)
         except KeyboardInterrupt as error:
-            raise CertificationInterrupted(self.certificate(done)) from error
+            raise CertificationInterrupted(self.certificate()) from error
         finally:
-            if kept < done:
-                self._keep(folder, kept, done)
-        return self.certificate(done)
+            self._keep()
+        return self.certificate()
 
-    def certificate(self, done):
-        """What is known of the first images."""
-        arrays = arrays_of(self._all).items()
-        broken = self._all.counterexamples.items()
+    def certificate(self):
+        """What is known of the first images, up to one that is not done."""
+        count = np.append(self._done, False).argmin()
+        return self._rows(np.arange(count))
+
+    def restore(self):
+        """Take over what the folder keeps."""
+        while (part := self._folder.get(f"part-{self._parts}.npz")) is not None:
+            arrays = {name: part[name] for name in arrays_of(self._all)}
+            broken = dict(zip(part["rows"].tolist(), part["images"]))
+            known = Certificate(self._all.eps, **arrays, counterexamples=broken)
+            self._note(part["index"], known)
+            self._done[part["index"]] = True
+            self._parts += 1
+
+    def _rows(self, index):
+        """What is known of the images of these numbers."""
+        arrays = {name: a[index] for name, a in arrays_of(self._all).items()}
+        broken = self._all.counterexamples
         return Certificate(
             self._all.eps,
-            **{name: array[:done] for name, array in arrays},
-            counterexamples={i: image for i, image in broken if i < done},
+            **arrays,
+            counterexamples={
+                row: broken[i]
+                for row, i in enumerate(index.tolist())
+                if i in broken
+            },
         )
 
-    def restore(self, folder):
-        """Take over what a folder keeps; returns how many images it is."""
-        done = 0
-        while (kept := folder.get(f"from-{done}.npz")) is not None:
-            broken = zip(kept["broken"].tolist(), kept["images"])
-            self._all.counterexamples.update(broken)
-            part = slice(done, done + len(kept["status"]))
-            for name, array in arrays_of(self._all).items():
-                array[part] = kept[name]
-            done = part.stop
-        return done
+    def _note(self, index, known, rows=slice(None)):
+        """What is known of the images of these numbers, from `rows`."""
+        for name, array in arrays_of(self._all).items():
+            array[index] = getattr(known, name)[rows]
+        for row, image in known.counterexamples.items():
+            self._all.counterexamples[int(index[row])] = image
 
-    def _keep(self, folder, first, stop):
-        images = self._all.counterexamples
-        broken = [i for i in images if first <= i < stop]
-        part = {
-            name: array[first:stop]
-            for name, array in arrays_of(self._all).items()
-        }
-        part["broken"] = np.array(broken, int)
-        part["images"] = np.array([images[i] for i in broken])
-        folder.put(f"from-{first}.npz", part)
+    def _end(self, i):
+        """Count an image as done."""
+        self._done[i] = True
+        self._unkept.append(i)
+        self._progress("certificates", int(self._done.sum()), len(self._y))
+        self._unkept_seconds += self._all.seconds[i]
+        if self._unkept_seconds > _KEEP_AFTER:
+            self._keep()
 
-    def _bound(self, batch):
-        """Intervals, then CROWN, for a slice of the images."""
-        started = time.perf_counter()
-        index = np.arange(batch.start, batch.stop)
-        x, y = self._x[batch], self._y[batch]
-        low, high = self._levels(batch)
-        changes = (low != high).reshape(len(y), -1)
-        self._all.undetermined[batch] = changes.sum(1)
-        logits = self._deployed.logits(x).numpy()
-        wrong = index[logits.argmax(1) != y]
-        self._all.status[wrong] = "misclassified"
-        self._all.method[wrong] = "model"
-        margins, *ends = (
-            t.numpy() for t in self._bounds.margins_by_interval(low, high, y)
-        )
-        _check_logits(logits, *ends)
-        self._finite[batch] = np.isfinite(ends[0]).all(1)
-        if "interval" in self._methods:
-            self._note("interval", index, margins)
-        self._all.seconds[batch] = (time.perf_counter() - started) / len(y)
-        if "crown" not in self._methods:
+    def _keep(self):
+        """Write what is done, and in no file yet, to one more."""
+        if not self._unkept:
             return
-        left = np.flatnonzero(self._all.status[batch] == "unknown")
-        for start in range(0, len(left), _CROWN):
-            started = time.perf_counter()
-            some = left[start : start + _CROWN]
-            margins = self._bounds.margins_by_crown(
-                low[some], high[some], y[some]
-            )
-            self._note("crown", index[some], margins.numpy())
-            passed = time.perf_counter() - started
-            self._all.seconds[index[some]] += passed / len(some)
-
-    def _finish(self, i):
-        """What is dear, for one image that nothing has decided yet."""
-        for method, prove in (
-            ("crown-full", self._bound_fully),
-            ("branching", self._branch),
-        ):
-            undecided = self._all.status[i] == "unknown" and self._finite[i]
-            if undecided and method in self._methods:
-                started = time.perf_counter()
-                late = self._bounds.clock.alarm(self._time_limit)
-                prove(i, *self._levels(slice(i, i + 1)), late)
-                self._all.seconds[i] += time.perf_counter() - started
-
-    def _bound_fully(self, i, low, high, late):
-        """CROWN on backward bounds of the hidden layers."""
-        intermediate = self._bounds.by_crown(low, high, late)
-        classes = np.eye(self._bounds.network.num_classes)
-        margins, _ = self._bounds.lower_bound(
-            low, high, classes[self._y[i]] - classes, intermediate
-        )
-        self._note("crown-full", np.array([i]), margins.numpy())
-
-    def _branch(self, i, low, high, late):
-        """The complete check."""
-        ball = self._x[i], self._low[i], self._high[i]
-        verdict = branch(
-            self._bounds,
-            functools.partial(self._deployed.broken, self._y[i], *ball),
-            low[0],
-            high[0],
-            self._y[i],
-            self._deployed.step,
-            late,
-        )
-        self._all.margin[i] = max(self._all.margin[i], verdict.margin)
-        self._all.status[i] = verdict.status
-        if verdict.status != "unknown":
-            self._all.method[i] = "branching"
-        if verdict.image is not None:
-            self._all.counterexamples[i] = verdict.image
-
-    def _levels(self, batch):
-        return self._bounds.levels(self._low[batch], self._high[batch])
-
-    def _note(self, method, index, margins):
-        """What a method proves of images, from their margins."""
-        classes = np.arange(margins.shape[1])
-        others = np.where(classes == self._y[index, None], np.inf, margins)
-        margin = others.min(1)
-        known = self._all
-        known.margin[index] = np.fmax(known.margin[index], margin)
-        proved = index[(margin > 0) & (known.status[index] == "unknown")]
-        known.status[proved] = "certified"
-        known.method[proved] = method
-
-
-def _check_logits(logits, lower, upper):
-    """Refuse a proof that the model itself contradicts."""
-    outside = ~((logits >= lower) & (logits <= upper))
-    # Where float32 may overflow nothing is proved, and nothing contradicted.
-    outside &= np.isfinite(lower) & np.isfinite(upper)
-    if outside.any():
-        raise RuntimeError(
-            "The model's logits must lie in their bounds. Received: "
-            f"{int(outside.any(1).sum())} image(s) outside. Does the device "
-            "compute in less than float32? Call "
-            "`tf.config.experimental.enable_tensor_float_32_execution(False)`"
-            ", or run on a CPU. Or is the rule of a layer of your own wrong?"
-        )
+        index = np.array(self._unkept)
+        part = self._rows(index)
+        broken = part.counterexamples
+        arrays = {
+            **arrays_of(part),
+            "index": index,
+            "rows": np.array([*broken], int),
+            "images": np.array([*broken.values()]),
+        }
+        self._folder.put(f"part-{self._parts}.npz", arrays)
+        self._parts += 1
+        self._unkept, self._unkept_seconds = [], 0.0

@@ -19,6 +19,8 @@ from keras_qsn.classifier.heads import check_scores
 from keras_qsn.classifier.heads import logits_model
 from keras_qsn.classifier.heads import traced_logits
 from keras_qsn.classifier.structure import structure_of
+from keras_qsn.classifier.travel import content_of
+from keras_qsn.classifier.travel import model_of
 from keras_qsn.layers import QuantLayer
 from keras_qsn.quantization import kernels
 
@@ -93,6 +95,23 @@ class KerasModelWrapper:
     def of(cls, model):
         """The wrapper around a model; itself if it is one already."""
         return model if isinstance(model, cls) else cls(model)
+
+    def __getstate__(self):
+        """What another process makes the wrapper of: the model's file."""
+        return {
+            "content": content_of(self.model),
+            "from_logits": self.from_logits,
+            "fingerprint": self.fingerprint(self._built_shape()),
+        }
+
+    def __setstate__(self, state):
+        self.__init__(model_of(state["content"]), state["from_logits"])
+        if self.fingerprint(self._built_shape()) != state["fingerprint"]:
+            raise ValueError(
+                f"The model '{self.model.name}', saved and loaded, computes "
+                "something else. Do its layers keep all they need, in weights "
+                "of `add_weight` and in `get_config`?"
+            )
 
     def __call__(self, x):
         return self.get_logits(x)

@@ -34,6 +34,7 @@ def run(options, console):
             value_range=images.value_range,
             folder=out / "finished",
             progress=progress,
+            workers=options.ray or options.workers,
         )
     _print_certificate(certificate, images.words, console)
     report.write_json(

@@ -46,6 +46,7 @@ def run(options, console):
             batch_size=options.batch_size,
             folder=out / "finished",
             progress=progress,
+            workers=options.ray or options.workers,
         )
     evaluation = dataclasses.replace(
         evaluation,

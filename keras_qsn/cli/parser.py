@@ -181,20 +181,7 @@ def _reproduce(commands):
         action="store_true",
         help="run nothing: tables and plots of what has finished in OUT",
     )
-    where = command.add_mutually_exclusive_group()
-    where.add_argument(
-        "--workers",
-        type=whole(1),
-        default=min(2, os.cpu_count() or 1),
-        help="processes on this machine",
-    )
-    where.add_argument(
-        "--ray",
-        nargs="?",
-        const="local",
-        metavar="ADDRESS",
-        help="run on Ray: on this machine, or on the cluster named",
-    )
+    _add_workers(command, min(2, os.cpu_count() or 1))
     command.add_argument(
         "--out", help="results folder (default: results/paper, or -quick)"
     )
@@ -244,6 +231,7 @@ def _of_a_model(commands, name, help, status, images):
         metavar="N",
         help="images computed at once",
     )
+    _add_workers(command, 1)
     command.add_argument(
         "--class-names",
         metavar="FILE",
@@ -270,6 +258,24 @@ def _add(commands, name, help, status):
         formatter_class=_Defaults,
         epilog=f"Exit status: 0; {status}; 130 interrupted. The same command "
         "goes on where it was.",
+    )
+
+
+def _add_workers(command, default):
+    where = command.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers",
+        type=whole(1),
+        default=default,
+        metavar="N",
+        help="processes on this machine",
+    )
+    where.add_argument(
+        "--ray",
+        nargs="?",
+        const="ray",
+        metavar="ADDRESS",
+        help="run on Ray: on this machine, or on the cluster named",
     )
 
 

@@ -1,9 +1,7 @@
 """`keras-qsn reproduce`: the paper's experiments."""
 
-import socket
-import urllib.parse
-
 from keras_qsn import paper
+from keras_qsn._core.executors import executor_of
 from keras_qsn.cli.inputs import out_of
 from keras_qsn.cli.printing import parts
 from keras_qsn.cli.printing import print_table
@@ -15,11 +13,6 @@ def run(options, console):
     """Run the command; returns the exit status."""
     quick = "-quick" if options.quick else ""
     out = out_of(options, f"results/paper{quick}")
-    executor = None
-    if options.ray is not None:
-        executor = paper.ray_cluster(_address(options.ray))
-    elif options.workers != 1:
-        executor = paper.processes(options.workers)
     with parts(console) as progress:
         by_data, failures = paper.reproduce(
             only=options.only,
@@ -28,7 +21,7 @@ def run(options, console):
             seeds=options.seeds,
             out=out,
             data_dir=options.data_dir,
-            executor=executor,
+            executor=executor_of(options.ray or options.workers),
             progress=progress,
             run=not options.no_run,
         )
@@ -41,23 +34,3 @@ def run(options, console):
     for key, text in failures.items():
         console.print(f"Failed: {key}\n{text}", markup=False)
     return FAILED if failures else 0
-
-
-def _address(text):
-    """An address as Ray takes it; Ray would knock there for minutes."""
-    if text == "local":
-        return None
-    if text == "auto":
-        return text
-    try:
-        url = urllib.parse.urlsplit(text if "://" in text else f"//{text}")
-        if not url.hostname:
-            raise ValueError("it names no host")
-        socket.create_connection((url.hostname, url.port or 6379), 5).close()
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"There is no Ray cluster at {text} ({error}). Expected: auto, "
-            "HOST:6379 or ray://HOST:10001, started there by `ray start "
-            "--head`; or --ray alone, for this machine."
-        ) from error
-    return text

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_qsn._core.executors import executor_of
 from keras_qsn._core.kept import Folder
 from keras_qsn._core.kept import work_folder
 from keras_qsn._core.numbers import check_count
@@ -25,6 +26,7 @@ from keras_qsn.evaluation.key import check_functions
 from keras_qsn.evaluation.key import key
 from keras_qsn.evaluation.result import Evaluation
 from keras_qsn.evaluation.result import UntrustedEvaluation
+from keras_qsn.evaluation.run import Work
 from keras_qsn.evaluation.run import run
 from keras_qsn.evaluation.sources import trained_sources
 from keras_qsn.evaluation.store import keep_checks
@@ -50,6 +52,7 @@ def evaluate_robustness(
     checks="all",
     progress=None,
     verbose="auto",
+    workers=1,
 ):
     """Accuracy of a classifier in the worst case over many attacks.
 
@@ -92,6 +95,9 @@ def evaluate_robustness(
             number of images it has finished, and their count.
         verbose: `0`, `1` or `"auto"`: lines and bars never, always, or
             unless there is a `progress`. Defaults to `"auto"`.
+        workers: Processes that share the images of the attacks; `"ray"`, for
+            Ray on this machine, or the address of a Ray cluster. Defaults to
+            `1`: this process. The result is the same.
 
     Returns:
         An `Evaluation`.
@@ -120,6 +126,7 @@ def evaluate_robustness(
         - Carlini et al., 2019: https://arxiv.org/abs/1902.06705
         - Croce and Hein, 2020: https://arxiv.org/abs/2003.01690
     """
+    executor = executor_of(workers)
     wrapper = KerasModelWrapper.of(model)
     x, y = as_arrays(x, y)
     if y is None:
@@ -202,7 +209,11 @@ def evaluate_robustness(
                 "attacks": [step.get_config() for step in steps],
                 "missing_sources": missing,
             },
-            outcomes=run(evaluation, wrapper, steps, threat, folder, progress),
+            outcomes=run(
+                evaluation,
+                Work(wrapper, steps, threat, batch_size),
+                *(folder, progress, executor),
+            ),
         )
         budget = running.BUDGETS[plan if own is None else "quick"]
         if checks is not None:

@@ -23,6 +23,11 @@ def keep_outcome(folder, name, outcome):
     folder.put(f"attack-{name}.npz", kept)
 
 
+def drop_parts(folder, number):
+    """Forget the parts of a step's outcome, now that the whole is kept."""
+    folder.drop(f"attack-{number}-from-*.npz")
+
+
 def kept_checks(folder):
     """What `keep_checks` kept, or `None`."""
     kept = folder.get("checks.json")

@@ -1,8 +1,8 @@
 """The paper's experiments: one grid, one runner, one plot for each figure."""
 
-from keras_qsn.paper.executors import here
-from keras_qsn.paper.executors import processes
-from keras_qsn.paper.executors import ray_cluster
+from keras_qsn._core.executors import here
+from keras_qsn._core.executors import processes
+from keras_qsn._core.on_ray import ray_cluster
 from keras_qsn.paper.plots import plot
 from keras_qsn.paper.reproduction import reproduce
 from keras_qsn.paper.results import failed_checks

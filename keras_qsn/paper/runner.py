@@ -1,6 +1,5 @@
 """The runner: every cell of a grid once, kept as soon as it is finished."""
 
-import concurrent.futures
 import dataclasses
 import functools
 import os
@@ -13,8 +12,9 @@ import keras
 
 from keras_qsn import datasets
 from keras_qsn._core import kept
+from keras_qsn._core.executors import here
+from keras_qsn._core.pool import work_off
 from keras_qsn.paper import cells
-from keras_qsn.paper import executors
 from keras_qsn.paper import measuring
 from keras_qsn.paper import networks
 
@@ -83,13 +83,13 @@ def run(wanted, folder, data_dir=None, executor=None, progress=None):
     """Finish the cells, and all they need, or go on where a run stopped.
 
     A cell that fails is reported, the others are finished; the next run tries
-    it again.
+    it again. One whose process dies is tried again at once.
 
     Args:
         wanted: The cells.
         folder: Where finished cells are kept.
         data_dir: Optional folder with the data sets.
-        executor: Context manager of `executors`. Defaults to `None`: here.
+        executor: Yields a `Pool`, in a context. Defaults to `None`: `here`.
         progress: Optional function of a line of text for each finished cell,
             the work done, and all of it.
 
@@ -101,7 +101,7 @@ def run(wanted, folder, data_dir=None, executor=None, progress=None):
     """
     with (
         kept.locked(KeptCells(folder).path),
-        executor or executors.here() as (slots, submit),
+        executor or here() as pool,
     ):
         known = finished(wanted, folder)
         todo = [c for c in cells.with_needs(wanted) if c not in known.values]
@@ -117,29 +117,28 @@ def run(wanted, folder, data_dir=None, executor=None, progress=None):
             known.failures[cell] = text
             end(cell, f"FAILED: {text.strip().splitlines()[-1]}")
 
-        running = {}
-        while running or todo:
+        def unit():
             for cell in list(todo):
                 lost = [n for n in cell.needs if n in known.failures]
-                met = all(needed in known.values for needed in cell.needs)
                 if lost:
                     todo.remove(cell)
                     fail(cell, f"needs {cells.key(lost[0])}, which failed")
-                elif met and len(running) < slots:
+                elif all(needed in known.values for needed in cell.needs):
                     todo.remove(cell)
                     needed = [known.kept.content(n) for n in cell.needs]
-                    running[submit(perform, cell, needed, data_dir)] = cell
-            for future in concurrent.futures.wait(
-                running, return_when=concurrent.futures.FIRST_COMPLETED
-            ).done:
-                cell, error = running.pop(future), future.exception()
-                if error is not None:
-                    fail(cell, "".join(traceback.format_exception(error)))
-                    continue
-                values, content = future.result()
-                known.kept.keep(cell, values, content)
-                known.values[cell] = values
-                end(cell, "finished")
+                    return cell, perform, cell, needed, data_dir
+
+        def take(cell, future):
+            error = future.exception()
+            if error is not None:
+                fail(cell, "".join(traceback.format_exception(error)))
+                return
+            values, content = future.result()
+            known.kept.keep(cell, values, content)
+            known.values[cell] = values
+            end(cell, "finished")
+
+        work_off(pool, unit, take)
     return known
 
 

@@ -20,13 +20,16 @@ class FastMinimumNorm(Attack):
         eps <- min((1 - g) * eps, nearest)   where x' is adversarial
         eps <- (1 + g) * eps                 where another point was
         eps <- ||d|| + |m| / ||dm/dx||*      else (`*` the dual norm)
-        x' <- clip(x + project(d + a * dm/dx / ||dm/dx||_2, eps))
+        x' <- x + project(d + a * dm/dx / ||dm/dx||_2)
 
     with `a` falling from `alpha` to `alpha / 100` and `g` from `gamma` to
-    `gamma / 50` along a cosine. For `norm=0` the radius, a whole number,
-    changes by one pixel at least, and grows where no point was adversarial.
-    The nearest adversarial point met is the result. With `y_target` the margin
-    is the target's.
+    `gamma / 50` along a cosine. The third radius is the distance to the
+    linearized boundary inside the range of pixels, and `project` goes to the
+    nearest point of the ball and the range at once: with the paper's clipping
+    afterwards, most digits have no example in L2. For `norm=0` the radius, a
+    whole number, changes by one pixel at least, and grows where no point was
+    adversarial. The nearest adversarial point met is the result. With
+    `y_target` the margin is the target's.
 
     Args:
         norm: `np.inf`, `2`, `1` or `0`: what is minimized. Defaults to `2`.
@@ -57,8 +60,8 @@ class FastMinimumNorm(Attack):
 
     Reference:
         - Pintor et al., 2021: https://arxiv.org/abs/2102.12827
-        - The projection for `norm=1`, onto the ball and the range of pixels
-          at once: Croce & Hein, 2021: https://arxiv.org/abs/2103.01208
+        - Croce & Hein, 2021, for the projection in L1:
+          https://arxiv.org/abs/2103.01208
     """
 
     norms = (np.inf, 2, 1, 0)

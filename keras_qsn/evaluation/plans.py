@@ -11,6 +11,8 @@ import numpy as np
 
 from keras_qsn import attacks
 from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.sight import AS_IT_IS
+from keras_qsn.evaluation.unmasked import unmasked
 
 NAMES = ("quick", "standard", "full")
 
@@ -47,17 +49,25 @@ _STEEPNESS = {
 }
 
 
-def named(plan, threat, facts, sources):
-    """The steps of a named plan, with `{name: model}` to transfer from.
+def named(plan, threat, facts, sources, sight=AS_IT_IS):
+    """The steps of a named plan.
 
     Cheap attacks come first, since each one spares those after it the images
     it breaks.
+
+    Args:
+        plan: Its name.
+        threat: The `ThreatModel`.
+        facts: The `ModelFacts`.
+        sources: `{name: model}`, models to transfer from.
+        sight: The `Sight`. Defaults to one of the model as it is.
     """
     return [
         *_white_box(plan, threat, facts),
         *_transfer(plan, threat, sources),
-        *(_adaptive(plan, threat, facts) if facts.quantized else []),
-        *_queries(plan, threat, facts),
+        *unmasked(threat, facts, sight, *_PGD[plan]),
+        *(_adaptive(plan, threat, facts, sight) if facts.quantized else []),
+        *_queries(plan, threat, facts, sight),
     ]
 
 
@@ -150,7 +160,7 @@ def _white_box(plan, threat, facts):
     return [*steps, fab(nb_iter=100, nb_targets=9)]
 
 
-def _adaptive(plan, threat, facts):
+def _adaptive(plan, threat, facts, sight):
     step = functools.partial(_step, threat)
     effort = {"nb_iter": _NB_ITER[plan]}
     steps = []
@@ -160,19 +170,21 @@ def _adaptive(plan, threat, facts):
         steps.append(cube)
     elif facts.opened:
         steps.append(step("level flips", attacks.LevelFlipAttack))
-    if facts.gradient_cut:
+    if facts.gradient_cut and not sight.unmasks:
         # A surrogate mends the quantizer's gradient, and no other.
         return steps
     effort["early_stop"] = True
-    descent = threat.attack(attacks.ProjectedGradientDescent, **effort)
+    descent = sight.unmasked(
+        threat.attack(attacks.ProjectedGradientDescent, **effort)
+    )
     surrogates = {"BPDA": attacks.BPDA(descent)}
     for z in _STEEPNESS[plan]:
         surrogates[f"soft surrogate, z={z:g}"] = attacks.BPDA(descent, z)
     steps += [
         Step(name, attack.threat, attack) for name, attack in surrogates.items()
     ]
-    annealed = step("annealed surrogate", attacks.AnnealedBPDA, **effort)
-    return [*steps, annealed]
+    annealed = sight.unmasked(threat.attack(attacks.AnnealedBPDA, **effort))
+    return [*steps, Step("annealed surrogate", annealed.threat, annealed)]
 
 
 def _transfer(plan, threat, sources):
@@ -195,9 +207,9 @@ def _transfer(plan, threat, sources):
     return steps
 
 
-def _queries(plan, threat, facts):
+def _queries(plan, threat, facts, sight):
     step = functools.partial(_step, threat)
-    if facts.gradient_cut:
+    if facts.gradient_cut and not sight.unmasks:
         # All that is left to attack with: one plan's effort more.
         plan = NAMES[min(NAMES.index(plan) + 1, len(NAMES) - 1)]
     effort = _QUERIES[plan]

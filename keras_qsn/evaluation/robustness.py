@@ -26,9 +26,12 @@ from keras_qsn.evaluation.key import key
 from keras_qsn.evaluation.result import Evaluation
 from keras_qsn.evaluation.result import UntrustedEvaluation
 from keras_qsn.evaluation.run import run
+from keras_qsn.evaluation.sight import Sight
 from keras_qsn.evaluation.sources import trained_sources
 from keras_qsn.evaluation.store import keep_checks
 from keras_qsn.evaluation.store import kept_checks
+from keras_qsn.evaluation.surrogates import check_surrogates
+from keras_qsn.evaluation.surrogates import surrogates_of
 from keras_qsn.evaluation.threat_model import ThreatModel
 
 
@@ -50,6 +53,7 @@ def evaluate_robustness(
     checks="all",
     progress=None,
     verbose="auto",
+    surrogates=None,
 ):
     """Accuracy of a classifier in the worst case over many attacks.
 
@@ -90,6 +94,12 @@ def evaluate_robustness(
             number of images it has finished, and their count.
         verbose: `0`, `1` or `"auto"`: lines and bars never, always, or
             unless there is a `progress`. Defaults to `"auto"`.
+        surrogates: Optional `{layer name: surrogate}`: what attacks of a
+            named plan differentiate in place of a layer that hides its
+            gradient, a function, a Keras layer, `"identity"` or `"own"`, as
+            for `attacks.LayerSurrogates`. Layers not named are found, and
+            get their own `surrogate`, the identity, or a small network
+            fitted to imitate them.
 
     Returns:
         An `Evaluation`.
@@ -142,6 +152,7 @@ def evaluate_robustness(
             f"Received: sources={sources!r}"
         )
     certified = preflight.check_certified(certified, len(x))
+    surrogates = check_surrogates(surrogates, wrapper)
     running.check_mode(checks)
     threat = ThreatModel(float(eps), norm, low, high, seed)
     check_eps(threat, x.shape[1:])
@@ -171,6 +182,7 @@ def evaluate_robustness(
         sources,
         train_data,
         certified,
+        surrogates,
     )
     # What is refused leaves no folder behind.
     facts = ModelFacts.of(wrapper, x.shape[1:], threat)
@@ -182,6 +194,16 @@ def evaluate_robustness(
     with work_folder(folder, decisive) as path:
         folder = Folder(path)
         steps, missing = own, {}
+        found = surrogates_of(
+            wrapper,
+            x,
+            threat,
+            surrogates,
+            None if train_data is None else train_data[0],
+            folder,
+        )
+        sight = Sight(found.view)
+        facts = facts.with_masks(wrapper, x, prediction, found.layers)
         if own is None:
             sources = dict(sources or {})
             if train_data is not None:
@@ -189,7 +211,7 @@ def evaluate_robustness(
                     wrapper, *train_data, plan, seed, folder, progress
                 )
                 sources |= trained
-            steps = plans.named(plan, threat, facts, sources)
+            steps = plans.named(plan, threat, facts, sources, sight)
         preflight.check_sources(steps, wrapper)
         evaluation = dataclasses.replace(
             evaluation,
@@ -199,13 +221,21 @@ def evaluate_robustness(
                 "facts": dataclasses.asdict(facts),
                 "attacks": [step.get_config() for step in steps],
                 "missing_sources": missing,
+                "masks": list(found.masks),
             },
             outcomes=run(evaluation, wrapper, steps, threat, folder, progress),
         )
         budget = running.BUDGETS[plan if own is None else "quick"]
         if checks is not None:
             probe = Probe(
-                wrapper, evaluation, threat, facts, budget, certified, checks
+                wrapper,
+                evaluation,
+                threat,
+                facts,
+                budget,
+                certified,
+                checks,
+                sight,
             )
             evaluation = _checked(evaluation, probe, folder, progress)
     if strict and evaluation.failed:

@@ -21,7 +21,7 @@ def resource(name):
 
 GRADIENTS = {
     "white-box": "the model's own",
-    "adaptive": "through or around the quantizer",
+    "adaptive": "through or around what hides it",
     "transfer": "other models'",
     "queries": "none",
 }
@@ -75,6 +75,7 @@ def facts(evaluation):
     """What the robust accuracy is a number of: pairs of name and value."""
     settings = evaluation.settings
     threats = [outcome.step.threat for outcome in evaluation.outcomes]
+    masks = settings.get("masks")
     return [
         ("Norm", norm_name(settings["norm"])),
         ("eps", f"{settings['eps']:g}"),
@@ -88,7 +89,16 @@ def facts(evaluation):
             "; ".join(f"{t}: {GRADIENTS[t]}" for t in GRADIENTS if t in threats)
             or "none",
         ),
+        *([("Masked gradients", masks_in_words(masks))] if masks else []),
     ]
+
+
+def masks_in_words(masks):
+    """Layers that hide their gradient, and what went through them."""
+    return "; ".join(
+        f"{mask['layer']} ({mask['gradient']}), through {mask['surrogate']}"
+        for mask in masks
+    )
 
 
 def verdict(evaluation):

@@ -124,7 +124,7 @@ class AutoProjectedGradientDescent(Attack):
                 tape.watch(s.x)
                 logits = tf.cast(logits_fn(s.x), tf.float32)
                 loss = self._loss(logits, label, targeted, other)
-            gradient = tape.gradient(loss, s.x, unconnected_gradients="zero")
+            gradient = losses.gradient_of(tape, loss, s.x)
             hit = losses.fooled(logits, label, targeted)
             better = hit | (loss > s.best_loss)
             best = steps.where(better, s.x, s.best)

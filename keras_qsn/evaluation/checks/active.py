@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from keras_qsn._core.tracing import replaced
 from keras_qsn.attacks.views.base import Seen
-from keras_qsn.attacks.views.surrogate import Surrogate
 from keras_qsn.attacks.white_box.gradient import ProjectedGradientDescent
 from keras_qsn.evaluation.checks.crafting import SharedView
 from keras_qsn.evaluation.checks.crafting import crafted
@@ -31,7 +30,7 @@ def pass_rate(probe):
     layer = probe.wrapper.head
     if layer is None:
         return 0.0, 0
-    view = Seen(probe.wrapper, [Surrogate()] if probe.facts.quantized else [])
+    view = Seen(probe.wrapper, probe.sight.surrogates(probe.facts))
     key = "features", view.key
 
     def record(x):

@@ -22,6 +22,12 @@ _CERTIFICATES = Need(
     "no certificates",
     "Give `certified` to hold proofs against attacks.",
 )
+_HIDES = Need(
+    lambda probe: probe.facts.quantized or probe.sight.unmasks,
+    "not applicable",
+    "The model has no quantization layer, and no other that hides its "
+    "gradient.",
+)
 _IMAGE = Need(
     lambda probe: probe.facts.is_image,
     "not applicable",
@@ -47,7 +53,7 @@ def queries(probe):
     11,
     "surrogates",
     "surrogate gradients find nothing more",
-    needs=(IMAGES, QUANTIZER),
+    needs=(IMAGES, _HIDES),
     light=True,
     own_gradient=True,
 )
@@ -56,7 +62,7 @@ def surrogates(probe):
     return (
         "pass" if share <= HALF_POINT else "warn",
         f"{len(won)} images broken by adaptive attacks alone{words}",
-        "The quantizer masks its gradient: accuracy under plain gradient "
+        "A layer masks its gradient: accuracy under plain gradient "
         "attacks overstates. The worst case counts it.",
     )
 

@@ -15,6 +15,7 @@ from keras_qsn.evaluation.checks.crafting import crafted
 from keras_qsn.evaluation.facts import open_model
 from keras_qsn.evaluation.result import Outcome
 from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.sight import AS_IT_IS
 
 
 class Probe:
@@ -33,6 +34,7 @@ class Probe:
         certified: Optional booleans: the images proved robust.
         mode: Which checks are made, `"all"` or `"light"`. Defaults to
             `"all"`.
+        sight: The `Sight`. Defaults to one of the model as it is.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Probe:
         budget,
         certified=None,
         mode="all",
+        sight=AS_IT_IS,
     ):
         self.wrapper = wrapper
         self.evaluation = evaluation
@@ -52,6 +55,7 @@ class Probe:
         self.budget = budget
         self.certified = certified
         self.mode = mode
+        self.sight = sight
         self.batch_size = evaluation.settings.get("batch_size", 128)
         self.numbers = np.flatnonzero(evaluation.correct)[: budget.images]
         self.x = evaluation.x[self.numbers]
@@ -141,12 +145,13 @@ class Probe:
         threat = self.threat.at(eps)
         if self.opened is not None and threat.norm == np.inf:
             return threat.attack(attacks.CubeAttack, nb_iter=20, nb_restarts=2)
-        return threat.attack(
+        descent = threat.attack(
             attacks.ProjectedGradientDescent,
             # Where nothing can move, one step is all of them.
             nb_iter=self.budget.nb_iter if eps else 1,
             early_stop=True,
         )
+        return self.sight.unmasked(descent)
 
     def descent(self, nb_iter, **kwargs):
         """PGD within the threat model."""

@@ -59,6 +59,8 @@ def gradient_health(probe):
         if matters.any():
             hidden = float((gradient < _FAINT)[matters].mean())
         seen = f"{percent(hidden)} of pixels that matter hidden (below 1e-8)"
+    if probe.facts.masks:
+        seen += f"; layers that hide it: {', '.join(probe.facts.masks)}"
     worst = max(zero, hidden)
     return (
         "fail" if worst > 0.2 else "warn" if worst > 0.01 else "pass",

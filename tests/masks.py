@@ -3,12 +3,17 @@
 Each is undefended: at an L-infinity radius of 0.3 its accuracy is 0 %.
 """
 
+import dataclasses
 import io
+import typing
 
 import keras
 import numpy as np
 import PIL.Image
 import tensorflow as tf
+
+from keras_qsn.defenses import MedianSmoothing
+from keras_qsn.models import with_preprocessing
 
 layers = keras.layers
 SHAPE = (28, 28, 1)
@@ -170,3 +175,105 @@ def fit(model, digits, epochs=3):
     )
     model.fit(digits.x_train, digits.y_train, epochs=epochs, verbose=0)
     return model
+
+
+def deployed(make, digits, **bare):
+    """Trained with a gradient that what is deployed does not have."""
+    trained = fit(make(), digits, epochs=5)
+    model = make(**bare)
+    model.set_weights(trained.get_weights())
+    return model
+
+
+def in_float16(model, factor):
+    """The same network of few bits, its logits scaled."""
+    policy = {"dtype": "float16"}
+    made = [
+        type(layer).from_config({**layer.get_config(), **policy})
+        for layer in model.layers
+    ]
+    rescaling = layers.Rescaling(factor, **policy)
+    made = keras.Sequential([keras.Input(SHAPE), *made, rescaling])
+    made.set_weights(model.get_weights())
+    return made
+
+
+def signs_between(bare=False):
+    return network(between=[Sign(bare, name="sign")])
+
+
+def signs_as_activation(bare=False):
+    return network(activation=tf.sign if bare else straight_sign)
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A mask, and how a report names it.
+
+    Attributes:
+        make: From an undefended network and the digits to one behind it.
+        named: Texts that the facts or the checks of its report hold.
+    """
+
+    make: typing.Callable
+    named: tuple = ()
+
+
+RANDOM = "Answers at random"
+ZOO = {
+    "logits times 100": Member(
+        lambda model, digits: after(model, layers.Rescaling(100.0)),
+        ("range 1",),
+    ),
+    "softmax": Member(
+        lambda model, digits: after(
+            model, layers.Rescaling(30.0), layers.Softmax()
+        )
+    ),
+    "float16": Member(
+        lambda model, digits: in_float16(model, 30.0), ("float32 twin",)
+    ),
+    "rounding": Member(
+        lambda model, digits: before(model, Rounding(name="rounding")),
+        ("rounding (none), through the identity",),
+    ),
+    "thermometer": Member(
+        lambda model, digits: fit(
+            network([Thermometer(name="thermometer")]), digits
+        ),
+        ("thermometer (none), through a small network that imitates it",),
+    ),
+    "JPEG": Member(
+        lambda model, digits: with_preprocessing(jpeg, model),
+        ("jpeg_outside (none), through the identity",),
+    ),
+    "median": Member(
+        lambda model, digits: before(model, MedianSmoothing(3, name="median")),
+        ("median (misleading), through the identity",),
+    ),
+    "noise": Member(
+        lambda model, digits: fit(network([Noise()]), digits), (RANDOM,)
+    ),
+    "resize and pad": Member(
+        lambda model, digits: fit(network([ResizePad()]), digits), (RANDOM,)
+    ),
+    "dropout": Member(
+        lambda model, digits: fit(network(between=[Dropping(0.5)]), digits),
+        (RANDOM,),
+    ),
+    "signs": Member(
+        lambda model, digits: deployed(signs_between, digits, bare=True),
+        ("sign (zero), through the identity",),
+    ),
+    "sign activations": Member(
+        lambda model, digits: deployed(signs_as_activation, digits, bare=True),
+        ("/activation (zero), through the identity",),
+    ),
+    "k winners": Member(
+        lambda model, digits: fit(network(between=[Winners()]), digits)
+    ),
+    "stochastic quantizer": Member(
+        lambda model, digits: before(model, StochasticQuantizer(name="dice")),
+        ("dice (none), through the identity", RANDOM),
+    ),
+}

@@ -22,6 +22,7 @@ from keras_qsn.attacks.transfer.substitute import train_substitute
 from keras_qsn.attacks.transfer.transfer import TransferAttack
 from keras_qsn.attacks.viewed import ViewedAttack
 from keras_qsn.attacks.views.base import View
+from keras_qsn.attacks.views.full_precision import FullPrecision
 from keras_qsn.attacks.views.layer_surrogates import LayerSurrogates
 from keras_qsn.attacks.views.low_precision import LowPrecision
 from keras_qsn.attacks.white_box.auto_attack import AutoAttack
@@ -52,6 +53,7 @@ __all__ = [
     "EOT",
     "FastAdaptiveBoundary",
     "FastGradientMethod",
+    "FullPrecision",
     "HopSkipJumpAttack",
     "LayerSurrogates",
     "LevelFlipAttack",

@@ -23,6 +23,7 @@ def key(
     train_data,
     certified,
     surrogates,
+    draws,
 ):
     """What decides the result of an evaluation, as plain values.
 
@@ -52,6 +53,7 @@ def key(
         "surrogates": {
             name: _told(surrogate) for name, surrogate in surrogates.items()
         },
+        "draws": draws,
         "versions": versions(),
     }
 

@@ -4,15 +4,16 @@ A named plan is a function of what is known of the model and of the norm, so
 that none of its attacks fails on a model, and none that cannot work is run.
 """
 
+import dataclasses
 import functools
 import typing
 
 import numpy as np
 
 from keras_qsn import attacks
+from keras_qsn.evaluation import through
 from keras_qsn.evaluation.result import Step
 from keras_qsn.evaluation.sight import AS_IT_IS
-from keras_qsn.evaluation.unmasked import unmasked
 
 NAMES = ("quick", "standard", "full")
 
@@ -38,15 +39,6 @@ _QUERIES = {
 }
 # Steps and restarts.
 _PGD = {"quick": (20, 1), "standard": (100, 2), "full": (100, 10)}
-_NB_ITER = {"quick": 20, "standard": 40, "full": 100}
-_CUBE_RESTARTS = {"quick": 3, "standard": 10, "full": 50}
-# Steepness of the soft surrogates: from one that sees the whole range of
-# pixels to one that sees a tenth of it.
-_STEEPNESS = {
-    "quick": (5.0,),
-    "standard": (1.0, 2.0, 5.0, 10.0, 20.0),
-    "full": (1.0, 2.0, 5.0, 10.0, 20.0),
-}
 
 
 def named(plan, threat, facts, sources, sight=AS_IT_IS):
@@ -62,12 +54,16 @@ def named(plan, threat, facts, sources, sight=AS_IT_IS):
         sources: `{name: model}`, models to transfer from.
         sight: The `Sight`. Defaults to one of the model as it is.
     """
-    return [
+    steps = [
         *_white_box(plan, threat, facts),
         *_transfer(plan, threat, sources),
-        *unmasked(threat, facts, sight, *_PGD[plan]),
-        *(_adaptive(plan, threat, facts, sight) if facts.quantized else []),
+        *through.layers(threat, facts, sight, *_PGD[plan]),
+        *through.quantizers(plan, threat, facts, sight),
         *_queries(plan, threat, facts, sight),
+    ]
+    return [
+        dataclasses.replace(step, attack=sight.look(step.attack))
+        for step in steps
     ]
 
 
@@ -133,7 +129,11 @@ def _white_box(plan, threat, facts):
     if facts.gradient_cut:
         # Blind, as all that follow a gradient are: one shows it.
         return [fgsm]
-    apgd = functools.partial(step, kind=attacks.AutoProjectedGradientDescent)
+    # Just across the boundary, half of a random model's answers are right.
+    early = {"early_stop": not facts.random}
+    apgd = functools.partial(
+        step, kind=attacks.AutoProjectedGradientDescent, **early
+    )
     fab = functools.partial(
         step, "FAB-T", attacks.FastAdaptiveBoundary, early_stop=True
     )
@@ -145,46 +145,20 @@ def _white_box(plan, threat, facts):
         attacks.ProjectedGradientDescent,
         nb_iter=nb_iter,
         nb_restarts=restarts,
-        early_stop=True,
+        **early,
     )
     if plan == "quick":
         return [fgsm, pgd, apgd(f"{dlr}-20", loss="dlr", nb_iter=20)]
     steps = [fgsm, pgd, apgd("APGD-CE", loss="ce", nb_iter=100)]
-    if plan == "standard":
+    if plan == "standard" or facts.random:
         steps.append(apgd(dlr, loss="dlr", nb_iter=100))
-        return [*steps, fab(nb_iter=20, nb_targets=3)]
+        boundary = [] if facts.random else [fab(nb_iter=20, nb_targets=3)]
+        return [*steps, *boundary]
     if facts.is_image:
         return [fgsm, pgd, step("AutoAttack", attacks.AutoAttack)]
     # Its parts but for the squares; other queries are there in any case.
     steps.append(apgd("APGD-T", loss="targeted-dlr", nb_iter=100))
     return [*steps, fab(nb_iter=100, nb_targets=9)]
-
-
-def _adaptive(plan, threat, facts, sight):
-    step = functools.partial(_step, threat)
-    effort = {"nb_iter": _NB_ITER[plan]}
-    steps = []
-    if facts.opened and threat.norm == np.inf:
-        restarts = _CUBE_RESTARTS[plan]
-        cube = step("cube", attacks.CubeAttack, nb_restarts=restarts, **effort)
-        steps.append(cube)
-    elif facts.opened:
-        steps.append(step("level flips", attacks.LevelFlipAttack))
-    if facts.gradient_cut and not sight.unmasks:
-        # A surrogate mends the quantizer's gradient, and no other.
-        return steps
-    effort["early_stop"] = True
-    descent = sight.unmasked(
-        threat.attack(attacks.ProjectedGradientDescent, **effort)
-    )
-    surrogates = {"BPDA": attacks.BPDA(descent)}
-    for z in _STEEPNESS[plan]:
-        surrogates[f"soft surrogate, z={z:g}"] = attacks.BPDA(descent, z)
-    steps += [
-        Step(name, attack.threat, attack) for name, attack in surrogates.items()
-    ]
-    annealed = sight.unmasked(threat.attack(attacks.AnnealedBPDA, **effort))
-    return [*steps, Step("annealed surrogate", annealed.threat, annealed)]
 
 
 def _transfer(plan, threat, sources):
@@ -198,7 +172,7 @@ def _transfer(plan, threat, sources):
     steps = []
     for source, model in sources.items():
         for name, kind in kinds.items():
-            count = {} if name == "FGSM" else {"nb_iter": _NB_ITER[plan]}
+            count = {} if name == "FGSM" else {"nb_iter": through.NB_ITER[plan]}
             transfer = attacks.TransferAttack(
                 threat.attack(kind, **count), model
             )

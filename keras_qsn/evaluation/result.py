@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_qsn.attacks.threats import THREATS
 from keras_qsn.evaluation import masking
+from keras_qsn.evaluation.answers import Answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,11 @@ class Step:
         }
 
 
+def _none():
+    """A field that holds nothing, of no image."""
+    return dataclasses.field(default_factory=lambda: np.zeros(0, "int64"))
+
+
 # Arrays have no truth to compare by: two outcomes are equal if they are one.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:
@@ -65,6 +71,11 @@ class Outcome:
         x_adv: The adversarial images, one for each of `broken`.
         blind: How many it was run on without a gradient to follow.
         seconds: Time it took.
+        hurt: Of a model that answers at random, numbers of the images that it
+            did not break, but at which fewer answers are right than at any
+            image found before.
+        x_hurt: What it made of each of `hurt`.
+        right: The share of right answers there.
     """
 
     step: Step
@@ -73,6 +84,9 @@ class Outcome:
     x_adv: np.ndarray
     blind: int
     seconds: float
+    hurt: np.ndarray = _none()
+    x_hurt: np.ndarray = _none()
+    right: np.ndarray = _none()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +130,8 @@ class Evaluation:
         curve: Accuracy under an attack at other radii,
             `{attack: [(eps, accuracy), ...]}`.
         trace: Mean loss along an attack, `{attack: [loss, ...]}`.
+        answers: The `Answers` of a model that answers at random, which is
+            right where half of them are; else `None`.
     """
 
     settings: dict
@@ -126,6 +142,7 @@ class Evaluation:
     checks: list
     curve: dict
     trace: dict
+    answers: Answers | None = None
 
     @property
     def correct(self):
@@ -152,9 +169,12 @@ class Evaluation:
 
     @property
     def x_adv(self):
-        """The images, each broken one replaced by what broke it."""
+        """The images, each broken one replaced by what broke it; of a model
+        that answers at random, each by the worst that was found."""
         x_adv = self.x.copy()
         for outcome in self.outcomes:
+            if len(outcome.hurt):
+                x_adv[outcome.hurt] = outcome.x_hurt
             x_adv[outcome.broken] = outcome.x_adv
         return x_adv
 

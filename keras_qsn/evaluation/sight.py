@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_qsn.attacks.viewed import ViewedAttack
+from keras_qsn.attacks.views.base import Seen
 from keras_qsn.attacks.views.layer_surrogates import LayerSurrogates
 from keras_qsn.attacks.views.surrogate import Surrogate
 
@@ -14,14 +15,26 @@ class Sight:
     Attributes:
         through: The `LayerSurrogates` of layers that hide their gradient;
             `None` if none does.
+        views: What every attack looks through, the outermost view first.
     """
 
     through: LayerSurrogates | None = None
+    views: tuple = ()
 
     @property
     def unmasks(self):
         """Whether there is a layer to put a surrogate through."""
         return self.through is not None
+
+    def look(self, attack):
+        """An attack that looks through the views."""
+        for view in reversed(self.views):
+            attack = ViewedAttack(attack, view)
+        return attack
+
+    def seen(self, wrapper, *views):
+        """What is seen of a model through the views, and others inside."""
+        return Seen(wrapper, [*self.views, *views])
 
     def surrogates(self, facts):
         """Views with a gradient through all that hides it."""

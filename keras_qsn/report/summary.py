@@ -90,6 +90,37 @@ def facts(evaluation):
             or "none",
         ),
         *([("Masked gradients", masks_in_words(masks))] if masks else []),
+        *(
+            [("Few bits", settings["precision"])]
+            if "precision" in settings
+            else []
+        ),
+        *(_answers(evaluation) if evaluation.answers else []),
+    ]
+
+
+def _answers(evaluation):
+    """What a model that answers at random does: pairs of name and value."""
+    found, count = evaluation.answers, len(evaluation.y)
+    chance = evaluation.settings["chance"]
+    return [
+        (
+            "Answers at random",
+            f"{percent(chance['flips'])} of them are not the most frequent "
+            f"one, logits move by {percent(chance['spread'])} of the largest; "
+            f"{found.draws} draws at each image, attacks average "
+            f"{chance['draws_of_attacks'] or 'what the plan says'}",
+        ),
+        (
+            "Accuracy by majority of the draws",
+            f"clean {accuracy(evaluation.clean_accuracy, count)}, worst case "
+            f"{accuracy(evaluation.robust_accuracy, count)}",
+        ),
+        (
+            "Mean accuracy over the draws",
+            f"clean {accuracy(found.mean_accuracy, count)}, worst case "
+            f"{accuracy(found.mean_robust_accuracy, count)}",
+        ),
     ]
 
 

@@ -83,7 +83,7 @@ def settings(evaluation):
     """Header and rows of the settings and versions; long lists left out."""
     rows = []
     for name, value in evaluation.settings.items():
-        if name in ("facts", "versions"):
+        if name in ("facts", "versions", "chance") and value:
             rows += [
                 [key.replace("_", " "), str(v)] for key, v in value.items()
             ]

@@ -64,6 +64,9 @@ class AutoProjectedGradientDescent(Attack):
         nb_targets: Integer >= 1, the number of classes `t` of
             `"targeted-dlr"`; all others, of a model with fewer. Defaults to
             `9`.
+        early_stop: Whether an image once fooled is left alone. Defaults to
+            `True`; `False` for models that answer at random, where the loss
+            is to be raised beyond the boundary.
 
     Raises:
         ValueError: If a parameter is out of range.
@@ -84,6 +87,7 @@ class AutoProjectedGradientDescent(Attack):
     """
 
     counts = ("nb_iter", "nb_restarts")
+    _untold = ("early_stop",)
 
     def __init__(
         self,
@@ -97,6 +101,7 @@ class AutoProjectedGradientDescent(Attack):
         clip_max=1.0,
         seed=0,
         nb_targets=9,
+        early_stop=True,
     ):
         super().__init__(eps, norm, clip_min, clip_max, seed)
         if loss not in ("ce", "dlr", "targeted-dlr"):
@@ -107,6 +112,7 @@ class AutoProjectedGradientDescent(Attack):
         self.loss = loss
         self.follows = "cross_entropy" if loss == "ce" else "margin"
         self._keep_shares(rho=rho)
+        self.early_stop = bool(early_stop)
         self._keep_counts(
             nb_iter=nb_iter,
             nb_restarts=nb_restarts,
@@ -125,7 +131,7 @@ class AutoProjectedGradientDescent(Attack):
                 logits = tf.cast(logits_fn(s.x), tf.float32)
                 loss = self._loss(logits, label, targeted, other)
             gradient = losses.gradient_of(tape, loss, s.x)
-            hit = losses.fooled(logits, label, targeted)
+            hit = losses.fooled(logits, label, targeted) & self.early_stop
             better = hit | (loss > s.best_loss)
             best = steps.where(better, s.x, s.best)
             best_loss = tf.where(better, loss, s.best_loss)

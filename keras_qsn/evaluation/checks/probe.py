@@ -13,9 +13,13 @@ from keras_qsn.classifier.compiled import compiled_logits
 from keras_qsn.evaluation.checks.crafting import SharedView
 from keras_qsn.evaluation.checks.crafting import crafted
 from keras_qsn.evaluation.facts import open_model
+from keras_qsn.evaluation.judge import Judge
 from keras_qsn.evaluation.result import Outcome
 from keras_qsn.evaluation.result import Step
 from keras_qsn.evaluation.sight import AS_IT_IS
+
+# Of the draws of random models: those of the checks.
+_CHECKS = 1_000_000
 
 
 class Probe:
@@ -35,6 +39,7 @@ class Probe:
         mode: Which checks are made, `"all"` or `"light"`. Defaults to
             `"all"`.
         sight: The `Sight`. Defaults to one of the model as it is.
+        judge: The `Judge`. Defaults to `None`: the model's one answer.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class Probe:
         certified=None,
         mode="all",
         sight=AS_IT_IS,
+        judge=None,
     ):
         self.wrapper = wrapper
         self.evaluation = evaluation
@@ -56,7 +62,10 @@ class Probe:
         self.certified = certified
         self.mode = mode
         self.sight = sight
+        self.seen = sight.seen(wrapper)
         self.batch_size = evaluation.settings.get("batch_size", 128)
+        self.judge = judge or Judge(wrapper, 0, threat.seed, self.batch_size)
+        self._judged = 0
         self.numbers = np.flatnonzero(evaluation.correct)[: budget.images]
         self.x = evaluation.x[self.numbers]
         self.y = evaluation.y[self.numbers]
@@ -91,11 +100,12 @@ class Probe:
         self.note(attack)
         x, y = self.evaluation.x[numbers], self.evaluation.y[numbers]
         x_adv = self._attacked(attack, x, y, index)
-        fooled = self.predict(x_adv) != y
+        fooled = self.fooled(x_adv, y)
         self.keep(attack.threat, numbers, x_adv, fooled)
         return fooled
 
     def _attacked(self, attack, x, y, index):
+        attack = self.sight.look(attack)
         seen = attack.seen(self.wrapper)
         if not seen.fixed:
             # What is more than one function is compiled with the attack.
@@ -143,13 +153,14 @@ class Probe:
     def strongest(self, eps):
         """The best attack for its price, at another radius."""
         threat = self.threat.at(eps)
+        early = not self.judge.is_random
         if self.opened is not None and threat.norm == np.inf:
             return threat.attack(attacks.CubeAttack, nb_iter=20, nb_restarts=2)
         descent = threat.attack(
             attacks.ProjectedGradientDescent,
             # Where nothing can move, one step is all of them.
             nb_iter=self.budget.nb_iter if eps else 1,
-            early_stop=True,
+            early_stop=early,
         )
         return self.sight.unmasked(descent)
 
@@ -158,7 +169,7 @@ class Probe:
         return self.threat.attack(
             attacks.ProjectedGradientDescent,
             nb_iter=nb_iter,
-            early_stop=True,
+            early_stop=not self.judge.is_random,
             **kwargs,
         )
 
@@ -166,27 +177,45 @@ class Probe:
         """Logits as a NumPy array, a batch at a time."""
         return self.wrapper.logits(x, self.batch_size)
 
-    def predict(self, x):
-        """Classes, one for each image."""
-        return self.wrapper.predict(x, self.batch_size)
+    def fooled(self, x, y):
+        """Which images the model gets wrong, boolean; in expectation, over
+        draws of their own, where it answers at random."""
+        self._judged += 1
+        return self.judge.fooled(x, y, (_CHECKS, self._judged))
+
+    @functools.cached_property
+    def repeats(self):
+        """Whether the same look at the same images shows the same."""
+        first, again = (
+            self.forward(self.seen.key, self.seen, self.x) for _ in range(2)
+        )
+        return bool(np.allclose(first, again, rtol=1e-4, atol=1e-6))
+
+    @property
+    def slack(self):
+        """What chance may move a share of the images by: of those near one
+        half one, where answers are counted."""
+        return self.judge.is_random / max(len(self.numbers), 1)
 
     def forward(self, key, view, x):
         """What a view of the model makes of the images, a NumPy array.
 
         `key` is hashable, and the same for the same view.
         """
-        function = compiled_logits(self.wrapper, x.shape[1:], key, view)
+        wrapper = self.seen.wrapper
+        function = compiled_logits(wrapper, x.shape[1:], key, view)
         return np.concatenate(
             [function(tf.constant(x[b])) for b in self.batches(len(x))]
         )
 
-    def gradient(self, x, y, of_margin=False, key="logits", view=None):
+    def gradient(self, x, y, of_margin=False, view=None):
         """Gradient at the images, and logits, NumPy arrays.
 
-        Of the cross-entropy, or of the margin; of the model's logits, or of
-        another view of it, with a key as for `forward`.
+        Of the cross-entropy, or of the margin; of what attacks see of the
+        model, or of another `Seen`.
         """
-        function = compiled_gradient(self.wrapper, x.shape[1:], key, view)
+        seen = view or self.seen
+        function = compiled_gradient(seen.wrapper, x.shape[1:], seen.key, seen)
         parts = [
             function(
                 tf.constant(x[b]),
@@ -207,5 +236,9 @@ def _in_words(attack):
     """The attack and its effort."""
     effort = zip(attack.counts, attack.get_counts())
     arguments = ", ".join(f"{name}={count}" for name, count in effort)
+    through = ""
+    if isinstance(attack, attacks.ViewedAttack):
+        through = f" through {type(attack.view).__name__}"
+        attack = attack.attack
     name = type(attack).__name__
-    return f"{name}({arguments})" if arguments else name
+    return f"{name}({arguments}){through}" if arguments else name + through

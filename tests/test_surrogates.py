@@ -72,6 +72,33 @@ def functional():
     return keras.Model(x, layers.Dense(4)(y))
 
 
+@tf.custom_gradient
+def without_gradient(x):
+    return tf.round(4 * x) / 4, lambda up: None
+
+
+class Bare(layers.Layer):
+    """Its gradient is nothing at all."""
+
+    def call(self, x):
+        return without_gradient(x)
+
+
+class InPython(layers.Layer):
+    """Its gradient is one scalar of zero."""
+
+    def call(self, x):
+        y = tf.py_function(lambda t: tf.round(4 * t) / 4, [x], tf.float32)
+        return tf.ensure_shape(y, x.shape)
+
+
+class Bytes(layers.Layer):
+    """By whole numbers."""
+
+    def call(self, x):
+        return tf.cast(tf.cast(9 * x, tf.uint8), tf.float32) / 9
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
@@ -102,6 +129,17 @@ class TestFinding:
         assert found(network(between=[sign]), images) == {"sign": "zero"}
         steep = Steep(name="steep")
         assert found(network(steep), images) == {"steep": "misleading"}
+
+    @pytest.mark.parametrize("kind", [Bare, InPython, Bytes])
+    def test_whatever_the_gradient_is_lost_in(self, kind, images):
+        model = network(kind(name="lost"))
+        assert found(model, images)["lost"] in ("none", "zero")
+        attack = attacks.AutoProjectedGradientDescent(0.3, nb_iter=3)
+        with pytest.warns(RuntimeWarning, match="gradient of zero"):
+            attack.run(model, images, verbose=0)
+        view = attacks.LayerSurrogates({"lost": "identity"})
+        result = attacks.ViewedAttack(attack, view).run(model, images)
+        assert not result.blind.any()
 
     def test_activations_and_operations(self, images):
         model = network(activation=tf.sign)

@@ -104,10 +104,12 @@ def gain_of(loss):
 def gradient_of(tape, loss, x, weights=None):
     """The tape's gradient; zero where an operation on the way has none."""
     try:
-        return tape.gradient(loss, x, weights, unconnected_gradients="zero")
+        gradient = tape.gradient(loss, x, weights, unconnected_gradients="zero")
     except (LookupError, TypeError, ValueError):
         # No gradient is registered, or one that is not given a gradient.
         return tf.zeros_like(x)
+    # Of a `tf.py_function` without a gradient comes one scalar of zero.
+    return tf.broadcast_to(gradient, tf.shape(x))
 
 
 def gain_gradient(logits_fn, x, labels, gain, targeted):

@@ -30,6 +30,9 @@ def float32_twin(wrapper):
         )
 
     def again(layer):
+        if not isinstance(layer, keras.Layer):
+            # An operation, such as `keras.ops.add`, of any type.
+            return layer
         if getattr(layer, "outputs", None):
             return keras.models.clone_model(
                 layer, keras.Input(layer.input_shape[1:]), again

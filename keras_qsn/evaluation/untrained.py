@@ -20,6 +20,9 @@ def untrained(model, x, seed, quantized=True):
     made = {}
 
     def again(layer):
+        if not isinstance(layer, keras.Layer):
+            # An operation, such as `keras.ops.add`: it holds nothing.
+            return layer
         if getattr(layer, "outputs", None):
             if isinstance(layer, keras.Sequential):
                 # Its graph alone: a clone would bring its loss along.

@@ -337,14 +337,49 @@ def halves(x):
 
 
 class TestEvaluation:
-    def test_bad_surrogates_are_refused_before_any_attack(self, digits):
+    def test_bad_surrogates_are_refused_before_any_attack(
+        self, digits, tmp_path
+    ):
         model = small_cnn()
-        x, y = digits.x_test[:4], digits.y_test[:4]
-        for surrogates_, error in (
+        x, y = (
+            digits.x_test[:4],
+            KerasModelWrapper(model).predict(digits.x_test[:4]),
+        )
+        name = model.layers[-1].name
+        for wrong, error in (
             ({"nowhere": "identity"}, "must name layers"),
-            ({"dense": "own"}, None),
+            ({name: "own"}, "method `surrogate"),
+            ({name: lambda x: x}, "at the top of a module.*lambda"),
+            ({name: halves}, r"shape \(1, 10\)"),
         ):
             with pytest.raises(ValueError, match=error):
                 evaluate_robustness(
-                    model, x, y, surrogates=surrogates_, verbose=0
+                    model,
+                    x,
+                    y,
+                    surrogates=wrong,
+                    folder=tmp_path,
+                    checks=None,
+                    verbose=0,
                 )
+
+    def test_a_surrogate_that_is_given_is_used_and_named(self, trained, digits):
+        model = masks.before(trained["none"], Upside(name="upside"))
+        x, y = digits.x_test[::100], digits.y_test[::100]
+        y = KerasModelWrapper(model).predict(x)
+        turned = layers.Rescaling(-1.0, 1.0, name="turned")
+        found = evaluate_robustness(
+            model,
+            x,
+            y,
+            plan="quick",
+            surrogates={"upside": turned},
+            checks=None,
+            verbose=0,
+        )
+        (mask,) = found.settings["masks"]
+        assert (mask["layer"], mask["surrogate"]) == ("upside", "turned")
+        assert found.settings["facts"]["masks"] == ("upside",)
+        by = {o.step.name: len(o.broken) for o in found.outcomes}
+        assert by["FGSM"] == 0 < by["PGD-20 through surrogates"]
+        assert found.robust_accuracy == 0

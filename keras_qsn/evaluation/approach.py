@@ -9,7 +9,7 @@ from keras_qsn.classifier.twin import in_few_bits
 from keras_qsn.evaluation.sight import Sight
 from keras_qsn.evaluation.surrogates import surrogates_of
 
-# Draws that attacks average; a plan of one's own has views of its own.
+# Draws that the attacks of a plan average, and the checks.
 _DRAWS = {"quick": 8, "standard": 16, "full": 32}
 
 
@@ -56,7 +56,8 @@ def approach(
         and {
             **dataclasses.asdict(judge.chance),
             "draws": judge.draws,
-            "draws_of_attacks": draws,
+            # A plan of one's own has views of its own.
+            "draws_of_attacks": draws if plan else None,
         },
     }
     return facts, Sight(found.view, views), settings

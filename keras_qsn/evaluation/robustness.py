@@ -155,7 +155,7 @@ def evaluate_robustness(
             f"Received: sources={sources!r}"
         )
     certified = preflight.check_certified(certified, len(x))
-    surrogates = check_surrogates(surrogates, wrapper)
+    surrogates = check_surrogates(surrogates, wrapper, folder)
     draws = check_count("draws", draws)
     running.check_mode(checks)
     threat = ThreatModel(float(eps), norm, low, high, seed)

@@ -45,12 +45,19 @@ class Surrogates:
         return tuple(mask["layer"] for mask in self.masks)
 
 
-def check_surrogates(surrogates, wrapper):
-    """Refuse surrogates of layers that there are not."""
+def check_surrogates(surrogates, wrapper, folder=None):
+    """Refuse surrogates of layers that there are not, and, where results are
+    kept, functions that another one of their name would be taken for."""
     if surrogates is None:
         return {}
     for name, surrogate in LayerSurrogates(surrogates).surrogates.items():
         check_surrogate(name, surrogate)
+        if folder and "<" in getattr(surrogate, "__qualname__", ""):
+            raise ValueError(
+                "Where results are kept in a `folder`, a surrogate must be a "
+                "Keras layer or a function defined at the top of a module. "
+                f"Received: {surrogate.__qualname__} for '{name}'"
+            )
         for part in parts_named(wrapper.network, name):
             surrogate_function(part, surrogate)
     return dict(surrogates)

@@ -31,7 +31,9 @@ NAMES = {
         "EOT",
         "FastAdaptiveBoundary",
         "FastGradientMethod",
+        "FullPrecision",
         "HopSkipJumpAttack",
+        "LayerSurrogates",
         "LevelFlipAttack",
         "LocalSearchAttack",
         "LowPrecision",
@@ -80,6 +82,7 @@ NAMES = {
         "with_bounded_relu",
     },
     "evaluation": {
+        "Answers",
         "Check",
         "Evaluation",
         "Outcome",
@@ -95,7 +98,11 @@ NAMES = {
         "TrainableQuantization",
     },
     "losses": {"ProbabilityMeanSquaredError"},
-    "models": {"KerasModelWrapper", "cleverhans_cnn"},
+    "models": {
+        "KerasModelWrapper",
+        "cleverhans_cnn",
+        "with_preprocessing",
+    },
     "optimizers": {"Muon"},
     "paper": {
         "failed_checks",

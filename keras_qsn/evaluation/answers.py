@@ -13,6 +13,12 @@ class Answers:
         draws: Answers counted at each image, drawn after all attacks.
         clean: The share of right ones, for each image.
         attacked: The same at the worst image found within the threat model.
+
+    Example:
+
+    >>> answers = Answers(100, np.array([0.9, 0.8]), np.array([0.4, 0.7]))
+    >>> round(answers.mean_robust_accuracy, 2)
+    0.55
     """
 
     draws: int

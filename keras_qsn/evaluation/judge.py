@@ -13,7 +13,7 @@ from keras_qsn.evaluation.answers import Answers
 # Draws that tell a random model, and how far its logits then move.
 _LOOKS = 8
 _IMAGES = 32
-_SAME = 1e-6
+_SAME = 1e-5
 # Draws of a first look; and what follows where that was near one half.
 _FEW = 20
 _TURNS = (1, 4, 16)

@@ -16,8 +16,8 @@ class Step:
     Args:
         name: Text that names it in reports; once in a plan.
         threat: What the attacker knows: `"white-box"` (everything, attacks
-            the model as it is), `"adaptive"` (and attacks through the
-            quantizer), `"transfer"` (other models) or `"queries"` (the
+            the model as it is), `"adaptive"` (and attacks through what hides
+            its gradient), `"transfer"` (other models) or `"queries"` (the
             model's answers).
         attack: The `Attack`.
         max_images: Of the images still unbroken, only this many are tried,

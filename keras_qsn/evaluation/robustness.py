@@ -62,7 +62,8 @@ def evaluate_robustness(
     not. Attacks run one after the other on the images still unbroken; then
     come the checks of whether they can be believed. Which attacks a named
     plan has depends on the model: its classes, the shape of its images,
-    whether it is quantized, and whether there is a gradient to follow.
+    whether it is quantized, which layers hide their gradient, whether it
+    answers at random, and in how many bits it computes.
 
     Args:
         model: Keras classifier, or a `KerasModelWrapper` around one.

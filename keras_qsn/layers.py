@@ -205,6 +205,15 @@ class QuantLayer(keras.layers.Layer):
             y = tf.clip_by_value(y, *self.value_range)
         return tf.cast(y, self.compute_dtype)
 
+    def surrogate(self, inputs):
+        """What attacks differentiate in its place: the identity (BPDA).
+
+        Any layer that hides its gradient may bring such a method, a
+        differentiable function from what the layer is given to the shape of
+        what it makes of it; evaluations take it.
+        """
+        return inputs
+
     def compute_output_shape(self, input_shape):
         return input_shape
 

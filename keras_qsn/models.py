@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 
+from keras_qsn.classifier.preprocessing import with_preprocessing
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 
-__all__ = ["KerasModelWrapper", "cleverhans_cnn"]
+__all__ = ["KerasModelWrapper", "cleverhans_cnn", "with_preprocessing"]
 
 
 def cleverhans_cnn(

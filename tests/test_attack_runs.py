@@ -172,17 +172,17 @@ def test_a_visible_gradient_is_not_complained_about(attack, trained, images):
     assert not result.blind.any()
 
 
-def test_a_saturated_softmax_blinds_the_cross_entropy(trained, images):
+def test_a_saturated_softmax_blinds_nobody(trained, images):
     x, y = images
     model = keras.Sequential(
         [keras.Input((28, 28, 1)), trained["none"]]
         + [keras.layers.Rescaling(1e4)]
     )
-    right = model.predict(x, verbose=0).argmax(-1) == y
-    with pytest.warns(RuntimeWarning, match="hides its gradient"):
-        attacks.FastGradientMethod(EPS).run(model, x[right], y[right])
-    dlr = attacks.AutoProjectedGradientDescent(EPS, loss="dlr", nb_iter=5)
-    assert not dlr.run(model, x[right], y[right]).blind.any()
+    for attack in (
+        attacks.FastGradientMethod(EPS),
+        attacks.AutoProjectedGradientDescent(EPS, loss="dlr", nb_iter=5),
+    ):
+        assert not attack.run(model, x, y).blind.any()
 
 
 class Thermometer(keras.layers.Layer):

@@ -137,7 +137,7 @@ def test_a_hidden_quantizer_is_found_out(trained, images):
         assert status[name] == "fail", name
 
 
-def test_random_models_are_found_out(trained, images):
+def test_random_models_taken_for_others_are_found_out(trained, images):
     x, y = images
     probe = probe_of(behind(trained["none"], Noise()), x, y)
     assert audits.determinism(probe)[0] == "fail"

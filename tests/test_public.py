@@ -33,7 +33,9 @@ NAMES = {
         "FastAdaptiveBoundary",
         "FastGradientMethod",
         "FastMinimumNorm",
+        "FullPrecision",
         "HopSkipJumpAttack",
+        "LayerSurrogates",
         "LevelFlipAttack",
         "LocalSearchAttack",
         "LowPrecision",
@@ -84,6 +86,7 @@ NAMES = {
         "with_bounded_relu",
     },
     "evaluation": {
+        "Answers",
         "Check",
         "Comparison",
         "Evaluation",
@@ -104,7 +107,11 @@ NAMES = {
         "TrainableQuantization",
     },
     "losses": {"ProbabilityMeanSquaredError"},
-    "models": {"KerasModelWrapper", "cleverhans_cnn"},
+    "models": {
+        "KerasModelWrapper",
+        "cleverhans_cnn",
+        "with_preprocessing",
+    },
     "optimizers": {"Muon"},
     "paper": {
         "failed_checks",

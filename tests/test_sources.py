@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from keras_qsn._core.kept import Folder
+from keras_qsn.classifier.rebuilt import CannotRebuild
 from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.evaluation import sources
 from keras_qsn.evaluation.checks import registry
-from keras_qsn.evaluation.untrained import CannotRebuild
 from keras_qsn.evaluation.untrained import untrained
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import TrainableQuantization

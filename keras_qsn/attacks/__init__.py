@@ -23,6 +23,8 @@ from keras_qsn.attacks.transfer.substitute import train_substitute
 from keras_qsn.attacks.transfer.transfer import TransferAttack
 from keras_qsn.attacks.viewed import ViewedAttack
 from keras_qsn.attacks.views.base import View
+from keras_qsn.attacks.views.full_precision import FullPrecision
+from keras_qsn.attacks.views.layer_surrogates import LayerSurrogates
 from keras_qsn.attacks.views.low_precision import LowPrecision
 from keras_qsn.attacks.white_box.auto_attack import AutoAttack
 from keras_qsn.attacks.white_box.auto_pgd import AutoProjectedGradientDescent
@@ -57,7 +59,9 @@ __all__ = [
     "FastAdaptiveBoundary",
     "FastGradientMethod",
     "FastMinimumNorm",
+    "FullPrecision",
     "HopSkipJumpAttack",
+    "LayerSurrogates",
     "LevelFlipAttack",
     "LocalSearchAttack",
     "LowPrecision",

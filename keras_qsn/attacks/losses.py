@@ -7,14 +7,29 @@ import tensorflow as tf
 
 # Logits of another batch size differ by less than this part of the largest.
 ROUNDING = 1e-5
+# How far apart the logits of a network may be whose cross-entropy sees more
+# than two of them.
+SPREAD = 30.0
 # Of APGD's authors: keeps DLR finite where the leading logits are equal.
 _TINY = 1e-12
 
 
 def cross_entropy(logits, labels, targeted):
-    """The attacker's gain: of the label's cross-entropy, less the target's."""
-    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    return -loss if targeted else loss
+    """The attacker's gain: the log odds of all classes but the label.
+
+    `u = log sum_{j != y} exp(z_j) - z_y`. The cross-entropy `log(1 + e^u)`
+    rises where `u` does, and its gradient has the direction of that of `u`;
+    but it is rounded to zero where the model is sure, as it is at any image
+    once its logits are scaled up. Nor does such a scale leave a margin of two
+    classes alone: logits further apart than `SPREAD` are taken at the
+    temperature that brings them there.
+    """
+    logits = tf.cast(logits, tf.float32)
+    spread = tf.reduce_max(logits, 1) - tf.reduce_min(logits, 1)
+    logits /= tf.stop_gradient(tf.maximum(spread / SPREAD, 1.0))[:, None]
+    odds = tf.reduce_logsumexp(others(logits, labels), 1)
+    odds -= tf.gather(logits, labels, batch_dims=1)
+    return -odds if targeted else odds
 
 
 def margin_of(logits, labels, targeted):
@@ -89,10 +104,12 @@ def gain_of(loss):
 def gradient_of(tape, loss, x, weights=None):
     """The tape's gradient; zero where an operation on the way has none."""
     try:
-        return tape.gradient(loss, x, weights, unconnected_gradients="zero")
+        gradient = tape.gradient(loss, x, weights, unconnected_gradients="zero")
     except (LookupError, TypeError, ValueError):
         # No gradient is registered, or one that is not given a gradient.
         return tf.zeros_like(x)
+    # Of a `tf.py_function` without a gradient comes one scalar of zero.
+    return tf.broadcast_to(gradient, tf.shape(x))
 
 
 def gain_gradient(logits_fn, x, labels, gain, targeted):

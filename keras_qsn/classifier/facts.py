@@ -19,6 +19,7 @@ _NAMES = {
     "debug_name",
     "executor_type",
     "shared_name",
+    "token",
 }
 _DRAWS = ("Random", "Rng", "Multinomial", "Stateful")
 

@@ -18,6 +18,7 @@ from keras_qsn.classifier.heads import LinearHead
 from keras_qsn.classifier.heads import check_scores
 from keras_qsn.classifier.heads import logits_model
 from keras_qsn.classifier.heads import traced_logits
+from keras_qsn.classifier.preprocessing import NumpyFunction
 from keras_qsn.classifier.structure import structure_of
 from keras_qsn.classifier.travel import content_of
 from keras_qsn.classifier.travel import model_of
@@ -148,10 +149,15 @@ class KerasModelWrapper:
         return self._view()
 
     @property
+    def network(self):
+        """What makes the logits: the Keras model of them, else the model."""
+        view = self._view()
+        return self.model if view is None else view
+
+    @property
     def layers(self):
         """The layers that make the logits, those of inner models included."""
-        view = self._view()
-        return [*layers_of(self.model if view is None else view)]
+        return [*layers_of(self.network)]
 
     @property
     def quantizers(self):
@@ -240,8 +246,8 @@ class KerasModelWrapper:
     def fingerprint(self, shape):
         """A short text that differs for another function or other weights.
 
-        Of the traced graph, the values it reads and the quantizers' settings;
-        not of names.
+        Of the traced graph, the values it reads, the quantizers' settings and
+        NumPy functions; not of names.
 
         Args:
             shape: Shape of one image.
@@ -249,6 +255,11 @@ class KerasModelWrapper:
         facts = self._facts(shape)
         settings = [
             {**layer.get_config(), "name": None} for layer in self.quantizers
+        ]
+        settings += [
+            layer.fingerprint()
+            for layer in self.layers
+            if isinstance(layer, NumpyFunction)
         ]
         weights = fingerprint(*(v.numpy() for v in facts.variables))
         described = np.array(f"{facts.architecture} {settings} {weights}")

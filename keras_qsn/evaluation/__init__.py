@@ -1,6 +1,7 @@
 """What a defence is worth: attacks, checks and the worst case per image."""
 
 from keras_qsn._core.shares import wilson_interval
+from keras_qsn.evaluation.answers import Answers
 from keras_qsn.evaluation.comparison import Comparison
 from keras_qsn.evaluation.comparison import compare
 from keras_qsn.evaluation.distances import Found
@@ -14,6 +15,7 @@ from keras_qsn.evaluation.result import UntrustedEvaluation
 from keras_qsn.evaluation.robustness import evaluate_robustness
 
 __all__ = [
+    "Answers",
     "Check",
     "Comparison",
     "Evaluation",

@@ -2,7 +2,14 @@
 
 import dataclasses
 
+import numpy as np
+import tensorflow as tf
+
+from keras_qsn.attacks.running import compiled_gradient
 from keras_qsn.classifier.opened import OpenedModel
+
+# Images whose gradient is looked at.
+_FEW = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +25,8 @@ class ModelFacts:
         random: Whether its answers depend on chance.
         gradient_cut: `None`, or where the gradient with respect to the image
             ends, as text.
+        masks: Names of the layers that hide their gradient, quantization
+            layers aside.
     """
 
     num_classes: int
@@ -26,6 +35,7 @@ class ModelFacts:
     opened: bool = False
     random: bool = False
     gradient_cut: str | None = None
+    masks: tuple = ()
 
     @classmethod
     def of(cls, wrapper, shape, threat):
@@ -38,6 +48,23 @@ class ModelFacts:
             wrapper.is_random(shape),
             wrapper.gradient_cut(shape),
         )
+
+    def with_masks(self, wrapper, x, classes, masks):
+        """The same with the layers that hide their gradient.
+
+        Where it is zero at each of the first images, it ends at the layers.
+        """
+        cut = self.gradient_cut
+        if masks and not cut:
+            few = slice(_FEW)
+            gradient, _ = compiled_gradient(wrapper, self.shape)(
+                tf.constant(x[few]),
+                tf.constant(classes[few], tf.int32),
+                tf.constant(True),
+            )
+            if not np.any(gradient):
+                cut = f"{' and '.join(masks)}, with a gradient of zero"
+        return dataclasses.replace(self, masks=masks, gradient_cut=cut)
 
     @property
     def is_image(self):

@@ -54,6 +54,15 @@ class Flow:
         stage.parts[first] = part
         self._pass_on(stage.number)
 
+    def least(self, count):
+        """The share of right answers at the worst image found so far of each
+        of `count`, where the model answers at random; else ones."""
+        least = np.ones(count)
+        for stage in self.stages:
+            for part in stage.parts.values():
+                least[part.hurt] = part.right
+        return least
+
     def _pass_on(self, number):
         stages = self.stages[number:]
         for stage, after in zip(stages, stages[1:]):
@@ -138,6 +147,9 @@ class Stage:
             np.concatenate([none, *(part.became for part in parts)]),
             sum(part.blind for part in parts),
             sum(part.seconds for part in parts),
+            np.concatenate([none, *(part.hurt for part in parts)]),
+            np.concatenate([nothing, *(part.x_hurt for part in parts)]),
+            np.concatenate([none, *(part.right for part in parts)]),
         )
 
     def kept(self, first):

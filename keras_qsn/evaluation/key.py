@@ -22,6 +22,8 @@ def key(
     sources,
     train_data,
     certified,
+    surrogates,
+    draws,
 ):
     """What decides the result of an evaluation, as plain values.
 
@@ -48,6 +50,10 @@ def key(
         },
         "certified": None if certified is None else fingerprint(certified),
         "train_data": None if train_data is None else fingerprint(*train_data),
+        "surrogates": {
+            name: _told(surrogate) for name, surrogate in surrogates.items()
+        },
+        "draws": draws,
         "versions": versions(),
     }
 
@@ -88,3 +94,12 @@ def _parts_of(attack):
     for value in vars(attack).values():
         if isinstance(value, (Attack, View)):
             yield from _parts_of(value)
+
+
+def _told(surrogate):
+    """A surrogate as plain values; of a Keras layer, with its weights."""
+    told = [plain(surrogate)]
+    if isinstance(surrogate, keras.Layer):
+        told = [type(surrogate).__name__, plain(surrogate.get_config())]
+        told.append(fingerprint(*(v.numpy() for v in surrogate.weights)))
+    return told

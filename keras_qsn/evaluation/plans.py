@@ -4,6 +4,7 @@ A named plan is a function of what is known of the model and of the norm, so
 that none of its attacks fails on a model, and none that cannot work is run.
 """
 
+import dataclasses
 import functools
 import typing
 
@@ -12,7 +13,9 @@ import numpy as np
 from keras_qsn import attacks
 from keras_qsn._core.config import Configured
 from keras_qsn.evaluation import sparse
+from keras_qsn.evaluation import through
 from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.sight import AS_IT_IS
 
 NAMES = ("quick", "standard", "full")
 
@@ -38,30 +41,39 @@ _QUERIES = {
 }
 # Steps and restarts.
 _PGD = {"quick": (20, 1), "standard": (100, 2), "full": (100, 10)}
-_NB_ITER = {"quick": 20, "standard": 40, "full": 100}
-_CUBE_RESTARTS = {"quick": 3, "standard": 10, "full": 50}
-# Steepness of the soft surrogates: from one that sees the whole range of
-# pixels to one that sees a tenth of it.
-_STEEPNESS = {
-    "quick": (5.0,),
-    "standard": (1.0, 2.0, 5.0, 10.0, 20.0),
-    "full": (1.0, 2.0, 5.0, 10.0, 20.0),
-}
 
 
-def named(plan, threat, facts, sources):
-    """The steps of a named plan, with `{name: model}` to transfer from.
+def named(plan, threat, facts, sources, sight=AS_IT_IS):
+    """The steps of a named plan.
 
     Cheap attacks come first, since each one spares those after it the images
     it breaks.
+
+    Args:
+        plan: Its name.
+        threat: The `ThreatModel`.
+        facts: The `ModelFacts`.
+        sources: `{name: model}`, models to transfer from.
+        sight: The `Sight`. Defaults to one of the model as it is.
     """
     if threat.norm in (1, 0):
-        return sparse.named(plan, threat, facts, sources)
+        steps = sparse.named(plan, threat, facts, sources, sight)
+    else:
+        steps = _of_gradients_and_scores(plan, threat, facts, sources, sight)
+    return [
+        dataclasses.replace(step, attack=sight.look(step.attack))
+        for step in steps
+    ]
+
+
+def _of_gradients_and_scores(plan, threat, facts, sources, sight):
+    """The steps in L-infinity and L2."""
     return [
         *_white_box(plan, threat, facts),
         *_transfer(plan, threat, sources),
-        *(_adaptive(plan, threat, facts) if facts.quantized else []),
-        *_queries(plan, threat, facts),
+        *through.layers(threat, facts, sight, *_PGD[plan]),
+        *through.quantizers(plan, threat, facts, sight),
+        *_queries(plan, threat, facts, sight),
     ]
 
 
@@ -146,7 +158,11 @@ def _white_box(plan, threat, facts):
     if facts.gradient_cut:
         # Blind, as all that follow a gradient are: one shows it.
         return [fgsm]
-    apgd = functools.partial(step, kind=attacks.AutoProjectedGradientDescent)
+    # Just across the boundary, half of a random model's answers are right.
+    early = {"early_stop": not facts.random}
+    apgd = functools.partial(
+        step, kind=attacks.AutoProjectedGradientDescent, **early
+    )
     fab = functools.partial(
         step, "FAB-T", attacks.FastAdaptiveBoundary, early_stop=True
     )
@@ -158,44 +174,20 @@ def _white_box(plan, threat, facts):
         attacks.ProjectedGradientDescent,
         nb_iter=nb_iter,
         nb_restarts=restarts,
-        early_stop=True,
+        **early,
     )
     if plan == "quick":
         return [fgsm, pgd, apgd(f"{dlr}-20", loss="dlr", nb_iter=20)]
     steps = [fgsm, pgd, apgd("APGD-CE", loss="ce", nb_iter=100)]
-    if plan == "standard":
+    if plan == "standard" or facts.random:
         steps.append(apgd(dlr, loss="dlr", nb_iter=100))
-        return [*steps, fab(nb_iter=20, nb_targets=3)]
+        boundary = [] if facts.random else [fab(nb_iter=20, nb_targets=3)]
+        return [*steps, *boundary]
     if facts.is_image:
         return [fgsm, pgd, step("AutoAttack", attacks.AutoAttack)]
     # Its parts but for the squares; other queries are there in any case.
     steps.append(apgd("APGD-T", loss="targeted-dlr", nb_iter=100))
     return [*steps, fab(nb_iter=100, nb_targets=9)]
-
-
-def _adaptive(plan, threat, facts):
-    step = threat.step
-    effort = {"nb_iter": _NB_ITER[plan]}
-    steps = []
-    if facts.opened and threat.norm == np.inf:
-        restarts = _CUBE_RESTARTS[plan]
-        cube = step("cube", attacks.CubeAttack, nb_restarts=restarts, **effort)
-        steps.append(cube)
-    elif facts.opened:
-        steps.append(step("level flips", attacks.LevelFlipAttack))
-    if facts.gradient_cut:
-        # A surrogate mends the quantizer's gradient, and no other.
-        return steps
-    effort["early_stop"] = True
-    descent = threat.attack(attacks.ProjectedGradientDescent, **effort)
-    surrogates = {"BPDA": attacks.BPDA(descent)}
-    for z in _STEEPNESS[plan]:
-        surrogates[f"soft surrogate, z={z:g}"] = attacks.BPDA(descent, z)
-    steps += [
-        Step(name, attack.threat, attack) for name, attack in surrogates.items()
-    ]
-    annealed = step("annealed surrogate", attacks.AnnealedBPDA, **effort)
-    return [*steps, annealed]
 
 
 def _transfer(plan, threat, sources):
@@ -209,7 +201,7 @@ def _transfer(plan, threat, sources):
     steps = []
     for source, model in sources.items():
         for name, kind in kinds.items():
-            count = {} if name == "FGSM" else {"nb_iter": _NB_ITER[plan]}
+            count = {} if name == "FGSM" else {"nb_iter": through.NB_ITER[plan]}
             transfer = attacks.TransferAttack(
                 threat.attack(kind, **count), model
             )
@@ -218,9 +210,9 @@ def _transfer(plan, threat, sources):
     return steps
 
 
-def _queries(plan, threat, facts):
+def _queries(plan, threat, facts, sight):
     step = threat.step
-    if facts.gradient_cut:
+    if facts.gradient_cut and not sight.unmasks:
         # All that is left to attack with: one plan's effort more.
         plan = NAMES[min(NAMES.index(plan) + 1, len(NAMES) - 1)]
     effort = _QUERIES[plan]

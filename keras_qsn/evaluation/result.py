@@ -11,6 +11,7 @@ from keras_qsn._core.shares import percent_range
 from keras_qsn._core.shares import wilson_interval
 from keras_qsn.attacks.threats import THREATS
 from keras_qsn.evaluation import masking
+from keras_qsn.evaluation.answers import Answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Step:
     Args:
         name: Text that names it in reports; once in a plan.
         threat: What the attacker knows: `"white-box"` (everything, attacks
-            the model as it is), `"adaptive"` (and attacks through the
-            quantizer), `"transfer"` (other models) or `"queries"` (the
+            the model as it is), `"adaptive"` (and attacks through what hides
+            its gradient), `"transfer"` (other models) or `"queries"` (the
             model's answers).
         attack: The `Attack`.
         max_images: Of the images still unbroken, only this many are tried,
@@ -57,6 +58,11 @@ class Step:
         }
 
 
+def _none():
+    """A field that holds nothing, of no image."""
+    return dataclasses.field(default_factory=lambda: np.zeros(0, "int64"))
+
+
 # Arrays have no truth to compare by: two outcomes are equal if they are one.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:
@@ -71,6 +77,11 @@ class Outcome:
         became: The class that the model gives each of those.
         blind: How many it was run on without a gradient to follow.
         seconds: Time it took.
+        hurt: Of a model that answers at random, numbers of the images that it
+            did not break, but at which fewer answers are right than at any
+            image found before.
+        x_hurt: What it made of each of `hurt`.
+        right: The share of right answers there.
     """
 
     step: Step
@@ -80,6 +91,9 @@ class Outcome:
     became: np.ndarray
     blind: int
     seconds: float
+    hurt: np.ndarray = _none()
+    x_hurt: np.ndarray = _none()
+    right: np.ndarray = _none()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +137,8 @@ class Evaluation:
         curve: Accuracy under an attack at other radii,
             `{attack: [(eps, accuracy), ...]}`.
         trace: Mean loss along an attack, `{attack: [loss, ...]}`.
+        answers: The `Answers` of a model that answers at random, which is
+            right where half of them are; else `None`.
     """
 
     settings: dict
@@ -133,6 +149,7 @@ class Evaluation:
     checks: list
     curve: dict
     trace: dict
+    answers: Answers | None = None
 
     @property
     def correct(self):
@@ -159,9 +176,12 @@ class Evaluation:
 
     @property
     def x_adv(self):
-        """The images, each broken one replaced by what broke it."""
+        """The images, each broken one replaced by what broke it; of a model
+        that answers at random, each by the worst that was found."""
         x_adv = self.x.copy()
         for outcome in self.outcomes:
+            if len(outcome.hurt):
+                x_adv[outcome.hurt] = outcome.x_hurt
             x_adv[outcome.broken] = outcome.x_adv
         return x_adv
 

@@ -19,9 +19,12 @@ from keras_qsn.classifier.inputs import check_range
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import plans
 from keras_qsn.evaluation import preflight
+from keras_qsn.evaluation.approach import approach
+from keras_qsn.evaluation.checked import checked
 from keras_qsn.evaluation.checks import running
 from keras_qsn.evaluation.checks.probe import Probe
 from keras_qsn.evaluation.facts import ModelFacts
+from keras_qsn.evaluation.judge import Judge
 from keras_qsn.evaluation.key import check_functions
 from keras_qsn.evaluation.key import key
 from keras_qsn.evaluation.result import Evaluation
@@ -29,8 +32,7 @@ from keras_qsn.evaluation.result import UntrustedEvaluation
 from keras_qsn.evaluation.run import Work
 from keras_qsn.evaluation.run import run
 from keras_qsn.evaluation.sources import trained_sources
-from keras_qsn.evaluation.store import keep_checks
-from keras_qsn.evaluation.store import kept_checks
+from keras_qsn.evaluation.surrogates import check_surrogates
 from keras_qsn.evaluation.threat_model import ThreatModel
 
 
@@ -53,6 +55,8 @@ def evaluate_robustness(
     progress=None,
     verbose="auto",
     workers=1,
+    surrogates=None,
+    draws=100,
 ):
     """Accuracy of a classifier in the worst case over many attacks.
 
@@ -61,7 +65,8 @@ def evaluate_robustness(
     not. Attacks run one after the other on the images still unbroken; then
     come the checks of whether they can be believed. Which attacks a named
     plan has depends on the model: its classes, the shape of its images,
-    whether it is quantized, and whether there is a gradient to follow.
+    whether it is quantized, which layers hide their gradient, whether it
+    answers at random, and in how many bits it computes.
 
     Args:
         model: Keras classifier, or a `KerasModelWrapper` around one.
@@ -98,6 +103,15 @@ def evaluate_robustness(
         workers: Processes that share the images of the attacks; `"ray"`, for
             Ray on this machine, or the address of a Ray cluster. Defaults to
             `1`: this process. The result is the same.
+        surrogates: Optional `{layer name: surrogate}`: what attacks of a
+            named plan differentiate in place of a layer that hides its
+            gradient, a function, a Keras layer, `"identity"` or `"own"`, as
+            for `attacks.LayerSurrogates`. Layers not named are found, and
+            get their own `surrogate`, the identity, or a small network
+            fitted to imitate them.
+        draws: Integer >= 1. Answers counted at each image where the model
+            answers at random: right is what at least half of them are.
+            Defaults to `100`.
 
     Returns:
         An `Evaluation`.
@@ -151,6 +165,8 @@ def evaluate_robustness(
             f"Received: sources={sources!r}"
         )
     certified = preflight.check_certified(certified, len(x))
+    surrogates = check_surrogates(surrogates, wrapper, folder)
+    draws = check_count("draws", draws)
     running.check_mode(checks)
     threat = ThreatModel(float(eps), norm, low, high, seed)
     check_eps(threat, x.shape[1:])
@@ -180,68 +196,61 @@ def evaluate_robustness(
         sources,
         train_data,
         certified,
+        surrogates,
+        draws,
     )
     # What is refused leaves no folder behind.
     facts = ModelFacts.of(wrapper, x.shape[1:], threat)
     settings = {"model": wrapper.model.name, **decisive}
-    prediction = preflight.predict(wrapper, x, batch_size)
+    judge = Judge.of(wrapper, x, draws, seed, batch_size)
+    prediction = preflight.predict(judge, x, y)
     evaluation = Evaluation(settings, x, y, prediction, [], [], {}, {})
     preflight.check_scale(evaluation, wrapper, threat)
     preflight.warn(evaluation, facts, wrapper, threat)
     with work_folder(folder, decisive) as path:
         folder = Folder(path)
         steps, missing = own, {}
+        images = None if train_data is None else train_data[0]
+        model_so_far = wrapper, x, prediction, threat, facts, judge
+        facts, sight, seen = approach(
+            *model_so_far, None if own else plan, surrogates, images, folder
+        )
         if own is None:
             sources = dict(sources or {})
             if train_data is not None:
                 trained, missing = trained_sources(
-                    wrapper, *train_data, plan, seed, folder, progress
+                    sight.seen(wrapper).wrapper,
+                    *train_data,
+                    plan,
+                    seed,
+                    folder,
+                    progress,
                 )
                 sources |= trained
-            steps = plans.named(plan, threat, facts, sources)
+            steps = plans.named(plan, threat, facts, sources, sight)
         preflight.check_sources(steps, wrapper)
         evaluation = dataclasses.replace(
             evaluation,
             settings={
                 **settings,
+                **seen,
                 "plan": plan if own is None else "own",
-                "facts": dataclasses.asdict(facts),
                 "attacks": [step.get_config() for step in steps],
                 "missing_sources": missing,
             },
             outcomes=run(
                 evaluation,
-                Work(wrapper, steps, threat, batch_size),
+                Work(judge, steps, threat),
                 *(folder, progress, executor),
             ),
         )
         budget = running.BUDGETS[plan if own is None else "quick"]
         if checks is not None:
-            probe = Probe(
-                wrapper, evaluation, threat, facts, budget, certified, checks
-            )
-            evaluation = _checked(evaluation, probe, folder, progress)
+            given = wrapper, evaluation, threat, facts, budget, certified
+            probe = Probe(*given, checks, sight, judge)
+            evaluation = checked(evaluation, probe, folder, progress)
+        answers = judge.answers(evaluation, folder)
+        evaluation = dataclasses.replace(evaluation, answers=answers)
     if strict and evaluation.failed:
         raise UntrustedEvaluation(evaluation)
     return evaluation
-
-
-def _checked(evaluation, probe, folder, progress):
-    """The evaluation with its checks, and what they broke."""
-    kept = kept_checks(folder)
-    if kept is None:
-        checks = running.run_checks(probe, progress)
-        kept = checks, probe.outcomes(), probe.curve, probe.trace
-        keep_checks(folder, *kept)
-    checks, outcomes, curve, trace = kept
-    settings = evaluation.settings
-    if curve:
-        settings = {**settings, "curve_images": len(probe.numbers)}
-    return dataclasses.replace(
-        evaluation,
-        settings=settings,
-        outcomes=[*evaluation.outcomes, *outcomes],
-        checks=checks,
-        curve=curve,
-        trace=trace,
-    )

@@ -22,10 +22,9 @@ from keras_qsn.evaluation.result import Outcome
 class Work(typing.NamedTuple):
     """What all units of an evaluation share."""
 
-    wrapper: object
+    judge: object
     steps: list
     threat: object
-    batch_size: int
 
 
 def run(evaluation, work, folder, progress, executor):
@@ -35,7 +34,7 @@ def run(evaluation, work, folder, progress, executor):
     """
     x, y, robust = evaluation.x, evaluation.y, evaluation.robust
     numbers = np.flatnonzero(robust)
-    flow = Flow(work.steps, numbers, work.batch_size, folder)
+    flow = Flow(work.steps, numbers, work.judge.batch_size, folder)
     outcomes = []
 
     def end_steps():
@@ -51,8 +50,11 @@ def run(evaluation, work, folder, progress, executor):
 
     def take(name, future):
         stage, first, tried = running.pop(name)
-        hit, *rest = future.result()
-        part = Outcome(stage.step, tried, tried[hit], *rest)
+        hit, *broken, hurt, x_hurt, right = future.result()
+        part = Outcome(
+            *(stage.step, tried, tried[hit], *broken),
+            *(tried[hurt], x_hurt, right),
+        )
         flow.take(stage, first, part)
         if stage.number == len(outcomes):
             progress(stage.step.name, *stage.progress)
@@ -73,13 +75,14 @@ def run(evaluation, work, folder, progress, executor):
             stage, first, tried = batch
             name = stage.number, first
             running[name] = batch
-            return name, attack_batch, shared, *name, x[tried], y[tried]
+            given = x[tried], y[tried], flow.least(len(x))[tried]
+            return name, attack_batch, shared, *name, *given
 
         work_off(pool, unit, take)
     return outcomes
 
 
-def attack_batch(work, number, first, x, y):
+def attack_batch(work, number, first, x, y, least):
     """Run a step on a batch of images.
 
     Args:
@@ -88,30 +91,42 @@ def attack_batch(work, number, first, x, y):
         first: Place of the first image among those that the step tries.
         x: The images.
         y: Their classes.
+        least: Of a random model, the share of right answers at the worst
+            image found so far.
 
     Returns:
         Which images it broke, boolean; the adversarial ones, and the class
-        of each; of how many images it saw no gradient; the seconds it took.
+        of each; of how many images it saw no gradient; the seconds it took;
+        which images it hurt, as `Outcome` has it, boolean; what it made of
+        those; and the share of right answers there.
     """
     started = time.perf_counter()
-    wrapper, threat = work.wrapper, work.threat
+    judge, threat = work.judge, work.threat
     with warnings.catch_warnings():
         # Blind images are counted in the outcome, and checked.
         warnings.simplefilter("ignore", BlindAttackWarning)
         result = run_attack(
             work.steps[number].attack,
-            wrapper,
+            judge.wrapper,
             x,
             y,
-            batch_size=work.batch_size,
+            batch_size=judge.batch_size,
             verbose=0,
             first=first,
         )
-    inside = norms.inside(x, result.x_adv, threat.eps, threat.norm)
+    x_adv = result.x_adv
+    inside = norms.inside(x, x_adv, threat.eps, threat.norm)
     # Of the images returned: of a batch of another size, a lead of one
     # rounding error may be gone.
-    became = wrapper.predict(result.x_adv, work.batch_size)
-    hit = result.success & inside & (became != y)
-    seconds = time.perf_counter() - started
-    blind = int(result.blind.sum())
-    return hit, result.x_adv[hit], became[hit], blind, seconds
+    right = judge.right(x_adv, y, (number, first))
+    hit = inside & (right < 0.5)
+    hurt = np.zeros_like(hit)
+    if judge.is_random:
+        # One answer says nothing; how many are right does.
+        hurt = inside & ~hit & (right < least)
+    else:
+        hit &= result.success
+    became = judge.others(x_adv[hit], y[hit], (number, first))
+    blind, seconds = int(result.blind.sum()), time.perf_counter() - started
+    broken = hit, x_adv[hit], became, blind, seconds
+    return *broken, hurt, x_adv[hurt], right[hurt]

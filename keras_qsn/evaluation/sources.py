@@ -8,10 +8,10 @@ import numpy as np
 
 from keras_qsn.attacks.transfer.substitute import substitute_mlp
 from keras_qsn.attacks.transfer.substitute import train_substitute
+from keras_qsn.classifier.rebuilt import CannotRebuild
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.datasets import ShuffledBatches
 from keras_qsn.datasets import seeded_subset
-from keras_qsn.evaluation.untrained import CannotRebuild
 from keras_qsn.evaluation.untrained import restart
 from keras_qsn.evaluation.untrained import untrained
 

@@ -17,7 +17,7 @@ _STEEPNESS = {
 }
 
 
-def named(plan, threat, facts, sources):
+def named(plan, threat, facts, sources, sight):
     """The steps of a named plan, as `plans.named`, in L1 or L0."""
     step = threat.step
     steps = [step("FGSM", attacks.FastGradientMethod)]
@@ -26,14 +26,19 @@ def named(plan, threat, facts, sources):
     for source, model in sources.items():
         for name, attack in (
             ("FGSM", threat.attack(attacks.FastGradientMethod)),
-            _follower(threat),
+            _follower(threat, facts),
         ):
             transfer = attacks.TransferAttack(attack, model)
             name = f"{name} from {source}"
             steps.append(Step(name, transfer.threat, transfer))
+    if sight.unmasks:
+        name, attack = _follower(threat, facts)
+        attack = sight.unmasked(attack)
+        name = f"{name} through surrogates"
+        steps.append(Step(name, attack.threat, attack))
     if facts.quantized:
-        steps += _adaptive(plan, threat, facts)
-    return [*steps, *_queries(plan, threat, facts)]
+        steps += _adaptive(plan, threat, facts, sight)
+    return [*steps, *_queries(plan, threat, facts, sight)]
 
 
 def _white_box(plan, threat, facts):
@@ -47,6 +52,7 @@ def _white_box(plan, threat, facts):
 
     def apgd(name, loss, nb_iter=100, **others):
         kind = attacks.AutoProjectedGradientDescent
+        others["early_stop"] = not facts.random
         return step(name, kind, loss=loss, nb_iter=nb_iter, **others)
 
     def fab(nb_iter, nb_targets):
@@ -65,15 +71,15 @@ def _white_box(plan, threat, facts):
     return [first, apgd("APGD-T", "targeted-dlr"), fab(100, 9), nearest]
 
 
-def _follower(threat):
+def _follower(threat, facts):
     """What follows a gradient, be it another model's or a surrogate's."""
     if threat.norm == 0:
         return "sigma-zero", threat.attack(attacks.SigmaZero)
     kind = attacks.AutoProjectedGradientDescent
-    return "APGD", threat.attack(kind)
+    return "APGD", threat.attack(kind, early_stop=not facts.random)
 
 
-def _adaptive(plan, threat, facts):
+def _adaptive(plan, threat, facts, sight):
     steps = []
     if facts.opened:
         # What is near in L2 and moves few pixels is near in L1.
@@ -81,10 +87,10 @@ def _adaptive(plan, threat, facts):
         steps.append(
             threat.step("level flips", attacks.LevelFlipAttack, **near)
         )
-    if facts.gradient_cut:
+    if facts.gradient_cut and not sight.unmasks:
         # A surrogate mends the quantizer's gradient, and no other.
         return steps
-    _, attack = _follower(threat)
+    attack = sight.unmasked(_follower(threat, facts)[1])
     surrogates = {"BPDA": attacks.BPDA(attack)}
     for z in _STEEPNESS[plan]:
         surrogates[f"soft surrogate, z={z:g}"] = attacks.BPDA(attack, z)
@@ -93,8 +99,8 @@ def _adaptive(plan, threat, facts):
     ]
 
 
-def _queries(plan, threat, facts):
-    if facts.gradient_cut:
+def _queries(plan, threat, facts, sight):
+    if facts.gradient_cut and not sight.unmasks:
         # All that is left to attack with: one plan's effort more.
         names = [*_QUERIES]
         plan = names[min(names.index(plan) + 1, len(names) - 1)]

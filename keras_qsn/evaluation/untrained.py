@@ -1,16 +1,11 @@
 """A model's architecture with new weights, drawn from a seed."""
 
-import inspect
-import types
-
 import keras
 import numpy as np
 
+from keras_qsn.classifier.rebuilt import CannotRebuild
+from keras_qsn.classifier.rebuilt import from_config
 from keras_qsn.layers import QuantLayer
-
-
-class CannotRebuild(Exception):
-    """A model's configuration does not make the model again."""
 
 
 def untrained(model, x, seed, quantized=True):
@@ -25,6 +20,9 @@ def untrained(model, x, seed, quantized=True):
     made = {}
 
     def again(layer):
+        if not isinstance(layer, keras.Layer):
+            # An operation, such as `keras.ops.add`: it holds nothing.
+            return layer
         if getattr(layer, "outputs", None):
             if isinstance(layer, keras.Sequential):
                 # Its graph alone: a clone would bring its loss along.
@@ -34,7 +32,7 @@ def untrained(model, x, seed, quantized=True):
         if isinstance(layer, QuantLayer) and not quantized:
             return keras.layers.Identity(name=layer.name)
         if layer not in made:
-            made[layer] = _from_config(layer)
+            made[layer] = from_config(layer)
             _reseed(made[layer], rng)
         return made[layer]
 
@@ -68,31 +66,6 @@ def restart(model, seed):
 def _parts(layer):
     """The layer and all layers inside it."""
     return [*layer._flatten_layers()]
-
-
-def _from_config(layer):
-    """As `from_config`, without the safe mode that is meant for files."""
-    own = {type(layer).__name__: type(layer)}
-    for part in _parts(layer):
-        functions = [
-            value
-            for value in vars(part).values()
-            if isinstance(value, types.FunctionType)
-        ]
-        for thing in (type(part), *functions):
-            if not thing.__module__.startswith("keras."):
-                own[thing.__name__] = thing
-    config = layer.get_config()
-    accepted = inspect.signature(type(layer)).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-        # In any configuration, but not in every constructor.
-        for name in {"name", "trainable", "dtype"} - {*accepted}:
-            config.pop(name, None)
-    return keras.saving.deserialize_keras_object(
-        {"class_name": type(layer).__name__, "config": config},
-        custom_objects=own,
-        safe_mode=False,
-    )
 
 
 def _reseed(layer, rng):

@@ -23,6 +23,10 @@ def to_json(evaluation):
         - `settings`: Object, `settings` of the evaluation.
         - `clean_accuracy`, `robust_accuracy`: Accuracies. The second is the
           worst case over all attacks, image by image.
+        - `answers`: Of a model that answers at random, an object of `draws`,
+          integer, and `mean_accuracy` and `mean_robust_accuracy`, accuracies:
+          the mean share of right answers. The two accuracies above are then
+          of the majority of the draws. Else `null`.
         - `verdict`: Object of `status` (`"pass"`, `"warn"`, `"fail"`) and
           `sentence`, text.
         - `unmasked`: Object, for `"adaptive"`, `"transfer"` and `"queries"`
@@ -58,6 +62,7 @@ def to_json(evaluation):
             "settings": evaluation.settings,
             "clean_accuracy": accuracy(evaluation.clean_accuracy, count),
             "robust_accuracy": accuracy(evaluation.robust_accuracy, count),
+            "answers": _answers(evaluation.answers, count),
             "verdict": {"status": status, "sentence": sentence},
             "unmasked": evaluation.unmasked,
             "attacks": _attacks(evaluation),
@@ -84,6 +89,14 @@ def accuracy(share, count):
     """An accuracy as `to_json` documents it."""
     low, high = wilson_interval(share, count) if count else (None, None)
     return {"share": share, "images": count, "low": low, "high": high}
+
+
+def _answers(answers, count):
+    return answers and {
+        "draws": answers.draws,
+        "mean_accuracy": accuracy(answers.mean_accuracy, count),
+        "mean_robust_accuracy": accuracy(answers.mean_robust_accuracy, count),
+    }
 
 
 def _attacks(evaluation):

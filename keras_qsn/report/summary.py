@@ -21,7 +21,7 @@ def resource(name):
 
 GRADIENTS = {
     "white-box": "the model's own",
-    "adaptive": "through or around the quantizer",
+    "adaptive": "through or around what hides it",
     "transfer": "other models'",
     "queries": "none",
 }
@@ -93,6 +93,7 @@ def facts(evaluation):
     """What the robust accuracy is a number of: pairs of name and value."""
     settings = evaluation.settings
     threats = [outcome.step.threat for outcome in evaluation.outcomes]
+    masks = settings.get("masks")
     return [
         ("Norm", norm_name(settings["norm"])),
         ("eps", f"{settings['eps']:g}"),
@@ -111,7 +112,47 @@ def facts(evaluation):
             "; ".join(f"{t}: {GRADIENTS[t]}" for t in GRADIENTS if t in threats)
             or "none",
         ),
+        *([("Masked gradients", masks_in_words(masks))] if masks else []),
+        *(
+            [("Few bits", settings["precision"])]
+            if "precision" in settings
+            else []
+        ),
+        *(_answers(evaluation) if evaluation.answers else []),
     ]
+
+
+def _answers(evaluation):
+    """What a model that answers at random does: pairs of name and value."""
+    found, count = evaluation.answers, len(evaluation.y)
+    chance = evaluation.settings["chance"]
+    return [
+        (
+            "Answers at random",
+            f"{percent(chance['flips'])} of them are not the most frequent "
+            f"one, logits move by {percent(chance['spread'])} of the largest; "
+            f"{found.draws} draws at each image, attacks average "
+            f"{chance['draws_of_attacks'] or 'what the plan says'}",
+        ),
+        (
+            "Accuracy by majority of the draws",
+            f"clean {accuracy(evaluation.clean_accuracy, count)}, worst case "
+            f"{accuracy(evaluation.robust_accuracy, count)}",
+        ),
+        (
+            "Mean accuracy over the draws",
+            f"clean {accuracy(found.mean_accuracy, count)}, worst case "
+            f"{accuracy(found.mean_robust_accuracy, count)}",
+        ),
+    ]
+
+
+def masks_in_words(masks):
+    """Layers that hide their gradient, and what went through them."""
+    return "; ".join(
+        f"{mask['layer']} ({mask['gradient']}), through {mask['surrogate']}"
+        for mask in masks
+    )
 
 
 def verdict(evaluation):

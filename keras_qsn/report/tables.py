@@ -4,6 +4,7 @@ from keras_qsn._core.shares import percent
 from keras_qsn._core.shares import percent_range
 from keras_qsn._core.shares import wilson_interval
 from keras_qsn.report.summary import STATUS
+from keras_qsn.report.summary import masks_in_words
 
 
 def attacks(evaluation):
@@ -82,10 +83,12 @@ def settings(evaluation):
     """Header and rows of the settings and versions; long lists left out."""
     rows = []
     for name, value in evaluation.settings.items():
-        if name in ("facts", "versions"):
+        if name in ("facts", "versions", "chance") and value:
             rows += [
                 [key.replace("_", " "), str(v)] for key, v in value.items()
             ]
+        elif name == "masks":
+            rows.append([name, masks_in_words(value) or "none"])
         elif name not in ("attacks", "data_rows"):
             rows.append([name.replace("_", " "), str(value)])
     return ["setting", "value"], rows

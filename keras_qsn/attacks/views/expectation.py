@@ -5,7 +5,6 @@ import itertools
 import keras
 import tensorflow as tf
 
-from keras_qsn._core.tracing import layers_of
 from keras_qsn._core.tracing import replaced
 from keras_qsn.attacks import steps
 from keras_qsn.attacks.views.base import View
@@ -28,20 +27,11 @@ class Expectation(View):
         self.seed = int(seed)
 
     def see(self, logits_fn, wrapper):
-        generators = [*_generators(wrapper.model)]
-
-        def once(i, x):
-            calls = itertools.count()
-
-            def draw(generator, ordered=True):
-                return tf.random.fold_in([self.seed, i], next(calls))
-
-            with replaced(generators, "next", draw):
-                return tf.cast(logits_fn(x), tf.float32)
-
         def mean(x):
             (total,) = steps.repeat(
-                lambda i, total: (total + once(i, x),),
+                lambda i, total: (
+                    total + drawn(logits_fn, wrapper, [self.seed, i])(x),
+                ),
                 self.draws,
                 (tf.zeros([tf.shape(x)[0], wrapper.num_classes]),),
             )
@@ -50,9 +40,31 @@ class Expectation(View):
         return mean
 
 
+def drawn(logits_fn, wrapper, seed):
+    """The logits of one draw of a random model.
+
+    Args:
+        logits_fn: Function from images to logits.
+        wrapper: `KerasModelWrapper` of the model.
+        seed: Two integers that decide the draw.
+    """
+    generators = {*_generators(wrapper.model)}
+
+    def once(x):
+        calls = itertools.count()
+
+        def draw(generator, ordered=True):
+            return tf.random.fold_in(seed, next(calls))
+
+        with replaced(generators, "next", draw):
+            return tf.cast(logits_fn(x), tf.float32)
+
+    return once
+
+
 def _generators(model):
     """The seed generators that the layers of a model hold."""
-    for layer in (model, *layers_of(model)):
+    for layer in model._flatten_layers():
         for value in vars(layer).values():
             for part in value if isinstance(value, (list, tuple)) else [value]:
                 if isinstance(part, keras.random.SeedGenerator):

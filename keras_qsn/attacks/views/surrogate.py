@@ -30,7 +30,7 @@ class Surrogate(View):
             x = tf.cast(inputs, layer.variable_dtype)
             y = tf.stop_gradient(type(layer).call(layer, inputs))
             if self.steepness is None:
-                surrogate = x
+                surrogate = layer.surrogate(x)
             else:
                 surrogate = _soft(layer, x, self.steepness)
             # A zero that carries the gradient: the forward value is exact.

@@ -72,6 +72,9 @@ class AutoProjectedGradientDescent(Attack):
         nb_targets: Integer >= 1, the number of classes `t` of
             `"targeted-dlr"`; all others, of a model with fewer. Defaults to
             `9`.
+        early_stop: Whether an image once fooled is left alone. Defaults to
+            `True`; `False` for models that answer at random, where the loss
+            is to be raised beyond the boundary.
 
     Raises:
         ValueError: If a parameter is out of range.
@@ -94,6 +97,7 @@ class AutoProjectedGradientDescent(Attack):
 
     norms = (np.inf, 2, 1)
     counts = ("nb_iter", "nb_restarts")
+    _untold = ("early_stop",)
 
     def __init__(
         self,
@@ -107,6 +111,7 @@ class AutoProjectedGradientDescent(Attack):
         clip_max=1.0,
         seed=0,
         nb_targets=9,
+        early_stop=True,
     ):
         super().__init__(eps, norm, clip_min, clip_max, seed)
         if loss not in ("ce", "dlr", "targeted-dlr"):
@@ -117,6 +122,7 @@ class AutoProjectedGradientDescent(Attack):
         self.loss = loss
         self.follows = "cross_entropy" if loss == "ce" else "margin"
         self._keep_shares(rho=rho)
+        self.early_stop = bool(early_stop)
         self._keep_counts(
             nb_iter=nb_iter,
             nb_restarts=nb_restarts,
@@ -128,13 +134,14 @@ class AutoProjectedGradientDescent(Attack):
         ascend = self._ascend if self.norm != 1 else self._ascend_sparsely
 
         def look(point, label, other):
-            """Loss, its gradient, and which are adversarial."""
+            """Loss, its gradient, and which have arrived."""
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(point)
                 logits = tf.cast(logits_fn(point), tf.float32)
                 loss = self._loss(logits, label, targeted, other)
             gradient = losses.gradient_of(tape, loss, point)
-            return loss, gradient, losses.fooled(logits, label, targeted)
+            hit = losses.fooled(logits, label, targeted) & self.early_stop
+            return loss, gradient, hit
 
         def restart(i, kept, kept_loss, done):
             again = steps.restarted(seeds, i)

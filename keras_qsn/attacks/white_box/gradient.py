@@ -58,7 +58,10 @@ class FastGradientMethod(_GradientAttack):
             the spread of the logits as in `AutoProjectedGradientDescent`, or
             a function `loss(y, logits)`, one value for each image, as
             Keras' losses with `reduction=None`; register it with Keras to
-            read a config back. Defaults to `"cross_entropy"`.
+            read a config back. Defaults to `"cross_entropy"`, followed as
+            the log odds `log sum_{j != y} exp(z_j) - z_y`, which have its
+            direction and do not saturate; where the logits are more than 30
+            apart, at the temperature that brings them there.
 
     Raises:
         ValueError: If a parameter is out of range.

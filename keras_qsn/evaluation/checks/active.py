@@ -7,8 +7,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.tracing import replaced
-from keras_qsn.attacks.views.base import Seen
-from keras_qsn.attacks.views.surrogate import Surrogate
 from keras_qsn.attacks.white_box.gradient import ProjectedGradientDescent
 from keras_qsn.evaluation.checks.crafting import SharedView
 from keras_qsn.evaluation.checks.crafting import crafted
@@ -28,10 +26,10 @@ def pass_rate(probe):
     Returns:
         The share, and the number of images for which one could be planted.
     """
-    layer = probe.wrapper.head
+    layer = probe.seen.wrapper.head
     if layer is None:
         return 0.0, 0
-    view = Seen(probe.wrapper, [Surrogate()] if probe.facts.quantized else [])
+    view = probe.sight.seen(probe.wrapper, *probe.sight.surrogates(probe.facts))
     key = "features", view.key
 
     def record(x):
@@ -59,7 +57,7 @@ def pass_rate(probe):
         return 0.0, 0
     weights = weights[rows].astype("float32")
     offset = ((reach + planted)[rows] / 2).astype("float32")
-    seen = SharedView(probe.wrapper, x.shape[1:], key, record)
+    seen = SharedView(view.wrapper, x.shape[1:], key, record)
 
     def planted_view(weights, offset):
         def logits_fn(images):

@@ -95,13 +95,3 @@ def gradient_reaches(probe):
         "Where the gradient ends before the image, attacks that follow it are "
         "blind, and the named plans take queries in their place.",
     )
-
-
-def randomness(facts):
-    """Whether the model draws random numbers."""
-    return (
-        "fail" if facts.random else "pass",
-        "the model draws random numbers" if facts.random else "no chance in it",
-        "A model that answers at random must be attacked in expectation: put "
-        "`EOT` around the attacks of a plan of your own.",
-    )

@@ -26,10 +26,12 @@ def broken(probe):
         Two boolean arrays, for the probe's first images.
     """
     x, y = probe.x[:_IMAGES], probe.y[:_IMAGES]
-    key, view = "logits", None
+    seen = probe.seen
+    key, view = seen.key, seen
     if probe.facts.quantized:
-        key, view = "without quantizers", _without(probe.wrapper)
-    logits_fn = SharedView(probe.wrapper, x.shape[1:], key, view)
+        key = "without quantizers", seen.key
+        view = seen.through(_without(seen.wrapper))
+    logits_fn = SharedView(seen.wrapper, x.shape[1:], key, view)
     batches = probe.batches(len(x))
 
     def fooled(images):

@@ -13,8 +13,13 @@ from keras_qsn.classifier.compiled import compiled_logits
 from keras_qsn.evaluation.checks.crafting import SharedView
 from keras_qsn.evaluation.checks.crafting import crafted
 from keras_qsn.evaluation.facts import open_model
+from keras_qsn.evaluation.judge import Judge
 from keras_qsn.evaluation.result import Outcome
 from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.sight import AS_IT_IS
+
+# Of the draws of random models: those of the checks.
+_CHECKS = 1_000_000
 
 
 class Probe:
@@ -33,6 +38,8 @@ class Probe:
         certified: Optional booleans: the images proved robust.
         mode: Which checks are made, `"all"` or `"light"`. Defaults to
             `"all"`.
+        sight: The `Sight`. Defaults to one of the model as it is.
+        judge: The `Judge`. Defaults to `None`: the model's one answer.
     """
 
     def __init__(
@@ -44,6 +51,8 @@ class Probe:
         budget,
         certified=None,
         mode="all",
+        sight=AS_IT_IS,
+        judge=None,
     ):
         self.wrapper = wrapper
         self.evaluation = evaluation
@@ -52,7 +61,11 @@ class Probe:
         self.budget = budget
         self.certified = certified
         self.mode = mode
+        self.sight = sight
+        self.seen = sight.seen(wrapper)
         self.batch_size = evaluation.settings.get("batch_size", 128)
+        self.judge = judge or Judge(wrapper, 0, threat.seed, self.batch_size)
+        self._judged = 0
         self.numbers = np.flatnonzero(evaluation.correct)[: budget.images]
         self.x = evaluation.x[self.numbers]
         self.y = evaluation.y[self.numbers]
@@ -87,7 +100,7 @@ class Probe:
         self.note(attack)
         x, y = self.evaluation.x[numbers], self.evaluation.y[numbers]
         x_adv = self._attacked(attack, x, y, index)
-        fooled = self.predict(x_adv) != y
+        fooled = self.fooled(x_adv, y)
         if attack.eps is None:
             radius = self.threat.eps if eps is None else eps
             fooled &= norms.inside(x, x_adv, radius, self.threat.norm)
@@ -95,6 +108,7 @@ class Probe:
         return fooled
 
     def _attacked(self, attack, x, y, index):
+        attack = self.sight.look(attack)
         seen = attack.seen(self.wrapper)
         if not seen.fixed:
             # What is more than one function is compiled with the attack.
@@ -140,7 +154,9 @@ class Probe:
                     np.array(tried),
                     broken,
                     x_adv,
-                    self.predict(x_adv),
+                    self.judge.others(
+                        x_adv, self.evaluation.y[broken], (_CHECKS, 0)
+                    ),
                     0,
                     0.0,
                 )
@@ -156,39 +172,69 @@ class Probe:
         nb_iter = self.budget.nb_iter if eps else 1
         if threat.norm == 0 and eps > nb_iter / 2:
             # FMN's number of pixels may grow by one a step only.
-            return threat.attack(attacks.SigmaZero, nb_iter=nb_iter)
-        return _descent(threat, nb_iter)
+            descent = threat.attack(attacks.SigmaZero, nb_iter=nb_iter)
+        else:
+            descent = self._descent(threat, nb_iter)
+        return self.sight.unmasked(descent)
 
     def descent(self, nb_iter, **kwargs):
         """PGD within the threat model, or what stands for it: APGD in L1,
         FMN in L0, which has no radius and no restarts."""
-        return _descent(self.threat, nb_iter, **kwargs)
+        return self._descent(self.threat, nb_iter, **kwargs)
+
+    def _descent(self, threat, nb_iter, **kwargs):
+        kind = attacks.ProjectedGradientDescent
+        if threat.norm == 0:
+            kind = attacks.FastMinimumNorm
+        else:
+            kwargs["early_stop"] = not self.judge.is_random
+        if threat.norm == 1:
+            kind = attacks.AutoProjectedGradientDescent
+        return threat.attack(kind, nb_iter=nb_iter, **kwargs)
 
     def logits(self, x):
         """Logits as a NumPy array, a batch at a time."""
         return self.wrapper.logits(x, self.batch_size)
 
-    def predict(self, x):
-        """Classes, one for each image."""
-        return self.wrapper.predict(x, self.batch_size)
+    def fooled(self, x, y):
+        """Which images the model gets wrong, boolean; in expectation, over
+        draws of their own, where it answers at random."""
+        self._judged += 1
+        return self.judge.fooled(x, y, (_CHECKS, self._judged))
+
+    @functools.cached_property
+    def repeats(self):
+        """Whether the same look at the same images shows the same."""
+        first, again = (
+            self.forward(self.seen.key, self.seen, self.x) for _ in range(2)
+        )
+        return bool(np.allclose(first, again, rtol=1e-4, atol=1e-6))
+
+    @property
+    def slack(self):
+        """What chance may move a share of the images by: of those near one
+        half one, where answers are counted."""
+        return self.judge.is_random / max(len(self.numbers), 1)
 
     def forward(self, key, view, x):
         """What a view of the model makes of the images, a NumPy array.
 
         `key` is hashable, and the same for the same view.
         """
-        function = compiled_logits(self.wrapper, x.shape[1:], key, view)
+        wrapper = self.seen.wrapper
+        function = compiled_logits(wrapper, x.shape[1:], key, view)
         return np.concatenate(
             [function(tf.constant(x[b])) for b in self.batches(len(x))]
         )
 
-    def gradient(self, x, y, of_margin=False, key="logits", view=None):
+    def gradient(self, x, y, of_margin=False, view=None):
         """Gradient at the images, and logits, NumPy arrays.
 
-        Of the cross-entropy, or of the margin; of the model's logits, or of
-        another view of it, with a key as for `forward`.
+        Of the cross-entropy, or of the margin; of what attacks see of the
+        model, or of another `Seen`.
         """
-        function = compiled_gradient(self.wrapper, x.shape[1:], key, view)
+        seen = view or self.seen
+        function = compiled_gradient(seen.wrapper, x.shape[1:], seen.key, seen)
         parts = [
             function(
                 tf.constant(x[b]),
@@ -205,20 +251,13 @@ class Probe:
         return [slice(i, i + size) for i in range(0, count, size)]
 
 
-def _descent(threat, nb_iter, **kwargs):
-    kind = attacks.ProjectedGradientDescent
-    if threat.norm == 0:
-        kind = attacks.FastMinimumNorm
-    elif threat.norm == 1:
-        kind = attacks.AutoProjectedGradientDescent
-    else:
-        kwargs["early_stop"] = True
-    return threat.attack(kind, nb_iter=nb_iter, **kwargs)
-
-
 def _in_words(attack):
     """The attack and its effort."""
     effort = zip(attack.counts, attack.get_counts())
     arguments = ", ".join(f"{name}={count}" for name, count in effort)
+    through = ""
+    if isinstance(attack, attacks.ViewedAttack):
+        through = f" through {type(attack.view).__name__}"
+        attack = attack.attack
     name = type(attack).__name__
-    return f"{name}({arguments})" if arguments else name
+    return f"{name}({arguments}){through}" if arguments else name + through

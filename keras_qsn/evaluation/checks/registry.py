@@ -34,6 +34,18 @@ QUANTIZER = Need(
     "not applicable",
     "The model has no quantization layer.",
 )
+CERTAIN = Need(
+    lambda probe: not probe.judge.is_random,
+    "not applicable",
+    "The model answers at random: what is there for one draw is not for the "
+    "next.",
+)
+REPEATABLE = Need(
+    lambda probe: probe.repeats,
+    "not applicable",
+    "The model's draws cannot be repeated, since not all are of a "
+    "`keras.random.SeedGenerator` of a layer: differences are those of chance.",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +74,10 @@ class Entry:
     def run(self, probe):
         """The `Check`."""
         probe.used.clear()
-        unmet = [need for need in self.needs if not need.is_met(probe)]
-        if unmet:
-            measured = "none", unmet[0].value, unmet[0].meaning
+        unmet = (need for need in self.needs if not need.is_met(probe))
+        need = next(unmet, None)
+        if need is not None:
+            measured = "none", need.value, need.meaning
         else:
             measured = self.function(probe)
         return self.result(*measured, ", ".join(probe.used))

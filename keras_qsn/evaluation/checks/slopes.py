@@ -5,9 +5,9 @@ import tensorflow as tf
 
 from keras_qsn._core.shares import percent
 from keras_qsn.attacks import norms
-from keras_qsn.attacks.views.base import Seen
 from keras_qsn.attacks.views.surrogate import Surrogate
 from keras_qsn.evaluation.checks.registry import IMAGES
+from keras_qsn.evaluation.checks.registry import REPEATABLE
 from keras_qsn.evaluation.checks.registry import Need
 from keras_qsn.evaluation.checks.registry import check
 from keras_qsn.evaluation.checks.wording import HALF_POINT
@@ -66,13 +66,15 @@ def gradient_health(probe):
         low = np.clip(probe.x - reach, t.clip_min, t.clip_max)
         high = np.clip(probe.x + reach, t.clip_min, t.clip_max)
         flippable = probe.sees(low) != probe.sees(high)
-        through = Seen(probe.wrapper, [Surrogate()])
-        behind = _margin_slope(probe, through.key, through)
+        through = probe.sight.seen(probe.wrapper, Surrogate())
+        behind = _margin_slope(probe, through)
         # Of pixels the network behind the quantizer listens to.
         matters = flippable.reshape(gradient.shape) & (behind >= _FAINT)
         if matters.any():
             hidden = float((gradient < _FAINT)[matters].mean())
         seen = f"{percent(hidden)} of pixels that matter hidden (below 1e-8)"
+    if probe.facts.masks:
+        seen += f"; layers that hide it: {', '.join(probe.facts.masks)}"
     worst = max(zero, hidden)
     return (
         "fail" if worst > 0.2 else "warn" if worst > 0.01 else "pass",
@@ -83,7 +85,11 @@ def gradient_health(probe):
 
 
 @check(
-    8, "finite-difference", "gradients point the right way", own_gradient=True
+    8,
+    "finite-difference",
+    "gradients point the right way",
+    needs=(IMAGES, REPEATABLE),
+    own_gradient=True,
 )
 def finite_difference(probe):
     rng = np.random.default_rng(probe.threat.seed)
@@ -142,17 +148,18 @@ def _slopes(probe, x, y, gradient, pixels, h):
 
 def _loss(probe, x, y):
     """Cross-entropy of each image, to double precision of the logits."""
-    logits = probe.logits(x.astype("float32")).astype("float64")
+    logits = probe.forward(probe.seen.key, probe.seen, x.astype("float32"))
+    logits = logits.astype("float64")
     logits -= logits.max(1, keepdims=True)
     return np.log(np.exp(logits).sum(1)) - logits[np.arange(len(y)), y]
 
 
-def _margin_slope(probe, key="logits", view=None):
+def _margin_slope(probe, view=None):
     """Size of the margin's gradient, by image and pixel.
 
     Not the cross-entropy's, which is faint on all confident images.
     """
-    gradient, _ = probe.gradient(probe.x, probe.y, True, key, view)
+    gradient, _ = probe.gradient(probe.x, probe.y, True, view)
     return np.abs(gradient).reshape(len(probe.x), -1)
 
 

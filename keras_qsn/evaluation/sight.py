@@ -1,0 +1,50 @@
+"""What the attacks of an evaluation look at a model through."""
+
+import dataclasses
+
+from keras_qsn.attacks.viewed import ViewedAttack
+from keras_qsn.attacks.views.base import Seen
+from keras_qsn.attacks.views.layer_surrogates import LayerSurrogates
+from keras_qsn.attacks.views.surrogate import Surrogate
+
+
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """What attacks look at a model through, by what is known of it.
+
+    Attributes:
+        through: The `LayerSurrogates` of layers that hide their gradient;
+            `None` if none does.
+        views: What every attack looks through, the outermost view first.
+    """
+
+    through: LayerSurrogates | None = None
+    views: tuple = ()
+
+    @property
+    def unmasks(self):
+        """Whether there is a layer to put a surrogate through."""
+        return self.through is not None
+
+    def look(self, attack):
+        """An attack that looks through the views."""
+        for view in reversed(self.views):
+            attack = ViewedAttack(attack, view)
+        return attack
+
+    def seen(self, wrapper, *views):
+        """What is seen of a model through the views, and others inside."""
+        return Seen(wrapper, [*self.views, *views])
+
+    def surrogates(self, facts):
+        """Views with a gradient through all that hides it."""
+        views = [self.through] if self.unmasks else []
+        return [*views, Surrogate()] if facts.quantized else views
+
+    def unmasked(self, attack):
+        """An attack that follows the surrogates' gradient."""
+        return ViewedAttack(attack, self.through) if self.unmasks else attack
+
+
+# Of a model that needs nothing put before it.
+AS_IT_IS = Sight()

@@ -1,0 +1,89 @@
+"""The steps of a plan that go through, or around, what hides its gradient."""
+
+import functools
+
+import numpy as np
+
+from keras_qsn import attacks
+from keras_qsn.evaluation.result import Step
+
+# Of descents that are not the plan's main one.
+NB_ITER = {"quick": 20, "standard": 40, "full": 100}
+_CUBE_RESTARTS = {"quick": 3, "standard": 10, "full": 50}
+# Steepness of the soft surrogates: from one that sees the whole range of
+# pixels to one that sees a tenth of it.
+_STEEPNESS = {
+    "quick": (5.0,),
+    "standard": (1.0, 2.0, 5.0, 10.0, 20.0),
+    "full": (1.0, 2.0, 5.0, 10.0, 20.0),
+}
+
+
+def layers(threat, facts, sight, nb_iter, restarts):
+    """Descent through the surrogates; no step where there are none.
+
+    Args:
+        threat: The `ThreatModel`.
+        facts: The `ModelFacts`.
+        sight: The `Sight`.
+        nb_iter: Steps.
+        restarts: Of PGD.
+    """
+    if not sight.unmasks:
+        return []
+    effort = {"nb_iter": nb_iter, "early_stop": not facts.random}
+    apgd = functools.partial(
+        threat.attack, attacks.AutoProjectedGradientDescent, **effort
+    )
+    dlr = "APGD-DLR" if facts.num_classes > 2 else "APGD-margin"
+    through = {
+        f"PGD-{nb_iter}": threat.attack(
+            attacks.ProjectedGradientDescent,
+            nb_restarts=restarts,
+            **effort,
+        ),
+        dlr: apgd(loss="dlr"),
+        "APGD-CE": apgd(loss="ce"),
+    }
+    return [
+        Step(f"{name} through surrogates", "adaptive", sight.unmasked(attack))
+        for name, attack in through.items()
+    ]
+
+
+def quantizers(plan, threat, facts, sight):
+    """Attacks that know of the quantizers; none where there is none.
+
+    Args:
+        plan: Name of the plan.
+        threat: The `ThreatModel`.
+        facts: The `ModelFacts`.
+        sight: The `Sight`.
+    """
+    if not facts.quantized:
+        return []
+    effort = {"nb_iter": NB_ITER[plan]}
+    steps = []
+    if facts.opened and threat.norm == np.inf:
+        cube = threat.attack(
+            attacks.CubeAttack, nb_restarts=_CUBE_RESTARTS[plan], **effort
+        )
+        steps.append(Step("cube", cube.threat, cube))
+    elif facts.opened:
+        flips = threat.attack(attacks.LevelFlipAttack)
+        steps.append(Step("level flips", flips.threat, flips))
+    if facts.gradient_cut and not sight.unmasks:
+        # A surrogate mends the quantizer's gradient, and no other.
+        return steps
+    effort["early_stop"] = not facts.random
+    descent = sight.unmasked(
+        threat.attack(attacks.ProjectedGradientDescent, **effort)
+    )
+    surrogates = {"BPDA": attacks.BPDA(descent)}
+    for z in _STEEPNESS[plan]:
+        surrogates[f"soft surrogate, z={z:g}"] = attacks.BPDA(descent, z)
+    steps += [
+        Step(name, attack.threat, attack) for name, attack in surrogates.items()
+    ]
+    annealed = sight.unmasked(threat.attack(attacks.AnnealedBPDA, **effort))
+    return [*steps, Step("annealed surrogate", annealed.threat, annealed)]

@@ -147,8 +147,9 @@ def children(pid):
     return [int(line) for line in listed.stdout.split()]
 
 
-def ended(pids, seconds=10):
-    """Wait for the workers of a run that is no more."""
+def ended(pids, seconds=60):
+    """Wait for the workers of a run that is no more; one that starts only then
+    has to import TensorFlow before it knows."""
     while left := [
         pid for pid in pids if pathlib.Path(f"/proc/{pid}").exists()
     ]:

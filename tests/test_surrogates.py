@@ -172,6 +172,10 @@ class TestFinding:
             shape = model.input_shape[1:]
             assert found(model, images.reshape(-1, *shape)) == {}
 
+    def test_of_few_bits(self, images):
+        model = network(between=[Block(dtype="mixed_float16")])
+        assert found(model, images) == {"inside": "none"}
+
     def test_draws_are_not_taken_for_a_mask(self, images):
         noisy = masks.Noise(30.0)
         assert found(network(noisy), images) == {}

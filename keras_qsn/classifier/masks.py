@@ -103,7 +103,7 @@ def find_masks(wrapper, x, threat):
         if inside & {id(inner) for inner in _layers_in(part.owner)}:
             # One inside it hides the gradient, and a surrogate mends that.
             continue
-        gradient = _hides(part.function, record)
+        gradient = _hides(part.alone, record)
         if gradient:
             inside.add(id(part.owner))
             masks.append(Mask(part, gradient, record))
@@ -142,7 +142,8 @@ def recorded(wrapper, parts, batches):
 
         def recording(part):
             def call(inputs, *args, **kwargs):
-                alone = not any(map(tf.is_tensor, (*args, *kwargs.values())))
+                others = tf.nest.flatten((args, kwargs))
+                alone = not any(map(tf.is_tensor, others))
                 # What is inside of a loop cannot be taken out of it.
                 known = tf.is_tensor(inputs) and inputs.graph is x.graph
                 if part not in called and known and alone:

@@ -41,6 +41,13 @@ class Part:
             return own.__get__(self.owner)
         return own
 
+    @property
+    def alone(self):
+        """What it computes outside of its network: a layer brings tensors and
+        weights to its own type first."""
+        layer = self.method == "call" and isinstance(self.owner, keras.Layer)
+        return self.owner if layer else self.function
+
     def replaced(self, function):
         """Within it, `function(inputs, *args, **kwargs)` is computed."""
         return replaced(

@@ -125,7 +125,7 @@ def _made(mask):
     """What the part makes of both sides."""
     given = mask.given
     return tuple(
-        mask.part.function(h, *given.args, **given.kwargs)
+        mask.part.alone(h, *given.args, **given.kwargs)
         for h in (given.low, given.high)
     )
 
@@ -211,7 +211,7 @@ def _fit(model, wrapper, part, images, threat):
         share = rng.random((_BATCH, *low.shape[1:]))
         h = low[rows] + share * (high[rows] - low[rows])
         h = tf.constant(h, given[0].dtype)
-        wanted = part.function(h, *args, **kwargs)
+        wanted = part.alone(h, *args, **kwargs)
         step(tf.cast(h, tf.float32), tf.cast(wanted, tf.float32))
 
 

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from example_evaluation import SCRIPT
+from example_evaluation import STEPS
 from example_evaluation import digits
 from example_evaluation import example
 from keras_qsn._core import display
 from keras_qsn.attacks.result import AttackResult
 from keras_qsn.certification import Certificate
+from keras_qsn.evaluation import Found
+from keras_qsn.evaluation import MinimalDistances
 from keras_qsn.report import to_json
 
 RESULT = AttackResult(
@@ -108,6 +111,26 @@ def test_an_evaluation():
     assert len(broken) == 47 and len(frame) == 96
     for image in to_json(evaluation)["images"]:
         assert (image["became"] is None) == (image["broken_by"] is None)
+
+
+def test_minimal_distances():
+    x, y = digits(4), np.array([3, 1, 4, 1])
+    found = [
+        Found(step, np.array(distances), 100.0, 50.0, 1.0)
+        for step, distances in zip(
+            STEPS, ([0.2, np.inf, 0.0, 0.3], [0.1, np.inf, 0.0, 0.4])
+        )
+    ]
+    nearest = MinimalDistances(
+        {"norm": "inf"}, x, y, np.array([3, 1, 0, 1]), x, found
+    )
+    shown = Pieces(nearest._repr_html_())
+    assert "Of 4 images, 75.0 % right" in shown.words
+    assert "FGSM0.366.7 %" in shown.words and "100 + 50" in shown.words
+    assert shown.tags.count("img") == 2 and "image 0: 0.1" in shown.words
+    frame = nearest.to_dataframe()
+    assert frame["distance"].tolist() == [0.1, np.inf, 0.0, 0.3]
+    assert frame["PGD-100"].tolist() == [0.1, np.inf, 0.0, 0.4]
 
 
 def test_inputs_that_are_no_images_have_no_pictures():

@@ -4,7 +4,12 @@ import dataclasses
 
 import numpy as np
 
+from keras_qsn._core import display
+from keras_qsn._core.shares import percent
 from keras_qsn.evaluation.result import Step
+
+# A glance at the images: as many as stand side by side.
+_SHOWN = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,6 +171,40 @@ class MinimalDistances:
                 for i in range(len(self.y))
             ],
         }
+
+    def to_dataframe(self):
+        """A pandas `DataFrame` with a row for each image: its class, what the
+        model says, the smallest distance, and that of each attack."""
+        columns = {"label": self.y, "prediction": self.prediction}
+        columns["distance"] = self.best
+        columns |= {f.step.name: f.distances for f in self.found}
+        return display.data_frame(columns)
+
+    def _repr_html_(self):
+        told = self.to_json()
+        rows = [
+            [
+                attack["name"],
+                f"{medians:.4g}",
+                percent(attack["success"]),
+                f"{attack['optimality']:.3f}",
+                f"{attack['forward']:.0f} + {attack['backward']:.0f}",
+            ]
+            for attack, medians in zip(told["attacks"], self.medians.values())
+        ]
+        header = ["attack", "median", "finds", "optimality", "passes"]
+        near = np.flatnonzero(self._right & np.isfinite(self.best))[:_SHOWN]
+        shown = display.in_unit_range(self.x_adv[near]) if len(near) else []
+        captions = (f"image {i}: {self.best[i]:.3g}" for i in near)
+        return (
+            display.html_paragraph(
+                f"Of {len(self.y)} images, {percent(told['clean_accuracy'])} "
+                f"right, the nearest example is at a median of "
+                f"{self.median:.4g} (L{self.settings['norm']})."
+            )
+            + display.html_table(header, rows)
+            + display.html_images(zip(captions, shown))
+        )
 
     def __repr__(self):
         each = ", ".join(f"{k} {v:.4g}" for k, v in self.medians.items())

@@ -17,6 +17,7 @@ from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.inputs import check_labels
 from keras_qsn.classifier.inputs import check_range
+from keras_qsn.classifier.inputs import check_weights
 from keras_qsn.classifier.inputs import in_words
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 
@@ -156,7 +157,7 @@ def certify(
             "`y` must hold the labels: a certificate is about the right "
             "class. Received: y=None"
         )
-    _check_weights(wrapper.model.weights)
+    check_weights(wrapper.model)
     bounds = CompiledBounds(wrapper, x.shape[1:])
     methods = _check_methods(methods, bounds)
     y = check_labels(y, len(x), bounds.network.num_classes)
@@ -180,18 +181,6 @@ def certify(
     with work_folder(folder, settings) as folder:
         work = Escalation(x, y, eps, Folder(folder), progress)
         return work.run(prover, batch_size, executor)
-
-
-def _check_weights(weights):
-    for weight in weights:
-        values = np.asarray(weight)
-        count = values.size - int(np.isfinite(values).sum())
-        if count:
-            raise ValueError(
-                f"The model's weights must be finite. Received: {count} "
-                f"value(s) of '{weight.path}' that are infinite or not a "
-                "number. Did the training diverge?"
-            )
 
 
 def _check_methods(methods, bounds):

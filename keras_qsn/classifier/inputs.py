@@ -219,3 +219,19 @@ def _of_rows(y, what):
             "time."
         )
     return rows.argmax(1)
+
+
+def check_weights(model):
+    """Refuse a model with weights that are no numbers.
+
+    Its scores need not say so: some kernels make a 0 of what is none.
+    """
+    for weight in model.weights:
+        values = np.asarray(weight)
+        count = values.size - int(np.isfinite(values).sum())
+        if count:
+            raise ValueError(
+                f"The model's weights must be finite. Received: {count} "
+                f"value(s) of '{weight.path}' that are infinite or not a "
+                "number. Did the training diverge?"
+            )

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 
+from keras_qsn.classifier.inputs import check_weights
 from keras_qsn.classifier.inputs import in_words
 from keras_qsn.evaluation.checks import conditions
 
@@ -34,7 +35,8 @@ def check_sources(steps, wrapper):
 
 
 def predict(judge, x, y):
-    """Classes the model gives the images; refuse scores that are no numbers."""
+    """Classes the model gives the images; refuse what are no numbers."""
+    check_weights(judge.wrapper.model)
     logits = judge.wrapper.logits(x, judge.batch_size)
     bad = int((~np.isfinite(logits).all(1)).sum())
     if bad:

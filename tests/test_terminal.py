@@ -157,9 +157,11 @@ def test_a_reader_who_goes_is_no_error(tmp_path):
 
 def test_a_command_in_a_file(tmp_path, digits):
     """No log, no bars; tables with whole names in 80 columns."""
-    few = {"x_test": digits.x_test[:20], "y_test": digits.y_test[:20]}
-    np.savez(tmp_path / "own.npz", **few)
-    small_cnn(ConstantQuantization(2, hard=True)).save(tmp_path / "m.keras")
+    model = small_cnn(ConstantQuantization(2, hard=True))
+    x = digits.x_test[:20]
+    y = model.predict(x, verbose=0).argmax(1)
+    np.savez(tmp_path / "own.npz", x_test=x, y_test=y)
+    model.save(tmp_path / "m.keras")
     words = "m.keras --data own.npz --eps 0.1".split()
     done = python("-m", "keras_qsn", "certify", *words, cwd=tmp_path)
     assert done.stderr == ""

@@ -1,6 +1,7 @@
 """`keras-qsn certify`: prove a saved model robust."""
 
 import pathlib
+import warnings
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from keras_qsn.cli.printing import print_table
 from keras_qsn.cli.printing import with_interval
 from keras_qsn.cli.printing import written
 from keras_qsn.cli.status import BELOW
+from keras_qsn.evaluation.checks.conditions import beats_chance
 from keras_qsn.report import percent
 
 
@@ -22,6 +24,7 @@ def run(options, console):
     out = out_of_model(options)
     wrapper = load_model(options)
     images = load_images(options, wrapper)
+    _warn_of_a_guess(wrapper, images, options.batch_size)
     with bar(console) as progress:
         certificate = certify(
             wrapper,
@@ -51,6 +54,16 @@ def run(options, console):
     if (options.at_least or 0) > certificate.certified_accuracy:
         return BELOW
     return 0
+
+
+def _warn_of_a_guess(wrapper, images, batch_size):
+    """Say before the proofs that there is hardly anything to prove."""
+    right = wrapper.predict(images.x, batch_size) == images.y
+    status, value, meaning = beats_chance(
+        float(right.mean()), len(right), wrapper.num_classes
+    )
+    if status == "fail":
+        warnings.warn(f"{value}. {meaning}", RuntimeWarning, stacklevel=2)
 
 
 def _print_certificate(certificate, words, console):

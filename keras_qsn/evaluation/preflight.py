@@ -69,7 +69,9 @@ def check_scale(evaluation, wrapper, threat):
 
 def warn(evaluation, facts, wrapper, threat):
     """Say before the attacks what the checks will fail."""
-    status, value, meaning = conditions.beats_chance(evaluation, facts)
+    status, value, meaning = conditions.beats_chance(
+        evaluation.clean_accuracy, len(evaluation.y), facts.num_classes
+    )
     reasons = [f"{value}. {meaning}"] if status == "fail" else []
     wanted = _mismatch(evaluation.x, wrapper, threat)
     if reasons and wanted:

@@ -26,23 +26,26 @@ _UNLIKELY = 0.01
     light=True,
 )
 def above_chance(probe):
-    return beats_chance(probe.evaluation, probe.facts)
+    evaluation = probe.evaluation
+    return beats_chance(
+        evaluation.clean_accuracy, len(evaluation.y), probe.facts.num_classes
+    )
 
 
-def beats_chance(evaluation, facts):
-    """Whether the model knows more than a guess, for certain.
+def beats_chance(share, count, num_classes):
+    """Whether a model of this accuracy knows more than a guess, for certain.
 
     It fails where it is no better, or may be none and is hardly any.
     """
-    chance, share = 1 / facts.num_classes, evaluation.clean_accuracy
-    low, high = wilson_interval(share, len(evaluation.y))
+    chance = 1 / num_classes
+    low, high = wilson_interval(share, count)
     hardly = high < chance + _HARDLY * (1 - chance)
     status = "pass"
     if low <= chance:
         status = "fail" if share <= chance or hardly else "warn"
     return (
         status,
-        f"clean accuracy {percent(share)} of {len(evaluation.y)} images, "
+        f"clean accuracy {percent(share)} of {count} images, "
         f"guessing {percent(chance)}",
         "A model that guesses has no robustness to measure: look for wrong "
         "labels, another order of classes, or pixels on another scale; where "

@@ -3,60 +3,11 @@
 Each is as wide as a phone, so that its letters are legible there.
 """
 
-import dataclasses
-
 import numpy as np
-from matplotlib.figure import Figure
 
 from keras_qsn._core.shares import wilson_interval
+from keras_qsn.report import drawing
 from keras_qsn.report.summary import norm_name
-
-_WIDTH = 4.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Theme:
-    """Colours of a chart.
-
-    Args:
-        ground: Behind everything.
-        ink: Of text.
-        line: Of axes and grid.
-        broke: Of images an attack broke.
-        held: Of images it did not break.
-        lines: Of one curve after the other.
-    """
-
-    ground: str
-    ink: str
-    line: str
-    broke: str
-    held: str
-    lines: tuple
-
-
-LIGHT = Theme(
-    ground="#ffffff",
-    ink="#3d4650",
-    line="#d5dae0",
-    broke="#c2410c",
-    held="#8fb3d9",
-    lines=("#0b5cad", "#c2410c", "#0f766e", "#7c3aed", "#92650a", "#475569"),
-)
-DARK = Theme(
-    ground="#1b1f24",
-    ink="#c3cbd3",
-    line="#3a424b",
-    broke="#ff9d6b",
-    held="#4d7299",
-    lines=("#6cb6ff", "#ff9d6b", "#4fd1c0", "#c4a7ff", "#e3b341", "#a8b3bf"),
-)
-
-THEMES = {"light": LIGHT, "dark": DARK}
-
-# Told apart without colours, too.
-_MARKERS = "osD^vP"
-_DASHES = ("-", "--", "-.", ":")
 
 
 def of(evaluation):
@@ -69,20 +20,20 @@ def of(evaluation):
     return {title: plot for title, (plot, data) in shown.items() if data}
 
 
-def plot_curve(evaluation, theme=LIGHT):
+def plot_curve(evaluation, theme=drawing.LIGHT):
     """Accuracy against eps, a line for each attack, with 95 % intervals.
 
     The worst case over all attacks stands beside them, at its eps: of all
     images, and of the few that the lines are of.
     """
     settings = evaluation.settings
-    figure, axis = _chart(3.1, theme)
+    figure, axis = drawing.chart(3.1, theme)
     count = settings.get("curve_images")
     for style, (name, points) in zip(
-        _styles(theme, len(evaluation.curve)), evaluation.curve.items()
+        drawing.styles(theme, len(evaluation.curve)), evaluation.curve.items()
     ):
         eps, share = np.array(sorted(map(tuple, points))).T
-        axis.plot(eps, 100 * share, label=plain_label(name), **style)
+        axis.plot(eps, 100 * share, label=drawing.plain_label(name), **style)
         if count:
             low, high = np.array([wilson_interval(s, count) for s in share]).T
             axis.fill_between(
@@ -124,11 +75,11 @@ def plot_curve(evaluation, theme=LIGHT):
     axis.set_xlabel(f"eps ({norm_name(settings['norm'])})")
     axis.set_ylabel("accuracy [%]")
     axis.set_ylim(-3, 103)
-    _legend(figure, theme)
+    drawing.legend(figure, theme)
     return figure
 
 
-def plot_models(curves, worst, norm, theme=LIGHT):
+def plot_models(curves, worst, norm, theme=drawing.LIGHT):
     """Accuracy against eps, a line for each model.
 
     Args:
@@ -142,9 +93,9 @@ def plot_models(curves, worst, norm, theme=LIGHT):
     """
     names = [*dict.fromkeys([*curves, *worst])]
     # A legend has a line for two names.
-    figure, axis = _chart(2.5 + 0.2 * ((len(names) + 1) // 2), theme)
-    for style, name in zip(_styles(theme, len(names)), names):
-        label = {"label": plain_label(name, 22)}
+    figure, axis = drawing.chart(2.5 + 0.2 * ((len(names) + 1) // 2), theme)
+    for style, name in zip(drawing.styles(theme, len(names)), names):
+        label = {"label": drawing.plain_label(name, 22)}
         if curves.get(name):
             eps, share = np.array(curves[name]).T
             axis.plot(eps, 100 * share, **style, **label)
@@ -163,7 +114,7 @@ def plot_models(curves, worst, norm, theme=LIGHT):
     axis.set_xlabel(f"eps ({norm})")
     axis.set_ylabel("accuracy [%]")
     axis.set_ylim(-3, 103)
-    _legend(figure, theme)
+    drawing.legend(figure, theme)
     return figure
 
 
@@ -194,20 +145,22 @@ def _spread(axis, evaluation):
     axis.set_xticks([], minor=True)
 
 
-def plot_trace(evaluation, theme=LIGHT):
+def plot_trace(evaluation, theme=drawing.LIGHT):
     """Mean loss along each attack that was traced; arguments as above."""
-    figure, axis = _chart(2.7, theme)
+    figure, axis = drawing.chart(2.7, theme)
     for style, (name, loss) in zip(
-        _styles(theme, len(evaluation.trace)), evaluation.trace.items()
+        drawing.styles(theme, len(evaluation.trace)), evaluation.trace.items()
     ):
-        axis.plot(loss, label=plain_label(name), **{**style, "marker": None})
+        axis.plot(
+            loss, label=drawing.plain_label(name), **{**style, "marker": None}
+        )
     axis.set_xlabel("step")
     axis.set_ylabel("mean loss")
-    _legend(figure, theme)
+    drawing.legend(figure, theme)
     return figure
 
 
-def plot_broken(evaluation, theme=LIGHT):
+def plot_broken(evaluation, theme=drawing.LIGHT):
     """Which attack broke which image; arguments as for `plot_curve`.
 
     A row for each attack that broke any, a column for each image, in the
@@ -216,7 +169,7 @@ def plot_broken(evaluation, theme=LIGHT):
     """
     outcomes = _broke(evaluation)
     column = _columns(evaluation)
-    figure, axis = _chart(0.9 + 0.36 * len(outcomes), theme)
+    figure, axis = drawing.chart(0.9 + 0.36 * len(outcomes), theme)
     for row, outcome in enumerate(outcomes):
         for numbers, height, color in (
             (np.setdiff1d(outcome.tried, outcome.broken), 0.12, theme.held),
@@ -232,7 +185,7 @@ def plot_broken(evaluation, theme=LIGHT):
             )
         text = f"broke {len(outcome.broken)} of {len(outcome.tried)}"
         for place, side, words in (
-            (0, "left", plain_label(outcome.step.name)),
+            (0, "left", drawing.plain_label(outcome.step.name)),
             (1, "right", text),
         ):
             axis.text(
@@ -275,54 +228,3 @@ def _runs(columns):
         return []
     runs = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
     return [(run[0], len(run)) for run in runs]
-
-
-def _chart(height, theme):
-    figure = Figure(
-        figsize=(_WIDTH, height), layout="constrained", facecolor=theme.ground
-    )
-    axis = figure.subplots()
-    axis.set_facecolor("none")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.spines[["left", "bottom"]].set_color(theme.line)
-    axis.tick_params(color=theme.line, labelcolor=theme.ink, labelsize=8.5)
-    axis.xaxis.label.set(color=theme.ink, fontsize=9)
-    axis.yaxis.label.set(color=theme.ink, fontsize=9)
-    axis.grid(color=theme.line, linewidth=0.6)
-    axis.set_axisbelow(True)
-    return figure, axis
-
-
-def _styles(theme, count):
-    """Colour, marker and dashes of each of `count` lines."""
-    return [
-        {
-            "color": theme.lines[i % len(theme.lines)],
-            "marker": _MARKERS[i % len(_MARKERS)],
-            "linestyle": _DASHES[i % len(_DASHES)],
-            "markersize": 4,
-            "linewidth": 1.6,
-        }
-        for i in range(count)
-    ]
-
-
-def _legend(figure, theme):
-    figure.legend(
-        loc="outside upper left",
-        ncols=2,
-        frameon=False,
-        fontsize=8.5,
-        labelcolor=theme.ink,
-    )
-
-
-def plain_label(name, length=30):
-    """A name as matplotlib shows it: no formula, not hidden, not too long."""
-    name = shortened(name, length).replace("$", r"\$")
-    return f" {name}" if name.startswith("_") else name
-
-
-def shortened(text, length):
-    """A text of at most so many letters."""
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -6,6 +6,7 @@ from keras_qsn._core.files import write_figure
 from keras_qsn._core.files import write_json
 from keras_qsn._core.files import write_text
 from keras_qsn.report import charts
+from keras_qsn.report import drawing
 from keras_qsn.report import summary
 from keras_qsn.report.markdown import to_markdown
 from keras_qsn.report.page import html_page
@@ -77,13 +78,13 @@ def _image_figure(evaluation, shown):
     for picture in shown:
         for title, view in picture.views.items():
             caption = {
-                "clean": charts.plain_label(
+                "clean": drawing.plain_label(
                     summary.class_name(evaluation, picture.label), 20
                 ),
-                "adversarial": charts.plain_label(
+                "adversarial": drawing.plain_label(
                     f"now {summary.class_name(evaluation, picture.became)}", 20
                 )
-                + f"\n{charts.plain_label(picture.attack, 20)}\n"
+                + f"\n{drawing.plain_label(picture.attack, 20)}\n"
                 f"{norm} {picture.distance:.3g}",
             }.get(title, "")
             rows[title].append((caption, view))

@@ -7,7 +7,7 @@ from keras_qsn._core.files import write_text
 from keras_qsn._core.shares import percent
 from keras_qsn._core.shares import percent_range
 from keras_qsn._core.shares import wilson_interval
-from keras_qsn.report import charts
+from keras_qsn.report import drawing
 from keras_qsn.report import summary
 from keras_qsn.report.markdown import escape_markdown
 from keras_qsn.report.markdown import markdown_table
@@ -103,7 +103,7 @@ def to_text(comparison, width=80):
             *(
                 "  ".join(
                     [
-                        charts.shortened(name, sizes[0]).ljust(sizes[0]),
+                        drawing.shortened(name, sizes[0]).ljust(sizes[0]),
                         *map(str.rjust, cells, sizes[1:]),
                     ]
                 ).rstrip()

@@ -9,7 +9,7 @@ from keras_qsn._core.display import data_source
 from keras_qsn._core.display import png_source
 from keras_qsn._core.shares import percent
 from keras_qsn._core.shares import percent_range
-from keras_qsn.report import charts
+from keras_qsn.report import drawing
 from keras_qsn.report.summary import resource
 
 
@@ -36,7 +36,7 @@ def on_each_ground(plot, *arguments):
     """A chart for light and one for dark ground, each as a source."""
     return {
         ground: _svg(plot(*arguments, theme))
-        for ground, theme in charts.THEMES.items()
+        for ground, theme in drawing.THEMES.items()
     }
 
 

@@ -74,7 +74,7 @@ class TestJudge:
         y = np.ones(len(images), int)
         found = judge.share(images, y, 3, 2000)
         np.testing.assert_allclose(found, wanted, atol=0.05)
-        fooled = judge.fooled(images, y, 3)
+        fooled = judge.right(images, y, 3) < 0.5
         clear = np.abs(wanted - 0.5) > 0.1
         np.testing.assert_array_equal(fooled[clear], wanted[clear] < 0.5)
         classes = judge.classes(images, y, 3)
@@ -96,7 +96,7 @@ class TestJudge:
         edge = np.full((1, 2), 0.5, "float32") + 0.0356
         assert 0.545 < chance_of_1(edge)[0] < 0.555
         judge = judge_of(noisy(), edge)
-        fooled = [judge.fooled(edge, [1], stream) for stream in range(40)]
+        fooled = [judge.right(edge, [1], stream) < 0.5 for stream in range(40)]
         assert np.mean(fooled) < 0.1
 
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn.classifier.heads import LinearHead
 from keras_qsn.classifier.parts import parts_of
 from keras_qsn.layers import QuantLayer
 
@@ -18,6 +19,8 @@ _IMAGES = 16
 _PROJECTIONS = 8
 # Cosine of what the gradient tells and what happens, below which it misleads.
 _AGREES = 0.5
+# Of the size of an output.
+_ROUNDING = 8 * np.finfo("float32").eps
 # Activations whose slope is that of the function at any scale.
 _PLAIN = {
     getattr(keras.activations, name)
@@ -199,6 +202,9 @@ def agreement(function, record, wanted):
     told, happened = np.concatenate(told), np.concatenate(happened)
     if not told.any():
         return 0.0
+    # Of an output that hardly moves, a difference is all rounding.
+    if np.abs(change).max() <= _ROUNDING * np.abs(wanted[0]).max():
+        return float("nan")
     size = np.linalg.norm(told) * np.linalg.norm(happened)
     return float(told @ happened / size) if size else float("nan")
 
@@ -224,7 +230,7 @@ def _hides(function, record):
 
 def _may_hide(part):
     owner = part.owner
-    if isinstance(owner, (QuantLayer, keras.Model)):
+    if isinstance(owner, (QuantLayer, LinearHead, keras.Model)):
         return False
     activation = getattr(owner, "activation", None)
     if part.method == "activation":

@@ -96,21 +96,21 @@ class Judge:
         """Whether answers are counted."""
         return self.draws > 0
 
-    def fooled(self, x, y, stream=0):
-        """Which images are wrong, boolean.
-
-        Args:
-            x: Images.
-            y: Their classes.
-            stream: Whole number: of which of many sequences the draws are.
-        """
-        return self.right(x, y, stream) < 0.5
+    @property
+    def luck(self):
+        """Three standard errors of a share of right answers near one half."""
+        return 1.5 / np.sqrt(self.draws) if self.is_random else 0.0
 
     def right(self, x, y, stream=0):
         """The share of right answers to each image.
 
         Images near one half are looked at again, with draws of their own, so
         that none is wrong since it was tried often.
+
+        Args:
+            x: Images.
+            y: Their classes.
+            stream: Whole numbers: of which of many sequences the draws are.
         """
         if not self.is_random:
             wrong = self.wrapper.predict(x, self.batch_size) != y

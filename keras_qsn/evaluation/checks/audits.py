@@ -172,10 +172,9 @@ def silent_success(probe):
     broken = np.flatnonzero(e.correct & ~e.robust)
     x_adv, x = e.x_adv[broken], e.x[broken]
     inside = norms.inside(x, x_adv, t.eps, t.norm, t.clip_min, t.clip_max)
-    bad = ~probe.fooled(x_adv, e.y[broken]) | ~inside
-    if bad.sum() <= probe.slack * len(probe.numbers):
-        # Where answers are counted, one image may be near one half.
-        bad &= ~inside
+    # Where answers are counted, an image near one half may be on either side.
+    right = probe.right(x_adv, e.y[broken])
+    bad = (right >= 0.5 + probe.judge.luck) | ~inside
     return (
         "fail" if bad.any() else "pass",
         f"{int(bad.sum())} of {len(broken)} adversarial images are not what "

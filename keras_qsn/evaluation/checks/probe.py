@@ -197,10 +197,14 @@ class Probe:
         return self.wrapper.logits(x, self.batch_size)
 
     def fooled(self, x, y):
-        """Which images the model gets wrong, boolean; in expectation, over
-        draws of their own, where it answers at random."""
+        """Which images the model gets wrong, boolean."""
+        return self.right(x, y) < 0.5
+
+    def right(self, x, y):
+        """The share of right answers to each image, over draws of their own
+        where the model answers at random."""
         self._judged += 1
-        return self.judge.fooled(x, y, (_CHECKS, self._judged))
+        return self.judge.right(x, y, (_CHECKS, self._judged))
 
     @functools.cached_property
     def repeats(self):

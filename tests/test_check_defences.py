@@ -1,6 +1,9 @@
-"""For each check a defence on which it fails, and one on which it does not."""
+"""For each check a defence on which it fails, one on which it does not, and a
+section of the documentation."""
 
 import functools
+import pathlib
+import re
 
 import keras
 import numpy as np
@@ -195,6 +198,9 @@ PASSES = dict.fromkeys(FAILS, soft) | {
 }
 
 
+PAGE = (pathlib.Path(__file__).parents[1] / "docs/checks.rst").read_text()
+
+
 @pytest.fixture
 def images(digits):
     return digits.x_test[::40], digits.y_test[::40]
@@ -206,6 +212,19 @@ def status_of(key, make, trained, images):
 
 def test_no_check_is_left_out():
     assert set(FAILS) == set(registry.ENTRIES)
+
+
+def test_every_check_has_its_section_and_no_other():
+    checks = PAGE.partition("\nThe checks\n---")[2]
+    sections = dict(re.findall(r"\n([a-z-]+)\n\.+\n\n\*([^*]+)\*", checks))
+    entries = sorted(registry.ENTRIES.values(), key=lambda e: e.number)
+    assert [*sections] == [entry.key for entry in entries]
+    for entry in entries:
+        assert sections[entry.key].rstrip(".").lower() == entry.name.lower()
+        body = checks.partition(f"\n{entry.key}\n..")[2].partition("\n..")[0]
+        assert entry.light == ("*; light." in body)
+        assert re.search("Fails|Warns", body)
+    assert set(re.findall("`([a-z-]+)`_", PAGE)) == set(registry.ENTRIES)
 
 
 @pytest.mark.parametrize("key", FAILS)

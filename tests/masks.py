@@ -1,6 +1,7 @@
 """A zoo of masks: networks whose robustness is known, behind what hides it.
 
-Each is undefended: at an L-infinity radius of 0.3 its accuracy is 0 %.
+Each is undefended: at an L-infinity radius of 0.3 its accuracy is 0 %, or what
+an attack written by hand for it leaves.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import PIL.Image
 import tensorflow as tf
 
 from keras_qsn.defenses import MedianSmoothing
+from keras_qsn.layers import ConstantQuantization
 from keras_qsn.models import with_preprocessing
 
 layers = keras.layers
@@ -81,6 +83,25 @@ class ResizePad(layers.Layer):
         small = tf.image.resize(x, [size, size])
         after = [whole - size - top, whole - size - left]
         y = tf.pad(small, [[0, 0], [top, after[0]], [left, after[1]], [0, 0]])
+        return tf.ensure_shape(y, x.shape)
+
+
+class Shift(layers.Layer):
+    """A random shift, by up to `most` pixels along each axis."""
+
+    def __init__(self, most=3, **kwargs):
+        super().__init__(**kwargs)
+        self.most = most
+        self.seeds = keras.random.SeedGenerator(8)
+
+    def call(self, x):
+        down, right = (
+            keras.random.randint((), 0, 2 * self.most + 1, seed=self.seeds)
+            for _ in range(2)
+        )
+        room = [self.most, self.most]
+        y = tf.pad(x, [[0, 0], room, room, [0, 0]])
+        y = y[:, down : down + x.shape[1], right : right + x.shape[2]]
         return tf.ensure_shape(y, x.shape)
 
 
@@ -185,6 +206,36 @@ def deployed(make, digits, **bare):
     return model
 
 
+def distilled(digits, temperature=100.0):
+    """Papernot et al., 2016: trained at a temperature, by the labels and then
+    by a teacher's answers, and deployed without one."""
+
+    def fit_to(y):
+        model = network()
+        hot = after(model, layers.Rescaling(1 / temperature), layers.Softmax())
+        hot.compile(keras.optimizers.Adam(5e-3), "categorical_crossentropy")
+        hot.fit(digits.x_train, y, epochs=5, verbose=0)
+        return model, hot
+
+    _, teacher = fit_to(keras.utils.to_categorical(digits.y_train))
+    student, _ = fit_to(teacher.predict(digits.x_train, verbose=0))
+    return student
+
+
+def inhibited(model, tau=0.3):
+    """Liu et al., 2018: weights and `tau` times their sign."""
+    made = keras.models.clone_model(model)
+    made.set_weights([w + tau * np.sign(w) for w in model.get_weights()])
+    return made
+
+
+def ensemble(digits, quantizers):
+    """Networks of different bits, by the mean of their logits."""
+    x = keras.Input(SHAPE)
+    answers = [fit(network([quantizer]), digits)(x) for quantizer in quantizers]
+    return keras.Model(x, layers.Average()(answers))
+
+
 def in_float16(model, factor):
     """The same network of few bits, its logits scaled."""
     policy = {"dtype": "float16"}
@@ -206,6 +257,44 @@ def signs_as_activation(bare=False):
     return network(activation=tf.sign if bare else straight_sign)
 
 
+def straight_through(model, x, y, eps, nb_iter=50, nb_restarts=5):
+    """Which images of an `ensemble` this leaves: PGD by hand, on the margin,
+    each quantizer taken for the identity on the way back."""
+    networks = [part.layers for part in model.layers if hasattr(part, "layers")]
+
+    @tf.function
+    def slope(x_adv):
+        with tf.GradientTape() as tape:
+            tape.watch(x_adv)
+            logits = 0.0
+            for quantizer, *rest in networks:
+                h = x_adv + tf.stop_gradient(quantizer(x_adv) - x_adv)
+                for layer in rest:
+                    h = layer(h)
+                logits += h
+            own = tf.one_hot(y, 10)
+            others = tf.reduce_max(logits - 1e9 * own, 1)
+            margin = others - tf.reduce_sum(own * logits, 1)
+        return tape.gradient(margin, x_adv)
+
+    rng = np.random.default_rng(0)
+    left = np.asarray(model(x)).argmax(-1) == y
+    for _ in range(nb_restarts):
+        x_adv = x + rng.uniform(-eps, eps, x.shape)
+        for i in range(nb_iter):
+            x_adv = np.clip(x_adv, 0, 1).astype("float32")
+            left &= np.asarray(model(x_adv)).argmax(-1) == y
+            step = 2 * eps * (1 - i / nb_iter)
+            x_adv = x_adv + step * np.sign(slope(tf.constant(x_adv)))
+            x_adv = np.clip(x_adv, x - eps, x + eps)
+    return left
+
+
+def nothing(model, x, y, eps):
+    """Of an undefended network nothing is left."""
+    return np.zeros(len(x), bool)
+
+
 @dataclasses.dataclass(frozen=True)
 class Member:
     """A mask, and how a report names it.
@@ -213,10 +302,13 @@ class Member:
     Attributes:
         make: From an undefended network and the digits to one behind it.
         named: Texts that the facts or the checks of its report hold.
+        left: Which images are robust in truth: a function of the model,
+            images, classes and eps. Defaults to none.
     """
 
     make: typing.Callable
     named: tuple = ()
+    left: typing.Callable = nothing
 
 
 RANDOM = "Answers at random"
@@ -268,6 +360,26 @@ ZOO = {
     "sign activations": Member(
         lambda model, digits: deployed(signs_as_activation, digits, bare=True),
         ("/activation (zero), through the identity",),
+    ),
+    "distillation": Member(lambda model, digits: distilled(digits)),
+    "gradient inhibition": Member(lambda model, digits: inhibited(model)),
+    "shift": Member(
+        lambda model, digits: fit(network([Shift()]), digits), (RANDOM,)
+    ),
+    "quantized ensemble": Member(
+        lambda model, digits: ensemble(
+            digits, [Rounding(n, name=f"levels_{n}") for n in (2, 4, 16)]
+        ),
+        tuple(f"levels_{n} (none), through the identity" for n in (2, 4, 16)),
+        straight_through,
+    ),
+    "mixed ensemble": Member(
+        lambda model, digits: ensemble(
+            digits,
+            [ConstantQuantization(2, hard=True), Rounding(4, name="levels_4")],
+        ),
+        ("levels_4 (none), through the identity",),
+        straight_through,
     ),
     "k winners": Member(
         lambda model, digits: fit(network(between=[Winners()]), digits)

@@ -1,4 +1,4 @@
-"""Behind every mask the truth: 0 % within 0.3, and the mask by its name."""
+"""Behind every mask the truth, and the mask by its name."""
 
 import pytest
 
@@ -33,7 +33,8 @@ def test_plans_see_through(name, plan, trained, digits, images):
         model, *images, EPS, plan=plan, checks="light", verbose=0
     )
     assert found.clean_accuracy > 0.75
-    assert found.robust_accuracy <= 0.02
+    truth = member.left(model, *images, EPS).mean()
+    assert found.robust_accuracy <= truth + 0.02
     said = told(found)
     for text in member.named:
         assert text in said
@@ -48,6 +49,7 @@ def test_plain_attacks_do_not(trained, digits, images):
     plain = ProjectedGradientDescent(EPS, nb_iter=40)
     for name in (
         "rounding",
+        "quantized ensemble",
         "thermometer",
         "JPEG",
         "signs",

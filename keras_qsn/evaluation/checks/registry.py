@@ -53,8 +53,8 @@ class Entry:
     """A check of the register.
 
     Args:
-        number: Its number in the documentation.
-        key: Its name for programs, which never changes.
+        number: Its place in reports and in `docs/checks.rst`.
+        key: Its name for programs and its section there; it never changes.
         name: Its name for people.
         function: From a `Probe` to status, value and meaning.
         needs: Each `Need` of it. Defaults to one image that is right.

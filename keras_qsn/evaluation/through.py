@@ -70,6 +70,8 @@ def detectors(threat, sight, nb_iter, restarts):
         nb_iter=nb_iter,
         nb_restarts=restarts,
         early_stop=True,
+        # It stays near the boundary, where scores are low.
+        loss="margin",
     )
     return [
         Step(

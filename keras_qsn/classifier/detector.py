@@ -82,7 +82,7 @@ class Detector:
         scores = np.zeros(0, "float32")
         for start in range(0, len(x), self.batch_size):
             batch = x[start : start + self.batch_size]
-            found = np.asarray(self._function()(tf.constant(batch)))
+            found = np.asarray(self._function(x.shape[1:])(tf.constant(batch)))
             if found.shape != (len(batch),):
                 raise ValueError(
                     f"`{type(self).__name__}.call` must give one score for "
@@ -149,12 +149,22 @@ class Detector:
         state.pop("_compiled", None)
         return state
 
-    def _function(self):
-        if "_compiled" not in vars(self):
-            self._compiled = tf.function(
-                self.call, autograph=False, reduce_retracing=True
-            )
-        return self._compiled
+    def _function(self, shape):
+        """`call`, compiled for images of this shape."""
+        compiled = vars(self).setdefault("_compiled", {})
+        if shape not in compiled:
+            function = tf.function(self.call, autograph=False)
+            spec = tf.TensorSpec([None, *shape], tf.float32)
+            try:
+                compiled[shape] = function.get_concrete_function(spec)
+            except (TypeError, ValueError, tf.errors.OpError) as error:
+                raise ValueError(
+                    "A detector must give scores of these images. Received: "
+                    f"images of shape {shape} for a {type(self).__name__}: "
+                    f"{error}. Is it made for this shape, and `call` of "
+                    "operations on tensors?"
+                ) from error
+        return compiled[shape]
 
 
 def check_detector(detector):

@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-import tensorflow as tf
 
 from keras_qsn.classifier.inputs import in_words
 from keras_qsn.evaluation.checks import conditions
@@ -34,15 +33,7 @@ def check_scores(detector, x, threat):
             "With a `detector`, `norm` must be np.inf or 2: attacks that know "
             f"of it are of these. Received: norm={threat.norm:g}"
         )
-    try:
-        return detector.score(x)
-    except (tf.errors.InvalidArgumentError, TypeError) as error:
-        raise ValueError(
-            "`detector` must give scores of these images. Received: a "
-            f"{type(detector).__name__} that cannot, for x.shape={x.shape}: "
-            f"{str(error).splitlines()[0]}. Is it made for images of this "
-            "shape, and a tensor function?"
-        ) from error
+    return detector.score(x)
 
 
 def check_sources(steps, wrapper):

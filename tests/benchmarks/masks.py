@@ -40,13 +40,19 @@ HEADER = [
 ]
 
 
-def row(name, model, x, y, plan):
+def row(name, model, x, y, plan, detector):
     started = time.perf_counter()
-    found = evaluate_robustness(model, x, y, EPS, plan=plan, verbose=0)
+    found = evaluate_robustness(
+        model, x, y, EPS, plan=plan, verbose=0, detector=detector
+    )
     seconds = time.perf_counter() - started
     pgd = attacks.ProjectedGradientDescent(EPS, nb_iter=40)
     plain = evaluate_robustness(
-        model, x, y, EPS, plan=[pgd], checks=None, verbose=0
+        *(model, x, y, EPS),
+        plan=[pgd],
+        checks=None,
+        verbose=0,
+        detector=detector,
     )
     by_status = {
         status: ", ".join(c.key for c in found.checks if c.status == status)
@@ -55,7 +61,12 @@ def row(name, model, x, y, plan):
     facts = dict(summary.facts(found))
     named = [
         facts[name]
-        for name in ("Masked gradients", "Few bits", "Answers at random")
+        for name in (
+            "Masked gradients",
+            "Few bits",
+            "Answers at random",
+            "Detector",
+        )
         if name in facts
     ]
     return [
@@ -86,7 +97,8 @@ def main():
     for name in options.masks:
         keras.utils.set_random_seed(0)
         model = masks.ZOO[name].make(undefended, digits)
-        cells = row(name, model, x, y, options.plan)
+        detector = masks.ZOO[name].detector(model, digits)
+        cells = row(name, model, x, y, options.plan, detector)
         print(f"| {' | '.join(cells)} |", flush=True)
 
 

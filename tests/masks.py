@@ -13,6 +13,8 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
+from keras_qsn.defenses import BitDepthReduction
+from keras_qsn.defenses import FeatureSqueezingDetector
 from keras_qsn.defenses import MedianSmoothing
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.models import with_preprocessing
@@ -304,11 +306,20 @@ class Member:
         named: Texts that the facts or the checks of its report hold.
         left: Which images are robust in truth: a function of the model,
             images, classes and eps. Defaults to none.
+        detector: From the network and the digits to a detector beside it.
     """
 
     make: typing.Callable
     named: tuple = ()
     left: typing.Callable = nothing
+    detector: typing.Callable = lambda model, digits: None
+
+
+def squeezing(model, digits, squeezers=None):
+    """Feature squeezing, fitted on digits that are not attacked."""
+    squeezers = squeezers or [BitDepthReduction(4), MedianSmoothing(2)]
+    detector = FeatureSqueezingDetector(model, squeezers)
+    return detector.fit(digits.x_test[1::7])
 
 
 RANDOM = "Answers at random"
@@ -383,6 +394,9 @@ ZOO = {
     ),
     "k winners": Member(
         lambda model, digits: fit(network(between=[Winners()]), digits)
+    ),
+    "detector": Member(
+        lambda model, digits: model, ("FeatureSqueezing",), squeezing
     ),
     "stochastic quantizer": Member(
         lambda model, digits: before(model, StochasticQuantizer(name="dice")),

@@ -30,7 +30,11 @@ def test_plans_see_through(name, plan, trained, digits, images):
     member = masks.ZOO[name]
     model = member.make(trained["none"], digits)
     found = evaluate_robustness(
-        model, *images, EPS, plan=plan, checks="light", verbose=0
+        *(model, *images, EPS),
+        plan=plan,
+        checks="light",
+        verbose=0,
+        detector=member.detector(model, digits),
     )
     assert found.clean_accuracy > 0.75
     truth = member.left(model, *images, EPS).mean()

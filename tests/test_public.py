@@ -29,6 +29,7 @@ NAMES = {
         "CubeAttack",
         "DecoupledDirectionNorm",
         "DeepFool",
+        "DetectorEvasion",
         "EOT",
         "FastAdaptiveBoundary",
         "FastGradientMethod",
@@ -77,6 +78,7 @@ NAMES = {
     },
     "defenses": {
         "BitDepthReduction",
+        "Detector",
         "FeatureSqueezingDetector",
         "MedianSmoothing",
         "NonLocalMeans",
@@ -89,6 +91,7 @@ NAMES = {
         "Answers",
         "Check",
         "Comparison",
+        "Detection",
         "Evaluation",
         "Found",
         "MinimalDistances",

@@ -4,6 +4,7 @@ from keras_qsn.attacks.adaptive.bpda import BPDA
 from keras_qsn.attacks.adaptive.bpda import AnnealedBPDA
 from keras_qsn.attacks.adaptive.cube import CubeAttack
 from keras_qsn.attacks.adaptive.eot import EOT
+from keras_qsn.attacks.adaptive.evasion import DetectorEvasion
 from keras_qsn.attacks.adaptive.level_flips import LevelFlipAttack
 from keras_qsn.attacks.base import Attack
 from keras_qsn.attacks.decisions.hop_skip_jump import HopSkipJumpAttack
@@ -55,6 +56,7 @@ __all__ = [
     "CubeAttack",
     "DecoupledDirectionNorm",
     "DeepFool",
+    "DetectorEvasion",
     "EOT",
     "FastAdaptiveBoundary",
     "FastGradientMethod",

@@ -55,7 +55,10 @@ def dlr(logits, labels, targeted, others=None):
     top = tf.math.top_k(logits, min(needed, classes)).values
     spread = 1.0
     if classes > 2:
-        spread = top[:, 0] - tf.reduce_mean(top[:, 2:], 1) + _TINY
+        spread = top[:, 0] - tf.reduce_mean(top[:, 2:], 1)
+        # Logits that differ by rounding only would send it anywhere.
+        largest = tf.stop_gradient(tf.reduce_max(tf.abs(logits), 1))
+        spread = tf.maximum(spread, ROUNDING * largest) + _TINY
     if fixed:
         ahead = tf.gather(logits, others, batch_dims=1)
         ahead -= tf.gather(logits, labels, batch_dims=1)

@@ -1,5 +1,6 @@
 """Defences that QuSecNets compares itself with, for any Keras model."""
 
+from keras_qsn.classifier.detector import Detector
 from keras_qsn.defenses.bounded_relu import gaussian_augmentation
 from keras_qsn.defenses.bounded_relu import with_bounded_relu
 from keras_qsn.defenses.feature_squeezing import FeatureSqueezingDetector
@@ -11,6 +12,7 @@ from keras_qsn.defenses.squeezers import MedianSmoothing
 
 __all__ = [
     "BitDepthReduction",
+    "Detector",
     "FeatureSqueezingDetector",
     "MedianSmoothing",
     "NonLocalMeans",

@@ -1,12 +1,10 @@
 """Feature squeezing: classify, or compare with, an image of less detail."""
 
-import math
-
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
+from keras_qsn.classifier.detector import Detector
 from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.wrapper import KerasModelWrapper
@@ -120,7 +118,7 @@ def squeezed(model, squeezer):
     return keras.Model(images, model.call(squeezer(images)))
 
 
-class FeatureSqueezingDetector:
+class FeatureSqueezingDetector(Detector):
     """Tells adversarial images by how far squeezing moves the prediction.
 
     With `p` the class probabilities and `s` the squeezers:
@@ -159,10 +157,10 @@ class FeatureSqueezingDetector:
     2
 
     Limitations:
-        Scores no attack that knows of it: an attacker adds
-        `max(score - threshold, 0)` to the loss, and He et al. (2017) defeat
-        this very detector so, with little more distortion. A detection rate
-        on examples made against the bare model is no robustness. The rate of
+        An attacker who knows of it adds `max(score - threshold, 0)` to the
+        loss, and He et al. (2017) defeat this very detector so, with little
+        more distortion. A detection rate on examples made against the bare
+        model is no robustness: give it to `evaluate_robustness`. The rate of
         false positives holds for images like those given to `fit` only.
 
     Reference:
@@ -194,28 +192,6 @@ class FeatureSqueezingDetector:
         self.squeezers = squeezers
         self.false_positive_rate = float(false_positive_rate)
         self.batch_size = check_count("batch_size", batch_size)
-        self.threshold = None
-        shape = [None, *self._wrapper.model.input_shape[1:]]
-        self._scores = tf.function(
-            self._distance,
-            input_signature=[tf.TensorSpec(shape, tf.float32)],
-            autograph=False,
-        )
-
-    def fit(self, x):
-        """Set the threshold from legitimate images.
-
-        Args:
-            x: Float images in `[0, 1]`, or a batched `tf.data.Dataset`.
-
-        Returns:
-            The detector.
-        """
-        scores = np.sort(self.score(x))
-        # Rounded, or 10 * (1 - 0.7) would be a little more than 3.
-        kept = round(len(scores) * (1 - self.false_positive_rate), 6)
-        self.threshold = float(scores[math.ceil(kept) - 1])
-        return self
 
     def score(self, x):
         """How far squeezing moves the prediction of each image.
@@ -226,32 +202,10 @@ class FeatureSqueezingDetector:
         Returns:
             A float32 NumPy array of shape `(images,)`, in `[0, 2]`.
         """
-        x = check_images(as_arrays(x)[0], 0.0, 1.0, self._wrapper.model)
-        starts = range(0, len(x), self.batch_size)
-        return np.concatenate(
-            [self._scores(x[i : i + self.batch_size]) for i in starts]
-        )
+        x = as_arrays(x)[0]
+        return super().score(check_images(x, 0.0, 1.0, self._wrapper))
 
-    def detect(self, x):
-        """Whether each image is called adversarial.
-
-        Args:
-            x: Float images in `[0, 1]`, or a batched `tf.data.Dataset`.
-
-        Returns:
-            A boolean NumPy array of shape `(images,)`.
-
-        Raises:
-            ValueError: If there is no threshold yet.
-        """
-        if self.threshold is None:
-            raise ValueError(
-                "The detector has no threshold yet. Call `fit(x)` with "
-                "legitimate images first, or set `threshold`."
-            )
-        return self.score(x) > self.threshold
-
-    def _distance(self, x):
+    def call(self, x):
         """The scores of a batch, as a tensor."""
         bare, *moved = (
             tf.cast(self._wrapper.get_probs(seen), tf.float32)

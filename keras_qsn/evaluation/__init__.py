@@ -4,6 +4,7 @@ from keras_qsn._core.shares import wilson_interval
 from keras_qsn.evaluation.answers import Answers
 from keras_qsn.evaluation.comparison import Comparison
 from keras_qsn.evaluation.comparison import compare
+from keras_qsn.evaluation.detection import Detection
 from keras_qsn.evaluation.distances import Found
 from keras_qsn.evaluation.distances import MinimalDistances
 from keras_qsn.evaluation.minimal import minimal_distances
@@ -18,6 +19,7 @@ __all__ = [
     "Answers",
     "Check",
     "Comparison",
+    "Detection",
     "Evaluation",
     "Found",
     "MinimalDistances",

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_qsn.attacks.views.accepted import Accepted
 from keras_qsn.attacks.views.expectation import Expectation
 from keras_qsn.attacks.views.full_precision import FullPrecision
 from keras_qsn.classifier.rebuilt import CannotRebuild
@@ -45,6 +46,8 @@ def approach(
             precision = {"precision": "attacked through its float32 twin"}
         except CannotRebuild as error:
             precision = {"precision": f"attacked as it is: {error}"}
+    if judge.detector is not None:
+        views = (Accepted(judge.detector), *views)
     found = surrogates_of(wrapper, x, threat, given, images, folder)
     facts = dataclasses.replace(facts, random=judge.is_random)
     facts = facts.with_masks(wrapper, x, classes, found.layers)
@@ -60,4 +63,4 @@ def approach(
             "draws_of_attacks": draws if plan else None,
         },
     }
-    return facts, Sight(found.view, views), settings
+    return facts, Sight(found.view, views, judge.detector), settings

@@ -50,24 +50,34 @@ class Judge:
         seed: Integer, decides the draws.
         batch_size: Images at once.
         chance: How much answers depend on it. Defaults to `None`: not at all.
+        detector: Optional `Detector`: what it rejects is not wrong.
     """
 
-    def __init__(self, wrapper, draws, seed, batch_size, chance=None):
+    def __init__(
+        self, wrapper, draws, seed, batch_size, chance=None, detector=None
+    ):
         self.wrapper = wrapper
         self.draws = draws
         self.seed = seed
         self.batch_size = batch_size
         self.chance = chance
+        self.detector = detector
 
     @classmethod
-    def of(cls, wrapper, x, draws, seed, batch_size):
+    def of(cls, wrapper, x, draws, seed, batch_size, detector=None):
         """The judge of a model: what chance does is seen on a few images."""
         x = x[:_IMAGES]
         if not wrapper.is_random(x.shape[1:]):
             # NumPy draws where no graph shows it.
             first, again = (wrapper.logits(x, batch_size) for _ in range(2))
             if np.abs(first - again).max() <= _SAME * np.abs(first).max():
-                return cls(wrapper, 0, seed, batch_size)
+                return cls(wrapper, 0, seed, batch_size, detector=detector)
+        if detector is not None:
+            raise ValueError(
+                "A `detector` must stand beside a model that always gives the "
+                f"same answer. Received: '{wrapper.model.name}', which answers "
+                "at random. Fix its draws, or evaluate it without the detector."
+            )
         judge = cls(wrapper, draws, seed, batch_size)
         logits = judge._logits(x, judge._seeds(0, _LOOKS))
         spread = logits.std(0).max() / max(np.abs(logits).max(), 1e-12)
@@ -114,6 +124,8 @@ class Judge:
         """
         if not self.is_random:
             wrong = self.wrapper.predict(x, self.batch_size) != y
+            if self.detector is not None and wrong.any():
+                wrong[wrong] = ~self.detector.detect(x[wrong])
             return 1.0 - wrong
         y = np.asarray(y)
         counts = [min(_FEW, self.draws), *(n * self.draws for n in _TURNS)]

@@ -24,6 +24,7 @@ def key(
     certified,
     surrogates,
     draws,
+    detector=None,
 ):
     """What decides the result of an evaluation, as plain values.
 
@@ -54,6 +55,7 @@ def key(
             name: _told(surrogate) for name, surrogate in surrogates.items()
         },
         "draws": draws,
+        "detector": None if detector is None else detector.fingerprint(shape),
         "versions": versions(),
     }
 

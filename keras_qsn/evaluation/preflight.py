@@ -27,6 +27,16 @@ def check_certified(certified, count):
     return certified
 
 
+def check_scores(detector, x, threat):
+    """The scores of the images; refuse a detector that cannot be judged."""
+    if threat.norm not in (np.inf, 2):
+        raise ValueError(
+            "With a `detector`, `norm` must be np.inf or 2: attacks that know "
+            f"of it are of these. Received: norm={threat.norm:g}"
+        )
+    return detector.score(x)
+
+
 def check_sources(steps, wrapper):
     """Refuse models to transfer from of other images or classes."""
     for step in steps:

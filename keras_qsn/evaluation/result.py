@@ -12,6 +12,7 @@ from keras_qsn._core.shares import wilson_interval
 from keras_qsn.attacks.threats import THREATS
 from keras_qsn.evaluation import masking
 from keras_qsn.evaluation.answers import Answers
+from keras_qsn.evaluation.detection import Detection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +140,8 @@ class Evaluation:
         trace: Mean loss along an attack, `{attack: [loss, ...]}`.
         answers: The `Answers` of a model that answers at random, which is
             right where half of them are; else `None`.
+        detection: The `Detection` of a detector beside the model, which what
+            it rejects does not fool; else `None`.
     """
 
     settings: dict
@@ -150,11 +153,17 @@ class Evaluation:
     curve: dict
     trace: dict
     answers: Answers | None = None
+    detection: Detection | None = None
 
     @property
     def correct(self):
-        """Which images are classified correctly, boolean."""
-        return self.prediction == self.y
+        """Which images are classified correctly, and not rejected, boolean."""
+        right = self.prediction == self.y
+        return (
+            right
+            if self.detection is None
+            else right & ~self.detection.rejected
+        )
 
     @property
     def robust(self):
@@ -184,6 +193,16 @@ class Evaluation:
                 x_adv[outcome.hurt] = outcome.x_hurt
             x_adv[outcome.broken] = outcome.x_adv
         return x_adv
+
+    def rejection_curve(self):
+        """What a detector's other thresholds would do, as `Detection.curve`;
+        empty without a detector."""
+        if self.detection is None:
+            return []
+        right = self.prediction == self.y
+        for outcome in self.outcomes:
+            right[outcome.broken] = False
+        return self.detection.curve(right)
 
     def accuracy_after(self):
         """Accuracy left after each attack, in order, all before included."""

@@ -12,6 +12,7 @@ from keras_qsn._core.numbers import check_number
 from keras_qsn._core.progress import Progress
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.running import check_eps
+from keras_qsn.classifier.detector import check_detector
 from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.inputs import check_labels
@@ -23,6 +24,7 @@ from keras_qsn.evaluation.approach import approach
 from keras_qsn.evaluation.checked import checked
 from keras_qsn.evaluation.checks import running
 from keras_qsn.evaluation.checks.probe import Probe
+from keras_qsn.evaluation.detection import Detection
 from keras_qsn.evaluation.facts import ModelFacts
 from keras_qsn.evaluation.judge import Judge
 from keras_qsn.evaluation.key import check_functions
@@ -57,6 +59,7 @@ def evaluate_robustness(
     workers=1,
     surrogates=None,
     draws=100,
+    detector=None,
 ):
     """Accuracy of a classifier in the worst case over many attacks.
 
@@ -112,6 +115,9 @@ def evaluate_robustness(
         draws: Integer >= 1. Answers counted at each image where the model
             answers at random: right is what at least half of them are.
             Defaults to `100`.
+        detector: Optional `Detector` with a threshold, for `norm` `np.inf` or
+            `2`. What it rejects is not broken; of the images themselves, it
+            is not right. A named plan attacks it with the model.
 
     Returns:
         An `Evaluation`.
@@ -167,6 +173,8 @@ def evaluate_robustness(
     certified = preflight.check_certified(certified, len(x))
     surrogates = check_surrogates(surrogates, wrapper, folder)
     draws = check_count("draws", draws)
+    if detector is not None:
+        check_detector(detector)
     running.check_mode(checks)
     threat = ThreatModel(float(eps), norm, low, high, seed)
     check_eps(threat, x.shape[1:])
@@ -185,6 +193,11 @@ def evaluate_robustness(
         images = check_images(images, low, high, wrapper)
         labels = check_labels(labels, len(images), wrapper.num_classes)
         train_data = images, labels
+    judge = Judge.of(wrapper, x, draws, seed, batch_size, detector)
+    detection = None
+    if detector is not None:
+        scores = preflight.check_scores(detector, x, threat)
+        detection = Detection(**detector.told(), clean=scores, attacked=scores)
     decisive = key(
         wrapper,
         x,
@@ -198,13 +211,15 @@ def evaluate_robustness(
         certified,
         surrogates,
         draws,
+        detector,
     )
     # What is refused leaves no folder behind.
     facts = ModelFacts.of(wrapper, x.shape[1:], threat)
     settings = {"model": wrapper.model.name, **decisive}
-    judge = Judge.of(wrapper, x, draws, seed, batch_size)
     prediction = preflight.predict(judge, x, y)
-    evaluation = Evaluation(settings, x, y, prediction, [], [], {}, {})
+    evaluation = Evaluation(
+        *(settings, x, y, prediction, [], [], {}, {}), detection=detection
+    )
     preflight.check_scale(evaluation, wrapper, threat)
     preflight.warn(evaluation, facts, wrapper, threat)
     with work_folder(folder, decisive) as path:
@@ -251,6 +266,10 @@ def evaluate_robustness(
             evaluation = checked(evaluation, probe, folder, progress)
         answers = judge.answers(evaluation, folder)
         evaluation = dataclasses.replace(evaluation, answers=answers)
+    if detector is not None:
+        attacked = detector.score(evaluation.x_adv)
+        detection = dataclasses.replace(detection, attacked=attacked)
+        evaluation = dataclasses.replace(evaluation, detection=detection)
     if strict and evaluation.failed:
         raise UntrustedEvaluation(evaluation)
     return evaluation

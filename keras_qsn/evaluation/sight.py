@@ -6,6 +6,7 @@ from keras_qsn.attacks.viewed import ViewedAttack
 from keras_qsn.attacks.views.base import Seen
 from keras_qsn.attacks.views.layer_surrogates import LayerSurrogates
 from keras_qsn.attacks.views.surrogate import Surrogate
+from keras_qsn.classifier.detector import Detector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,10 +17,12 @@ class Sight:
         through: The `LayerSurrogates` of layers that hide their gradient;
             `None` if none does.
         views: What every attack looks through, the outermost view first.
+        detector: The `Detector` beside the model; `None` if there is none.
     """
 
     through: LayerSurrogates | None = None
     views: tuple = ()
+    detector: Detector | None = None
 
     @property
     def unmasks(self):
@@ -28,8 +31,10 @@ class Sight:
 
     def look(self, attack):
         """An attack that looks through the views."""
+        own = {view.key for view in attack.views if view.key}
         for view in reversed(self.views):
-            attack = ViewedAttack(attack, view)
+            if view.key not in own:
+                attack = ViewedAttack(attack, view)
         return attack
 
     def seen(self, wrapper, *views):

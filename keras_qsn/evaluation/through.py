@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from keras_qsn import attacks
+from keras_qsn.attacks.adaptive.evasion import DIRECTIONS
 from keras_qsn.evaluation.result import Step
 
 # Of descents that are not the plan's main one.
@@ -48,6 +49,37 @@ def layers(threat, facts, sight, nb_iter, restarts):
     return [
         Step(f"{name} through surrogates", "adaptive", sight.unmasked(attack))
         for name, attack in through.items()
+    ]
+
+
+def detectors(threat, sight, nb_iter, restarts):
+    """Descent that knows of the detector; no step where there is none.
+
+    Args:
+        threat: The `ThreatModel`.
+        sight: The `Sight`.
+        nb_iter: Steps.
+        restarts: Of PGD.
+    """
+    if sight.detector is None:
+        return []
+    attack = functools.partial(
+        threat.attack,
+        attacks.DetectorEvasion,
+        detector=sight.detector,
+        nb_iter=nb_iter,
+        nb_restarts=restarts,
+        early_stop=True,
+        # It stays near the boundary, where scores are low.
+        loss="margin",
+    )
+    return [
+        Step(
+            f"PGD-{nb_iter} past the detector, {direction}",
+            "adaptive",
+            sight.unmasked(attack(direction=direction)),
+        )
+        for direction in DIRECTIONS
     ]
 
 

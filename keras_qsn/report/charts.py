@@ -15,6 +15,10 @@ def of(evaluation):
     shown = {
         "Which attack broke which image": (plot_broken, _broke(evaluation)),
         "Accuracy against eps": (plot_curve, evaluation.curve),
+        "Accepted against rejected": (
+            plot_rejection,
+            evaluation.rejection_curve(),
+        ),
         "Loss along the attack": (plot_trace, evaluation.trace),
     }
     return {title: plot for title, (plot, data) in shown.items() if data}
@@ -74,6 +78,31 @@ def plot_curve(evaluation, theme=drawing.LIGHT):
     _spread(axis, evaluation)
     axis.set_xlabel(f"eps ({norm_name(settings['norm'])})")
     axis.set_ylabel("accuracy [%]")
+    axis.set_ylim(-3, 103)
+    drawing.legend(figure, theme)
+    return figure
+
+
+def plot_rejection(evaluation, theme=drawing.LIGHT):
+    """Accuracy of accepted attacked images against the share of the images
+    that are rejected as they are, for other thresholds of the detector."""
+    figure, axis = drawing.chart(2.7, theme)
+    points = [p for p in evaluation.rejection_curve() if p["accepted"]]
+    for style, (key, label) in zip(
+        drawing.styles(theme, 2),
+        (("accuracy", "accepted ones that are right"), ("share", "accepted")),
+    ):
+        count = len(evaluation.y)
+        axis.plot(
+            [100 * p["clean_rejected"] for p in points],
+            [100 * {**p, "share": p["accepted"] / count}[key] for p in points],
+            label=label,
+            **{**style, "marker": None},
+        )
+    rejected = 100 * evaluation.detection.rejected.mean()
+    axis.axvline(rejected, color=theme.ink, linewidth=0.8, label="threshold")
+    axis.set_xlabel("images rejected as they are [%]")
+    axis.set_ylabel("attacked images [%]")
     axis.set_ylim(-3, 103)
     drawing.legend(figure, theme)
     return figure

@@ -18,6 +18,7 @@ from keras_qsn.report.schema import to_json
 _PLOTS = {
     "Which attack broke which image": "robustness_broken.png",
     "Accuracy against eps": "robustness_curve.png",
+    "Accepted against rejected": "robustness_rejection.png",
     "Loss along the attack": "robustness_loss.png",
     "Broken images": "robustness_images.png",
 }

@@ -27,6 +27,13 @@ def to_json(evaluation):
           integer, and `mean_accuracy` and `mean_robust_accuracy`, accuracies:
           the mean share of right answers. The two accuracies above are then
           of the majority of the draws. Else `null`.
+        - `detection`: Of a detector beside the model, an object of `detector`,
+          text; `threshold`, number; `clean_rejected`, an accuracy: the share
+          of images that it rejects as they are, which count as wrong; and
+          `curve`, a list of objects, one for each of many thresholds, with
+          `threshold` and `clean_rejected`, numbers, `accepted`, integer: how
+          many attacked images are not rejected, and `accuracy`, number or
+          `null`: the share of those that is right. Else `null`.
         - `verdict`: Object of `status` (`"pass"`, `"warn"`, `"fail"`) and
           `sentence`, text.
         - `unmasked`: Object, for `"adaptive"`, `"transfer"` and `"queries"`
@@ -63,6 +70,7 @@ def to_json(evaluation):
             "clean_accuracy": accuracy(evaluation.clean_accuracy, count),
             "robust_accuracy": accuracy(evaluation.robust_accuracy, count),
             "answers": _answers(evaluation.answers, count),
+            "detection": _detection(evaluation),
             "verdict": {"status": status, "sentence": sentence},
             "unmasked": evaluation.unmasked,
             "attacks": _attacks(evaluation),
@@ -96,6 +104,18 @@ def _answers(answers, count):
         "draws": answers.draws,
         "mean_accuracy": accuracy(answers.mean_accuracy, count),
         "mean_robust_accuracy": accuracy(answers.mean_robust_accuracy, count),
+    }
+
+
+def _detection(evaluation):
+    found = evaluation.detection
+    return found and {
+        "detector": found.detector,
+        "threshold": found.threshold,
+        "clean_rejected": accuracy(
+            float(found.rejected.mean()), len(evaluation.y)
+        ),
+        "curve": evaluation.rejection_curve(),
     }
 
 

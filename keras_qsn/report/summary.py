@@ -119,6 +119,20 @@ def facts(evaluation):
             else []
         ),
         *(_answers(evaluation) if evaluation.answers else []),
+        *(_detection(evaluation.detection) if evaluation.detection else []),
+    ]
+
+
+def _detection(found):
+    """What a detector beside the model does: pairs of name and value."""
+    share = accuracy(found.rejected.mean(), len(found.rejected))
+    return [
+        (
+            "Detector",
+            f"{found.detector}, rejects above {found.threshold:.4g}: {share} "
+            "of the images as they are, which count as wrong; an adversarial "
+            "image counts where it is accepted",
+        )
     ]
 
 

@@ -41,13 +41,19 @@ HEADER = [
 ]
 
 
-def row(name, model, x, y, plan, left):
+def row(name, model, x, y, plan, left, detector):
     started = time.perf_counter()
-    found = evaluate_robustness(model, x, y, EPS, plan=plan, verbose=0)
+    found = evaluate_robustness(
+        model, x, y, EPS, plan=plan, verbose=0, detector=detector
+    )
     seconds = time.perf_counter() - started
     pgd = attacks.ProjectedGradientDescent(EPS, nb_iter=40)
     plain = evaluate_robustness(
-        model, x, y, EPS, plan=[pgd], checks=None, verbose=0
+        *(model, x, y, EPS),
+        plan=[pgd],
+        checks=None,
+        verbose=0,
+        detector=detector,
     )
     by_status = {
         status: ", ".join(c.key for c in found.checks if c.status == status)
@@ -56,7 +62,12 @@ def row(name, model, x, y, plan, left):
     facts = dict(summary.facts(found))
     named = [
         facts[name]
-        for name in ("Masked gradients", "Few bits", "Answers at random")
+        for name in (
+            "Masked gradients",
+            "Few bits",
+            "Answers at random",
+            "Detector",
+        )
         if name in facts
     ]
     return [
@@ -88,7 +99,8 @@ def main():
         keras.utils.set_random_seed(0)
         member = masks.ZOO[name]
         model = member.make(undefended, digits)
-        cells = row(name, model, x, y, options.plan, member.left)
+        detector = member.detector(model, digits)
+        cells = row(name, model, x, y, options.plan, member.left, detector)
         print(f"| {' | '.join(cells)} |", flush=True)
 
 

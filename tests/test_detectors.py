@@ -1,0 +1,267 @@
+"""A detector beside a model: judged with it, attacked with it."""
+
+import json
+import pickle
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import masks
+from keras_qsn import attacks
+from keras_qsn import report
+from keras_qsn.defenses import Detector
+from keras_qsn.defenses import FeatureSqueezingDetector
+from keras_qsn.defenses import MedianSmoothing
+from keras_qsn.defenses import recommended_squeezers
+from keras_qsn.evaluation import evaluate_robustness
+from keras_qsn.models import KerasModelWrapper
+from keras_qsn.report import charts
+
+EPS = 0.3
+
+
+class Brightness(Detector):
+    """Bright images are suspicious."""
+
+    def __init__(self, threshold=None):
+        self.threshold = threshold
+
+    def call(self, x):
+        return tf.reduce_mean(x, axis=[1, 2, 3])
+
+
+class Left(Brightness):
+    def call(self, x):
+        return tf.reduce_mean(x[:, :, 0], axis=[1, 2])
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Bright images on the left are of class 1, on the right of class 0."""
+    dense = keras.layers.Dense(2, use_bias=False)
+    model = keras.Sequential(
+        [keras.Input((2, 2, 1)), keras.layers.Flatten(), dense]
+    )
+    left = np.array([1, -1, 1, -1], "float32")
+    dense.set_weights([np.stack([-left, left], 1)])
+    return model
+
+
+@pytest.fixture
+def images():
+    x = np.full((4, 2, 2, 1), 0.5, "float32")
+    x[:, :, 0] -= np.array([0.02, 0.05, 0.09, 0.3], "float32")[:, None, None]
+    return x, np.zeros(4, int)
+
+
+def evaluated(model, x, y, detector=None, **kwargs):
+    kwargs = {"plan": "quick", "checks": None, "verbose": 0, **kwargs}
+    return evaluate_robustness(model, x, y, detector=detector, **kwargs)
+
+
+def adaptive(model, detector, x, y, eps, steps=100):
+    """Adam on the largest distance of probabilities, and on the margin until
+    it is won: written for these squeezers, and apart from the library."""
+
+    @tf.function
+    def slope(x_adv):
+        with tf.GradientTape() as tape:
+            tape.watch(x_adv)
+            logits = model(x_adv)
+            own = tf.one_hot(y, 10)
+            lead = tf.reduce_max(logits - 1e9 * own, 1)
+            lead -= tf.reduce_sum(logits * own, 1)
+            p = tf.nn.softmax(logits)
+            moved = [
+                tf.reduce_sum(abs(p - tf.nn.softmax(model(s(x_adv)))), 1)
+                for s in detector.squeezers
+            ]
+            loss = tf.reduce_max(moved, 0) + tf.nn.relu(0.05 - lead)
+        return tape.gradient(loss, x_adv)
+
+    def right(x_adv):
+        return (np.asarray(model(x_adv)).argmax(-1) == y) | detector.detect(
+            x_adv
+        )
+
+    left = (np.asarray(model(x)).argmax(-1) == y) & ~detector.detect(x)
+    noise = np.random.default_rng(0).uniform(-eps, eps, x.shape)
+    low, high = np.maximum(x - eps, 0), np.minimum(x + eps, 1)
+    x_adv = np.clip(x + noise, low, high).astype("float32")
+    mean = square = 0
+    for i in range(steps):
+        g = slope(tf.constant(x_adv)).numpy()
+        mean, square = 0.9 * mean + 0.1 * g, 0.99 * square + 0.01 * g * g
+        rate = 0.02 * (1 - i / steps)
+        x_adv = np.clip(x_adv - rate * mean / (square**0.5 + 1e-8), low, high)
+        left &= right(x_adv)
+    return left.mean()
+
+
+@pytest.mark.parametrize("eps", [0.3, 0.1])
+def test_the_plan_does_what_an_attack_by_hand_does(trained, digits, eps):
+    model, x, y = trained["none"], digits.x_test[::20], digits.y_test[::20]
+    squeezers = recommended_squeezers("mnist")
+    detector = masks.squeezing(model, digits, squeezers)
+    found = evaluated(model, x, y, detector, eps=eps, plan="standard")
+    by_hand = adaptive(model, detector, x, y, eps)
+    assert found.robust_accuracy <= by_hand + 0.02
+    # Or the detector would be no matter.
+    plain = attacks.ProjectedGradientDescent(eps, nb_iter=100)
+    plain = evaluated(model, x, y, detector, eps=eps, plan=[plain])
+    assert plain.robust_accuracy > found.robust_accuracy + 0.05
+
+
+class TestVerdict:
+    def test_broken_is_misclassified_and_accepted(self, model, images):
+        """A step makes the left brighter by 0.1, and the right darker."""
+        one = {"eps": 0.1, "plan": [attacks.FastGradientMethod(0.1)]}
+        bare = evaluated(model, *images, **one)
+        assert bare.robust.tolist() == [False, False, False, True]
+        for threshold, robust in (
+            (0.6, [False, False, False, True]),
+            (0.53, [True, True, False, True]),
+            (0.49, [True, True, True, True]),
+            # Wrong, since it is rejected as it is.
+            (0.47, [False, True, True, True]),
+        ):
+            found = evaluated(model, *images, Left(threshold), **one)
+            assert found.robust.tolist() == robust
+        assert found.detection.rejected.tolist() == [True, False, False, False]
+        assert found.clean_accuracy == 0.75
+        # Who knows of it leaves the left alone.
+        found = evaluated(model, *images, Left(0.49), eps=0.1)
+        assert found.robust.tolist() == bare.robust.tolist()
+        assert found.detection.attacked.max() <= 0.49
+
+    def test_the_curve_over_thresholds(self, model, images):
+        found = evaluated(model, *images, Brightness(0.48), eps=0.1)
+        curve = found.rejection_curve()
+        shares = [point["clean_rejected"] for point in curve]
+        assert shares == sorted(shares, reverse=True) and shares[-1] == 0
+        assert curve[-1]["threshold"] == found.detection.clean.max()
+        told = report.to_json(found)["detection"]
+        assert json.loads(json.dumps(told))["curve"] == curve
+        assert told["clean_rejected"]["share"] == 0.25
+        lines = charts.plot_rejection(found).axes[0].get_lines()
+        assert len(lines) == 3
+        bare = evaluated(model, *images, eps=0.1)
+        assert bare.rejection_curve() == []
+        assert report.to_json(bare)["detection"] is None
+
+    def test_the_folder_knows_the_detector(self, model, images, tmp_path):
+        given = {"eps": 0.1, "folder": tmp_path / "kept"}
+        first = evaluated(model, *images, Brightness(0.48), **given)
+        again = evaluated(model, *images, Brightness(0.48), **given)
+        assert (first.robust == again.robust).all()
+        with pytest.raises(ValueError, match="detector"):
+            evaluated(model, *images, Brightness(0.479), **given)
+
+
+class TestEvasion:
+    @pytest.mark.parametrize("direction", ["sum", "selective", "orthogonal"])
+    def test_directions(self, model, direction):
+        """Of a linear model and a linear score: known in closed form."""
+        attack = attacks.DetectorEvasion(
+            0.3, detector=Brightness(0.4), direction=direction, loss="margin"
+        )
+        f = np.array([0.5, -0.5, 0.5, -0.5])
+        d = np.full(4, -0.5)
+        expected = {
+            "sum": (f + d, f + d),
+            "selective": (f, d),
+            "orthogonal": (f, d),
+        }[direction]
+        x = np.array([[0.4, 0.6, 0.4, 0.6], [0.6, 0.4, 0.6, 0.4]], "float32")
+        seen = attack.seen(KerasModelWrapper.of(model))
+        gradient, _ = attack._gradient(
+            seen,
+            tf.constant(x.reshape(2, 2, 2, 1)),
+            tf.zeros(2, "int32"),
+            False,
+        )
+        np.testing.assert_allclose(
+            gradient.numpy().reshape(2, 4), expected, atol=1e-6
+        )
+
+    def test_orthogonal_leaves_the_other_alone(self, model):
+        attack = attacks.DetectorEvasion(0.3, detector=Left(0.4), loss="margin")
+        x = tf.constant([[0.4, 0.6, 0.4, 0.6], [0.6, 0.4, 0.6, 0.4]])
+        gradient, _ = attack._gradient(
+            attack.seen(KerasModelWrapper.of(model)),
+            tf.reshape(x, [2, 2, 2, 1]),
+            tf.zeros(2, "int32"),
+            False,
+        )
+        toward, away = gradient.numpy().reshape(2, 4)
+        # The score is of the left pixels, the margin of all.
+        np.testing.assert_allclose(toward[[0, 2]], 0, atol=1e-6)
+        assert (toward[[1, 3]] < -0.1).all()
+        assert abs(away @ [1, -1, 1, -1]) < 1e-6 and away[0] < -0.1
+
+
+class TestWorkers:
+    def test_a_detector_travels(self, trained, digits):
+        detector = masks.squeezing(trained["none"], digits)
+        again = pickle.loads(pickle.dumps(detector))
+        x = digits.x_test[:8]
+        assert again.threshold == detector.threshold
+        np.testing.assert_allclose(again.score(x), detector.score(x), atol=1e-6)
+
+    def test_the_same_from_two_processes(self, model, images):
+        x = np.concatenate([images[0]] * 3)
+        x = np.pad(x, [(0, 0), (0, 2), (0, 0), (0, 0)])[:, :2]
+        y = np.zeros(len(x), int)
+        detector = FeatureSqueezingDetector(model, [MedianSmoothing(2)])
+        detector.threshold = 0.2
+        given = {"eps": 0.1, "batch_size": 4}
+        alone = evaluated(model, x, y, detector, **given)
+        two = evaluated(model, x, y, detector, workers=2, **given)
+        assert (alone.robust == two.robust).all()
+        assert (alone.x_adv == two.x_adv).all()
+
+    def test_what_cannot_travel_is_refused(self, model, images):
+        class Local(Brightness):
+            pass
+
+        with pytest.raises(ValueError, match="workers=1"):
+            evaluated(model, *images, Local(0.6), eps=0.1, workers=2)
+
+
+def test_refuses(model, images):
+    class Pixels(Brightness):
+        def call(self, x):
+            return x[:, 0, 0]
+
+    class Broken(Brightness):
+        def call(self, x):
+            return super().call(x) / 0.0 * 0.0
+
+    class Dice(Brightness):
+        def call(self, x):
+            return tf.random.uniform(tf.shape(x)[:1])
+
+    class Other(Brightness):
+        def call(self, x):
+            return tf.reduce_mean(
+                tf.ensure_shape(x, [None, 3, 3, 1]), [1, 2, 3]
+            )
+
+    for detector, error, said in (
+        (0.5, TypeError, "must be a `Detector`.*subclass"),
+        (Brightness(), ValueError, "must have a threshold.*`fit"),
+        (Brightness(np.nan), ValueError, "must have a threshold"),
+        (Pixels(0.5), ValueError, r"one score for each image.*\(4, 1\)"),
+        (Broken(0.5), ValueError, "Scores must be finite.*division"),
+        (Dice(0.5), ValueError, "same image the same score.*seeds"),
+        (Other(0.5), ValueError, "must give scores of these images.*3"),
+        (Detector(), ValueError, "must have a threshold"),
+    ):
+        with pytest.raises(error, match=f"(?s){said}"):
+            evaluated(model, *images, detector, eps=0.1)
+    with pytest.raises(ValueError, match="`norm` must be np.inf or 2"):
+        evaluated(model, *images, Brightness(0.6), eps=1, norm=1)
+    with pytest.raises(ValueError, match="`direction` must be one of"):
+        attacks.DetectorEvasion(detector=Brightness(0.6), direction="up")

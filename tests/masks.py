@@ -396,7 +396,7 @@ ZOO = {
         lambda model, digits: fit(network(between=[Winners()]), digits)
     ),
     "detector": Member(
-        lambda model, digits: model, ("FeatureSqueezing",), squeezing
+        lambda model, digits: model, ("FeatureSqueezing",), detector=squeezing
     ),
     "stochastic quantizer": Member(
         lambda model, digits: before(model, StochasticQuantizer(name="dice")),

@@ -92,7 +92,9 @@ def test_each_feature_stays_in_its_range(kind):
     low = np.linspace(-1.0, 0.2, 72).reshape(SHAPE)
     high = low + np.linspace(0.4, 1.3, 72).reshape(SHAPE)
     classifier, x = model(), images(low, high)
-    attack = make(kind, low, high, eps=0.25)
+    # A radius, or a number of pixels.
+    eps = 2 if kind is attacks.SparseRandomSearch else 0.25
+    attack = make(kind, low, high, eps=eps)
     x_adv = attack.generate(classifier, x, verbose=0)
     assert (x_adv >= np.float32(low)).all()
     assert (x_adv <= np.float32(high)).all()

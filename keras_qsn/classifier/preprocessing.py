@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.functions import told
+
 
 @keras.saving.register_keras_serializable(package="keras_qsn")
 class NumpyFunction(keras.layers.Layer):
@@ -45,12 +47,7 @@ class NumpyFunction(keras.layers.Layer):
     def fingerprint(self):
         """A short text that differs for another function: a traced graph
         does not show it."""
-        code = getattr(self.function, "__code__", None)
-        told = (
-            getattr(self.function, "__qualname__", type(self.function)),
-            code and (code.co_code, code.co_names, code.co_consts),
-        )
-        return hashlib.sha256(repr(told).encode()).hexdigest()
+        return hashlib.sha256(told(self.function).encode()).hexdigest()
 
     def _made(self, x):
         y = np.asarray(self.function(x))

@@ -136,6 +136,28 @@ def test_a_policy_of_ones_own_is_obeyed():
     assert outputs == ["float64", "bfloat16", "float32"]
 
 
+def test_layers_of_layers_compute_as_they_are():
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 6)),
+            layers.Conv1D(4, 3),
+            layers.GRU(4, return_sequences=True),
+            layers.Bidirectional(layers.LSTM(3)),
+            layers.Dense(5),
+            layers.Dense(3),
+        ]
+    )
+    x = tf.random.stateless_uniform((2, 8, 6), (0, 0))
+    with low_precision(model, "bfloat16"):
+        assert dtypes(model, x) == {
+            "Conv1D": "bfloat16",
+            "GRU": "float32",
+            "Bidirectional": "float32",
+            "Dense": "float32",
+        }
+
+
 def test_one_product_has_nothing_inside():
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
     with low_precision(model, "bfloat16"):

@@ -58,6 +58,21 @@ class Steep(layers.Layer):
         return tf.round(4 * x) / 4 - 0.01 * (x - tf.stop_gradient(x))
 
 
+class Faint(layers.Layer):
+    """Next to nothing comes through."""
+
+    def call(self, x):
+        return 1 + 1e-7 * x
+
+
+class Mixed(layers.Layer):
+    """Large sums, of which only rounding changes."""
+
+    def call(self, x):
+        shape = (x.shape[-1], 50)
+        return x @ (100 * tf.random.stateless_normal(shape, (0, 0)))
+
+
 def network(*first, between=(), activation="relu"):
     return keras.Sequential(
         [keras.Input(SHAPE), *first, layers.Conv2D(4, 3)]
@@ -165,6 +180,8 @@ class TestFinding:
             network(QuantLayer(4, 20.0, hard=True)),
             network(layers.Lambda(lambda x: 2 * x), masks.Winners(0.5)),
             network(masks.Noise(), masks.ResizePad(4)),
+            # What happens behind the first of them is all rounding.
+            network(between=[Faint(), Mixed()]),
             keras.Sequential(
                 [keras.Input((6, 6)), layers.GRU(3), layers.Dense(2)]
             ),

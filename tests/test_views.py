@@ -390,9 +390,12 @@ def test_an_attack_with_a_view_of_its_own_is_told_the_new_way():
                 return wrapper.get_logits
 
 
-def test_an_attack_is_no_dtype():
+@pytest.mark.parametrize(
+    "dtype", [attacks.FastGradientMethod(), "int8", "bool", "brain"]
+)
+def test_what_is_no_float_type(dtype):
     with pytest.raises(ValueError, match="`dtype` must be.*`ViewedAttack"):
-        attacks.LowPrecision(attacks.FastGradientMethod())
+        attacks.LowPrecision(dtype)
 
 
 def test_a_loss_takes_labels_and_logits():

@@ -23,7 +23,8 @@ def low_precision(model, dtype):
     read, activations stay in `dtype` from one layer to the next. What comes
     before the first product is computed as it is, and so are the last one,
     of the logits, and what follows it; layers that are none of Keras' own,
-    such as quantizers, compute as they are wherever they stand.
+    such as quantizers, and layers of layers, such as recurrent ones, compute
+    as they are wherever they stand.
 
     Args:
         model: Keras model; models inside it are reached too.
@@ -72,7 +73,7 @@ def _inner_layers(model):
         layer
         for layer in layers[products[0] : products[-1]]
         if type(layer).__module__.startswith(("keras.", "keras_qsn._core."))
-        and not isinstance(layer, keras.Model)
+        and not [*layer._flatten_layers(include_self=False)]
         and layer.compute_dtype == "float32"
     ]
 

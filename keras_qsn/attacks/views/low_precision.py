@@ -32,12 +32,14 @@ class LowPrecision(View):
     def __init__(self, dtype="bfloat16"):
         try:
             self.dtype = keras.backend.standardize_dtype(dtype)
-        except ValueError as error:
+        except ValueError:
+            self.dtype = None
+        if not (self.dtype and keras.backend.is_float_dtype(self.dtype)):
             raise ValueError(
                 "`dtype` must be a float type, such as 'bfloat16'. Received: "
                 f"dtype={dtype!r}. An attack looks through this view as "
                 "`ViewedAttack(attack, LowPrecision())`."
-            ) from error
+            )
 
     def see(self, logits_fn, wrapper):
         def rounded(x):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_qsn.evaluation.result import Outcome
+from keras_qsn.evaluation.outcomes import Outcome
 from keras_qsn.evaluation.store import drop_parts
 from keras_qsn.evaluation.store import keep_outcome
 from keras_qsn.evaluation.store import kept_outcome
@@ -18,15 +18,25 @@ class Flow:
     Args:
         steps: The `Step`s.
         numbers: Numbers of the images that the first one tries.
+        count: How many images there are.
         batch_size: Images of a batch; the last of a step may have fewer.
         folder: `Folder` that keeps what is finished.
+
+    Attributes:
+        stages: A `Stage` for each step.
+        least: Of a model that answers at random, the share of right answers
+            at the worst image found so far of each one; else ones.
     """
 
-    def __init__(self, steps, numbers, batch_size, folder):
+    def __init__(self, steps, numbers, count, batch_size, folder):
         self.stages = [
             Stage(number, step, batch_size, folder)
             for number, step in enumerate(steps)
         ]
+        self.least = np.ones(count)
+        for stage in self.stages:
+            for part in stage.parts.values():
+                self.least[part.hurt] = part.right
         self.stages[0].offer(numbers, True)
         self._pass_on(0)
 
@@ -52,16 +62,8 @@ class Flow:
     def take(self, stage, first, part):
         """Hand in the `Outcome` of a batch."""
         stage.parts[first] = part
+        self.least[part.hurt] = part.right
         self._pass_on(stage.number)
-
-    def least(self, count):
-        """The share of right answers at the worst image found so far of each
-        of `count`, where the model answers at random; else ones."""
-        least = np.ones(count)
-        for stage in self.stages:
-            for part in stage.parts.values():
-                least[part.hurt] = part.right
-        return least
 
     def _pass_on(self, number):
         stages = self.stages[number:]

@@ -16,7 +16,7 @@ from keras_qsn.attacks import BlindAttackWarning
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.running import run_attack
 from keras_qsn.evaluation.flow import Flow
-from keras_qsn.evaluation.result import Outcome
+from keras_qsn.evaluation.outcomes import Outcome
 
 
 class Work(typing.NamedTuple):
@@ -34,7 +34,7 @@ def run(evaluation, work, folder, progress, executor):
     """
     x, y, robust = evaluation.x, evaluation.y, evaluation.robust
     numbers = np.flatnonzero(robust)
-    flow = Flow(work.steps, numbers, work.judge.batch_size, folder)
+    flow = Flow(*(work.steps, numbers, len(x)), work.judge.batch_size, folder)
     outcomes = []
 
     def end_steps():
@@ -75,7 +75,7 @@ def run(evaluation, work, folder, progress, executor):
             stage, first, tried = batch
             name = stage.number, first
             running[name] = batch
-            given = x[tried], y[tried], flow.least(len(x))[tried]
+            given = x[tried], y[tried], flow.least[tried]
             return name, attack_batch, shared, *name, *given
 
         work_off(pool, unit, take)

@@ -14,8 +14,8 @@ import numpy as np
 
 from keras_qsn._core.kept import Folder
 from keras_qsn.evaluation.flow import Flow
-from keras_qsn.evaluation.result import Outcome
-from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.outcomes import Outcome
+from keras_qsn.evaluation.outcomes import Step
 
 IMAGES, CORRECT = 50_000, 0.76
 PIXELS = 224 * 224 * 3
@@ -53,7 +53,7 @@ def simulated(batch_size, lost=()):
     broken_by = {
         name: rng.random(IMAGES) < share for name, (_, share, _) in PLAN.items()
     }
-    flow = Flow(steps, numbers, batch_size, Folder(None))
+    flow = Flow(steps, numbers, IMAGES, batch_size, Folder(None))
     free = [(node, slot) for node in range(NODES) for slot in range(SLOTS)]
     waiting, running, events = [], {}, []
     for hour in lost:

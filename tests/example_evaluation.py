@@ -3,10 +3,10 @@
 import numpy as np
 
 from keras_qsn import attacks
-from keras_qsn.evaluation.result import Check
+from keras_qsn.evaluation.outcomes import Check
+from keras_qsn.evaluation.outcomes import Outcome
+from keras_qsn.evaluation.outcomes import Step
 from keras_qsn.evaluation.result import Evaluation
-from keras_qsn.evaluation.result import Outcome
-from keras_qsn.evaluation.result import Step
 
 SCRIPT = "<script>alert(1)</script>"
 

@@ -651,7 +651,7 @@ def test_refused_models_still_work():
         ({"eps": np.nan}, "`eps` is in pixel units"),
         ({"eps": 1.5}, "from 0 to 1 for pixels in"),
         ({"time_limit": 0}, "`time_limit` must be a number"),
-        ({"y": None}, "`y` must hold the labels"),
+        ({"y": None}, "`y` must hold the true classes"),
         ({"y": [7]}, "whole numbers from 0 to 2"),
         ({"methods": "magic"}, "`methods` must be names out of"),
         ({"methods": ()}, "`methods` must be names out of"),

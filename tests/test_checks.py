@@ -20,9 +20,9 @@ from keras_qsn.evaluation.checks import slopes
 from keras_qsn.evaluation.checks import trials
 from keras_qsn.evaluation.checks.probe import Probe
 from keras_qsn.evaluation.facts import ModelFacts
+from keras_qsn.evaluation.outcomes import Outcome
+from keras_qsn.evaluation.outcomes import Step
 from keras_qsn.evaluation.result import Evaluation
-from keras_qsn.evaluation.result import Outcome
-from keras_qsn.evaluation.result import Step
 from keras_qsn.evaluation.threat_model import ThreatModel
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import QuantLayer

@@ -87,6 +87,13 @@ def test_pixels_of_another_range_are_the_same_images():
     assert len(compare({"a": one, "b": other}).evaluations) == 2
 
 
+def test_numbers_of_pixels_are_of_no_range():
+    one = example(norm=0, eps=5.0)
+    settings = {**one.settings, "value_range": [0.0, 255.0]}
+    other = dataclasses.replace(one, settings=settings, x=255 * one.x)
+    assert "L0 5" in repr(compare({"a": one, "b": other}))
+
+
 def other_images():
     found = example()
     return dataclasses.replace(found, x=found.x[::-1])
@@ -96,6 +103,7 @@ def other_images():
     "given, error, words",
     [
         ({}, ValueError, "Received none"),
+        (None, TypeError, "a dictionary, {name: evaluation}, or a list"),
         ({"a": 3}, TypeError, "what `evaluate_robustness` returns"),
         ([3], TypeError, "what `evaluate_robustness` returns"),
         (

@@ -141,6 +141,13 @@ def test_inputs_that_are_no_images_have_no_pictures():
     )
 
 
+def test_large_images_are_shown_small():
+    noise = np.random.default_rng(0).random((500, 400, 3))
+    assert len(display.html_images([("noise", noise)])) < 120_000
+    assert display._small(noise).shape == (167, 134, 3)
+    assert display._small(noise[:28, :28]).shape == (28, 28, 3)
+
+
 def test_images_of_any_range():
     for low, high in ((0, 1), (-1, 1), (0, 255)):
         x = low + (high - low) * digits(3)

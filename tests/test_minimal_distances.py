@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import masks
 from conftest import linear_model
 from conftest import small_cnn
 from keras_qsn import attacks
@@ -16,6 +17,7 @@ from keras_qsn.evaluation import minimal_distances
 from keras_qsn.evaluation import nearest
 from keras_qsn.evaluation import plans
 from keras_qsn.evaluation.facts import ModelFacts
+from keras_qsn.evaluation.sight import AS_IT_IS
 from keras_qsn.evaluation.threat_model import ThreatModel
 
 NORMS = pytest.mark.parametrize("norm", [np.inf, 2, 1, 0])
@@ -182,13 +184,38 @@ def test_same_seed_same_distances(norm, trained, images):
     assert ("cube within 0.1" in names) == (norm == np.inf)
 
 
+def masked(model):
+    rounding = keras.layers.Lambda(
+        lambda x: tf.stop_gradient(tf.round(x)), name="rounding"
+    )
+    return keras.Sequential([keras.Input((28, 28, 1)), rounding, model])
+
+
+@NORMS
+def test_goes_through_what_hides_the_gradient(norm, trained, images):
+    x, y = images[0][:12], images[1][:12]
+    behind = masked(trained["none"])
+    result = minimal_distances(behind, x, y, norm, "quick", verbose=0)
+    (mask,) = result.settings["masks"]
+    assert (mask["layer"], mask["gradient"]) == ("rounding", "none")
+    assert result.found[0].step.name == "FMN-50 through surrogates"
+    # Plain descent is blind there.
+    blind = [attacks.FastMinimumNorm(norm, 50)]
+    assert (
+        minimal_distances(behind, x, y, norm, blind, verbose=0).median == np.inf
+    )
+    assert np.isfinite(result.best).mean() > 0.5
+
+
 def test_without_a_gradient_it_asks(trained, images):
+    """Where nothing can be put through what hides it."""
     x, y = images
-    rounding = keras.layers.Lambda(lambda x: tf.stop_gradient(tf.round(x)))
-    model = keras.Sequential([keras.Input((28, 28, 1)), rounding])
-    model.add(trained["none"])
-    result = minimal_distances(model, x[:6], y[:6], 0, "quick", verbose=0)
-    assert [found.step.name for found in result.found] == ["pointwise"]
+    facts = ModelFacts(10, (28, 28, 1), gradient_cut="rounding")
+    steps = nearest.named("quick", ThreatModel(784.0, 0), facts, AS_IT_IS)
+    assert [step.name for step in steps] == ["pointwise"]
+    result = minimal_distances(
+        masked(trained["none"]), x[:6], y[:6], 0, steps, verbose=0
+    )
     assert result.found[0].backward == 0
 
 
@@ -196,10 +223,13 @@ def test_without_a_gradient_it_asks(trained, images):
 def test_plans_hold_more_the_longer_they_are(norm):
     threat = ThreatModel(784.0 if norm == 0 else 1.0, norm)
     facts = ModelFacts(10, (28, 28, 1), quantized=True, opened=True)
-    counts = [len(nearest.named(plan, threat, facts)) for plan in plans.NAMES]
+    counts = [
+        len(nearest.named(plan, threat, facts, AS_IT_IS))
+        for plan in plans.NAMES
+    ]
     assert counts == sorted(counts) and counts[0] < counts[-1]
     for plan in plans.NAMES:
-        for step in nearest.named(plan, threat, facts):
+        for step in nearest.named(plan, threat, facts, AS_IT_IS):
             json.dumps(step.get_config())
 
 
@@ -218,6 +248,13 @@ class TestRefusals:
         x, y = images
         with pytest.raises(ValueError, match=message):
             minimal_distances(small_cnn(), **{"x": x, "y": y, **arguments})
+
+    def test_a_model_that_answers_at_random(self, trained, images):
+        noisy = keras.Sequential(
+            [keras.Input((28, 28, 1)), masks.Noise(0.3), trained["none"]]
+        )
+        with pytest.raises(ValueError, match="no smallest distance.*evaluate"):
+            minimal_distances(noisy, *images)
 
     def test_another_range(self, images):
         plan = [attacks.FastMinimumNorm(clip_max=2.0)]

@@ -20,8 +20,8 @@ from example_evaluation import example
 from keras_qsn import attacks
 from keras_qsn import report
 from keras_qsn._core.shares import wilson_interval
-from keras_qsn.evaluation.result import Check
-from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.outcomes import Check
+from keras_qsn.evaluation.outcomes import Step
 from keras_qsn.report import charts
 from keras_qsn.report import summary
 from keras_qsn.report import tables

@@ -13,7 +13,7 @@ from keras_qsn.certification.escalation import Escalation
 from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.evaluation import store
 from keras_qsn.evaluation.checks import registry
-from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.outcomes import Step
 from keras_qsn.layers import ConstantQuantization
 
 EPS = 0.3

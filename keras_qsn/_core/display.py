@@ -5,6 +5,7 @@ What is shown is escaped: a name may hold any text.
 
 import base64
 import io
+import tempfile
 import webbrowser
 
 import markupsafe
@@ -13,9 +14,11 @@ from PIL import Image
 
 _CELL = markupsafe.Markup("<{0} style='text-align:left'>{1}</{0}>")
 _ROW = markupsafe.Markup("<tr>{}</tr>")
+_SIDE = 84
 _FIGURE = markupsafe.Markup(
-    "<figure style='display:inline-block;margin:4px;width:84px'>"
-    "<img src='{}' alt='{}' width='84' style='image-rendering:pixelated'>"
+    f"<figure style='display:inline-block;margin:4px;width:{_SIDE}px'>"
+    f"<img src='{{}}' alt='{{}}' width='{_SIDE}' "
+    "style='image-rendering:pixelated'>"
     "<figcaption style='font-size:11px'>{}</figcaption></figure>"
 )
 
@@ -37,10 +40,11 @@ def html_table(header, rows):
 def html_images(images):
     """Pairs of caption and image in `[0, 1]`, side by side.
 
-    Images of other than one or three channels are left out.
+    Images of other than one or three channels are left out; of large ones
+    every so many rows and columns are shown.
     """
     return _join(
-        _FIGURE.format(png_source(image), caption, caption)
+        _FIGURE.format(png_source(_small(image)), caption, caption)
         for caption, image in images
         if is_picture(image)
     )
@@ -88,6 +92,23 @@ def data_frame(columns):
 def open_page(path):
     """Open a page in the browser; returns whether there is one."""
     return webbrowser.open(path.resolve().as_uri())
+
+
+def show(write, folder=None):
+    """Write files, of which the last is a page, and open that; its path.
+
+    Without a folder they are in a temporary one, which stays until the system
+    clears it.
+    """
+    *_, page = write(folder or tempfile.mkdtemp(prefix="keras_qsn-"))
+    open_page(page)
+    return page
+
+
+def _small(image):
+    """At most twice as many pixels as it is shown with, on a side."""
+    step = -(-max(image.shape[:2]) // (2 * _SIDE))
+    return image[::step, ::step]
 
 
 def _join(parts):

@@ -13,12 +13,9 @@ from keras_qsn._core.progress import Progress
 from keras_qsn.certification.bounds.compiled import CompiledBounds
 from keras_qsn.certification.escalation import Escalation
 from keras_qsn.certification.proving import Prover
-from keras_qsn.classifier.inputs import as_arrays
-from keras_qsn.classifier.inputs import check_images
-from keras_qsn.classifier.inputs import check_labels
-from keras_qsn.classifier.inputs import check_range
 from keras_qsn.classifier.inputs import check_weights
 from keras_qsn.classifier.inputs import in_words
+from keras_qsn.classifier.inputs import labelled_images
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 
 METHODS = ("interval", "crown", "crown-full", "branching")
@@ -136,9 +133,9 @@ def certify(
     wrapper = KerasModelWrapper.of(model)
     batch_size = check_count("batch_size", batch_size)
     executor = executor_of(workers)
-    x, y = as_arrays(x, y)
-    low, high = check_range(value_range, wrapper, x.shape[1:])
-    x = check_images(x, low, high, wrapper)
+    x, y, low, high = labelled_images(
+        wrapper, x, y, value_range, "a certificate is about the right one"
+    )
     widest = float(np.max(np.subtract(high, low)))
     check_number("eps", eps)
     check_number("time_limit", time_limit)
@@ -152,15 +149,9 @@ def certify(
             "`time_limit` must be a number of seconds above 0. "
             f"Received: time_limit={time_limit}"
         )
-    if y is None:
-        raise ValueError(
-            "`y` must hold the labels: a certificate is about the right "
-            "class. Received: y=None"
-        )
     check_weights(wrapper.model)
     bounds = CompiledBounds(wrapper, x.shape[1:])
     methods = _check_methods(methods, bounds)
-    y = check_labels(y, len(x), bounds.network.num_classes)
     settings = None
     if folder is not None:
         settings = {

@@ -221,6 +221,29 @@ def _of_rows(y, what):
     return rows.argmax(1)
 
 
+def labelled_images(wrapper, x, y, value_range, why):
+    """Images and their classes, checked, and the range of the pixels.
+
+    Args:
+        wrapper: The model's `KerasModelWrapper`.
+        x: As for `as_arrays`.
+        y: As for `as_arrays`, of which there must be some.
+        value_range: As for `check_range`.
+        why: What the classes are needed for, as text.
+
+    Returns:
+        Images, integer classes, and both ends of the range.
+    """
+    x, y = as_arrays(x, y)
+    if y is None:
+        raise ValueError(
+            f"`y` must hold the true classes: {why}. Received: y=None"
+        )
+    low, high = check_range(value_range, wrapper, x.shape[1:])
+    x = check_images(x, low, high, wrapper)
+    return x, check_labels(y, len(x), wrapper.num_classes), low, high
+
+
 def check_weights(model):
     """Refuse a model with weights that are no numbers.
 

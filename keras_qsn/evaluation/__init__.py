@@ -8,10 +8,10 @@ from keras_qsn.evaluation.detection import Detection
 from keras_qsn.evaluation.distances import Found
 from keras_qsn.evaluation.distances import MinimalDistances
 from keras_qsn.evaluation.minimal import minimal_distances
-from keras_qsn.evaluation.result import Check
+from keras_qsn.evaluation.outcomes import Check
+from keras_qsn.evaluation.outcomes import Outcome
+from keras_qsn.evaluation.outcomes import Step
 from keras_qsn.evaluation.result import Evaluation
-from keras_qsn.evaluation.result import Outcome
-from keras_qsn.evaluation.result import Step
 from keras_qsn.evaluation.result import UntrustedEvaluation
 from keras_qsn.evaluation.robustness import evaluate_robustness
 

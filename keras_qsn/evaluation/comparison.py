@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import tempfile
 
 import numpy as np
 
@@ -70,10 +69,7 @@ class Comparison:
         Returns:
             The path of the page, to open by hand where there is no browser.
         """
-        folder = folder or tempfile.mkdtemp(prefix="keras_qsn-")
-        *_, page = self.write(folder)
-        display.open_page(page)
-        return page
+        return display.show(self.write, folder)
 
     def __repr__(self):
         from keras_qsn.report import leaderboard
@@ -140,6 +136,11 @@ def compare(evaluations, certificates=None):
 
 
 def _by_name(evaluations):
+    if not isinstance(evaluations, (dict, list, tuple)):
+        raise TypeError(
+            "`evaluations` must be a dictionary, {name: evaluation}, or a "
+            f"list. Received: {evaluations!r}"
+        )
     if not isinstance(evaluations, dict):
         pairs = [
             (getattr(e, "settings", {}).get("model"), e) for e in evaluations
@@ -177,7 +178,10 @@ def _difference(one, other):
 def _in_units(evaluation):
     low, high = map(np.asarray, evaluation.settings["value_range"])
     size = high - low
-    return (evaluation.x - low) / size, evaluation.settings["eps"] / size
+    eps = evaluation.settings["eps"]
+    # A number of pixels is of no range.
+    radius = eps if evaluation.settings["norm"] == 0 else eps / size
+    return (evaluation.x - low) / size, radius
 
 
 def _check_certificate(name, certificate, evaluations):

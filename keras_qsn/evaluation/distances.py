@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_qsn._core import display
 from keras_qsn._core.shares import percent
-from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.outcomes import Step
 
 # A glance at the images: as many as stand side by side.
 _SHOWN = 8

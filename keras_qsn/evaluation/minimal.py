@@ -1,27 +1,30 @@
 """`minimal_distances`: how far the nearest adversarial examples are."""
 
+import dataclasses
 import time
 import warnings
 
 import numpy as np
 
 from keras_qsn._core.config import plain
+from keras_qsn._core.kept import Folder
 from keras_qsn._core.numbers import check_count
 from keras_qsn._core.progress import Progress
+from keras_qsn._core.shares import percent
 from keras_qsn.attacks import BlindAttackWarning
 from keras_qsn.attacks import norms
 from keras_qsn.attacks.running import slope_at
 from keras_qsn.attacks.views import passes
-from keras_qsn.classifier.inputs import as_arrays
-from keras_qsn.classifier.inputs import check_images
-from keras_qsn.classifier.inputs import check_labels
-from keras_qsn.classifier.inputs import check_range
+from keras_qsn.classifier.inputs import labelled_images
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import nearest
 from keras_qsn.evaluation import plans
+from keras_qsn.evaluation import preflight
+from keras_qsn.evaluation.approach import approach
 from keras_qsn.evaluation.distances import Found
 from keras_qsn.evaluation.distances import MinimalDistances
 from keras_qsn.evaluation.facts import ModelFacts
+from keras_qsn.evaluation.judge import Judge
 from keras_qsn.evaluation.threat_model import ThreatModel
 
 
@@ -66,7 +69,8 @@ def minimal_distances(
         A `MinimalDistances`.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or the model answers at
+            random.
 
     Example:
 
@@ -82,23 +86,17 @@ def minimal_distances(
 
     Limitations:
         Upper bounds: another attack may find nearer examples, and where a
-        layer hides the gradient much nearer ones. Models that answer at
-        random have no smallest distance: an example may be luck.
+        layer hides the gradient much nearer ones; named plans go through such
+        layers as `evaluate_robustness` does, plans of your own as they are.
 
     Reference:
         - Cina et al., 2024 (AttackBench), for the best of an ensemble within
           a budget of passes: https://arxiv.org/abs/2404.19460
     """
     wrapper = KerasModelWrapper.of(model)
-    x, y = as_arrays(x, y)
-    if y is None:
-        raise ValueError(
-            "`y` must hold the true classes: the distance is to another one. "
-            "Received: y=None"
-        )
-    low, high = check_range(value_range, wrapper, x.shape[1:])
-    x = check_images(x, low, high, wrapper)
-    y = check_labels(y, len(x), wrapper.num_classes)
+    x, y, low, high = labelled_images(
+        wrapper, x, y, value_range, "the distance is to another one"
+    )
     norm = norms.check_norm(norm, (np.inf, 2, 1, 0))
     batch_size = check_count("batch_size", batch_size)
     seed = check_count("seed", seed, np.iinfo("int32").min)
@@ -108,13 +106,27 @@ def minimal_distances(
     # A ball that holds every image.
     threat = ThreatModel(np.inf, norm, low, high, seed)
     threat = threat.at(threat.diameter(x.shape[1:]))
-    facts = ModelFacts.of(wrapper, x.shape[1:], threat)
-    if isinstance(plan, str):
+    named = isinstance(plan, str)
+    if named:
         plans.check_name(plan)
-        steps = nearest.named(plan, threat, facts)
+    judge = Judge.of(wrapper, x, 1, seed, batch_size)
+    if judge.is_random:
+        raise ValueError(
+            "A model that answers at random has no smallest distance: an "
+            "example may be luck. Received: one whose logits move by "
+            f"{percent(judge.chance.spread)} of the largest. Judge it by many "
+            "answers within a radius: `evaluate_robustness(model, x, y, eps)`."
+        )
+    prediction = preflight.predict(judge, x, y)
+    facts, sight, seen = approach(
+        *(wrapper, x, prediction, _near(threat)),
+        ModelFacts.of(wrapper, x.shape[1:], threat),
+        *(judge, plan if named else None, {}, None, Folder(None)),
+    )
+    if named:
+        steps = nearest.named(plan, threat, facts, sight)
     else:
         steps, plan = plans.given(plan, threat), "own"
-    prediction = wrapper.predict(x, batch_size)
     wrong = prediction != y
     best, x_adv, found = np.where(wrong, 0.0, np.inf), x.copy(), []
     for step in steps:
@@ -132,8 +144,15 @@ def minimal_distances(
         "seed": seed,
         "batch_size": batch_size,
         "images": len(x),
+        "masks": seen["masks"],
     }
     return MinimalDistances(settings, x, y, prediction, x_adv, found)
+
+
+def _near(threat):
+    """A radius at which to look whether a layer hides its gradient."""
+    widest = float(np.max(np.subtract(threat.clip_max, threat.clip_min)))
+    return dataclasses.replace(threat, eps=0.1 * widest, norm=np.inf)
 
 
 def _attack(step, wrapper, x, y, norm, batch_size, progress):

@@ -1,9 +1,11 @@
 """Which attacks look for the nearest example: the named plans."""
 
+import dataclasses
+
 import numpy as np
 
 from keras_qsn import attacks
-from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.outcomes import Step
 
 # Steps of the searches, and of FAB-T's against how many classes.
 _NB_ITER = {"quick": 50, "standard": 100, "full": 1000}
@@ -20,14 +22,25 @@ _CUBES = {
 _STEEPNESS = {"quick": (), "standard": (5.0,), "full": (1.0, 5.0, 20.0)}
 
 
-def named(plan, threat, facts):
+def named(plan, threat, facts, sight):
     """The steps of a named plan; `threat` has a ball that holds everything."""
     steps = [] if facts.gradient_cut else _white_box(plan, threat, facts)
+    if sight.unmasks:
+        steps += _in_steps(
+            {
+                f"{name} through surrogates": sight.unmasked(attack)
+                for name, attack in _searches(plan, threat).items()
+            }
+        )
     if facts.quantized:
-        steps += _adaptive(plan, threat, facts)
-    if facts.gradient_cut or plan != "quick":
-        steps += _queries(plan, threat, facts)
-    return steps
+        steps += _adaptive(plan, threat, facts, sight)
+    blind = facts.gradient_cut and not sight.unmasks
+    if blind or plan != "quick":
+        steps += _queries(plan, threat, blind)
+    return [
+        dataclasses.replace(step, attack=sight.look(step.attack))
+        for step in steps
+    ]
 
 
 def _searches(plan, threat):
@@ -63,7 +76,7 @@ def _white_box(plan, threat, facts):
     return steps
 
 
-def _adaptive(plan, threat, facts):
+def _adaptive(plan, threat, facts, sight):
     steps = []
     if facts.opened and threat.norm != np.inf:
         # What is near in L2 and moves few pixels is near in L1.
@@ -78,24 +91,25 @@ def _adaptive(plan, threat, facts):
             name, effort = f"cube within {eps:g}", {"nb_iter": 20}
             kind = attacks.CubeAttack
             steps.append(threat.at(eps).step(name, kind, **effort))
-    if facts.gradient_cut:
+    if facts.gradient_cut and not sight.unmasks:
         return steps
     surrogates = {}
     for name, attack in _searches(plan, threat).items():
+        attack = sight.unmasked(attack)
         surrogates[f"{name} by BPDA"] = attacks.BPDA(attack)
         for z in _STEEPNESS[plan]:
             surrogates[f"{name}, surrogate z={z:g}"] = attacks.BPDA(attack, z)
     return steps + _in_steps(surrogates)
 
 
-def _queries(plan, threat, facts):
+def _queries(plan, threat, blind):
     norm = 2 if threat.norm == 1 else threat.norm
     steps = []
     if norm in (2, 0):
         kind, restarts = attacks.PointwiseAttack, _RESTARTS[plan]
         effort = {"norm": norm, "nb_restarts": restarts}
         steps.append(threat.step("pointwise", kind, **effort))
-    if norm and (facts.gradient_cut or plan == "full"):
+    if norm and (blind or plan == "full"):
         kind, jumps = attacks.HopSkipJumpAttack, _JUMPS[plan]
         effort = {"norm": norm, "num_iterations": jumps}
         steps.append(threat.step(f"HopSkipJump-{jumps}", kind, **effort))

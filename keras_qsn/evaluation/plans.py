@@ -14,7 +14,7 @@ from keras_qsn import attacks
 from keras_qsn._core.config import Configured
 from keras_qsn.evaluation import sparse
 from keras_qsn.evaluation import through
-from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.outcomes import Step
 from keras_qsn.evaluation.sight import AS_IT_IS
 
 NAMES = ("quick", "standard", "full")

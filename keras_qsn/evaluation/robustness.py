@@ -16,7 +16,7 @@ from keras_qsn.classifier.detector import check_detector
 from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.inputs import check_labels
-from keras_qsn.classifier.inputs import check_range
+from keras_qsn.classifier.inputs import labelled_images
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import plans
 from keras_qsn.evaluation import preflight
@@ -148,15 +148,9 @@ def evaluate_robustness(
     """
     executor = executor_of(workers)
     wrapper = KerasModelWrapper.of(model)
-    x, y = as_arrays(x, y)
-    if y is None:
-        raise ValueError(
-            "`y` must hold the true classes: robustness is accuracy. "
-            "Received: y=None"
-        )
-    low, high = check_range(value_range, wrapper, x.shape[1:])
-    x = check_images(x, low, high, wrapper)
-    y = check_labels(y, len(x), wrapper.num_classes)
+    x, y, low, high = labelled_images(
+        wrapper, x, y, value_range, "robustness is accuracy"
+    )
     norm = norms.check_norm(norm, (np.inf, 2, 1, 0))
     check_number("eps", eps)
     if not (np.isfinite(eps) and eps > 0):

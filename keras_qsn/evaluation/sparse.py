@@ -1,7 +1,7 @@
 """The named plans in L1 and L0, where few pixels move far."""
 
 from keras_qsn import attacks
-from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.outcomes import Step
 
 # Steps of the searches for the nearest example.
 _NB_ITER = {"quick": 50, "standard": 100, "full": 1000}

@@ -3,8 +3,8 @@
 import dataclasses
 
 from keras_qsn.evaluation.checks import registry
-from keras_qsn.evaluation.result import Outcome
-from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.outcomes import Outcome
+from keras_qsn.evaluation.outcomes import Step
 
 
 def kept_outcome(folder, name, step):

@@ -5,7 +5,7 @@ import inspect
 
 import numpy as np
 
-from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.outcomes import Step
 
 
 # Ends of the range may be arrays, which have no truth to compare by.

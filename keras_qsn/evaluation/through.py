@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_qsn import attacks
 from keras_qsn.attacks.adaptive.evasion import DIRECTIONS
-from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.outcomes import Step
 
 # Of descents that are not the plan's main one.
 NB_ITER = {"quick": 20, "standard": 40, "full": 100}

@@ -14,8 +14,8 @@ from keras_qsn.evaluation.checks.crafting import SharedView
 from keras_qsn.evaluation.checks.crafting import crafted
 from keras_qsn.evaluation.facts import open_model
 from keras_qsn.evaluation.judge import Judge
-from keras_qsn.evaluation.result import Outcome
-from keras_qsn.evaluation.result import Step
+from keras_qsn.evaluation.outcomes import Outcome
+from keras_qsn.evaluation.outcomes import Step
 from keras_qsn.evaluation.sight import AS_IT_IS
 
 # Of the draws of random models: those of the checks.

@@ -7,7 +7,7 @@ and what that means, as text, registered by `@check(...)` above it.
 import dataclasses
 import typing
 
-from keras_qsn.evaluation.result import Check
+from keras_qsn.evaluation.outcomes import Check
 
 
 class Need(typing.NamedTuple):

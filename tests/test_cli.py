@@ -299,7 +299,9 @@ def test_a_model_that_guesses_is_pointed_out(
     y = np.where(np.arange(200) < 22, 0, 1) + wrapper.predict(x)
     np.savez("own.npz", x_test=x, y_test=y % 10)
 
-    def attacked(*args, **kwargs):
+    def attacked(*args, progress=None, **kwargs):
+        if progress:
+            progress("interval", 0, 200)
         raise ValueError("attacked")
 
     monkeypatch.setattr(run, "run_attack", attacked)

@@ -1,5 +1,6 @@
 """`keras-qsn certify`: prove a saved model robust."""
 
+import functools
 import pathlib
 import warnings
 
@@ -24,8 +25,16 @@ def run(options, console):
     out = out_of_model(options)
     wrapper = load_model(options)
     images = load_images(options, wrapper)
-    _warn_of_a_guess(wrapper, images, options.batch_size)
-    with bar(console) as progress:
+    guess = functools.cache(
+        lambda: _warn_of_a_guess(wrapper, images, options.batch_size)
+    )
+    with bar(console) as shown:
+
+        def progress(*done):
+            # Told first when nothing was refused, before anything is proved.
+            guess()
+            shown(*done)
+
         certificate = certify(
             wrapper,
             images.x,

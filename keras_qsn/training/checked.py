@@ -54,11 +54,15 @@ class CheckedModel(keras.Model):
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        return self._compiled(self._train, self._check(x, y), y, sample_weight)
+        return _of_every_worker(
+            self._compiled(self._train, self._check(x, y), y, sample_weight)
+        )
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        return self._compiled(self._test, self._check(x, y), y, sample_weight)
+        return _of_every_worker(
+            self._compiled(self._test, self._check(x, y), y, sample_weight)
+        )
 
     def _with_own(self, callbacks):
         """What `fit` takes as `callbacks`, with the model's own in front."""
@@ -94,3 +98,14 @@ class CheckedModel(keras.Model):
             )
         if isinstance(x, np.ndarray) or tf.is_tensor(x):
             self._check.arrays(x, y)
+
+
+def _of_every_worker(logs):
+    """Metrics as Keras can average them over the workers of a cluster.
+
+    It averages along the first axis there, which a scalar has not.
+    """
+    strategy = tf.distribute.get_strategy()
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return {name: value[None] for name, value in logs.items()}
+    return logs

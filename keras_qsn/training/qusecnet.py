@@ -54,6 +54,12 @@ class QuSecNet(CheckedModel):
     classes for one image) stop the step that is given them, whatever they
     come from.
 
+    On several devices make the model, and call `compile` and `fit`, inside the
+    scope of a `tf.distribute` strategy, as always in Keras. For several
+    machines (`MultiWorkerMirroredStrategy`) make the `QuSecNet` itself outside
+    of it, and say `steps_per_epoch`: Keras 3 cannot draw the batch from which
+    it would build a network made inside.
+
     Args:
         model: A built Keras classifier.
         objective: A `keras_qsn.attacks.Attack` with a radius, which stands
@@ -130,7 +136,9 @@ class QuSecNet(CheckedModel):
         self._forward = taking_floats.__call__
         self.objectives = _as_objectives(objective)
         for objective in self.objectives:
-            objective.build(self)
+            # Its metrics count on every device that the weights are on.
+            with _strategy_of(model).scope():
+                objective.build(self)
             self.own_callbacks += tuple(objective.callbacks)
             for metric in objective.metrics:
                 if hasattr(self, metric.name):
@@ -240,6 +248,13 @@ class QuSecNet(CheckedModel):
                 f"elsewhere. Received: {', '.join(map(str, ranges))}"
             )
         return ranges[0] if ranges else self.wrapper.value_range
+
+
+def _strategy_of(model):
+    """The `tf.distribute.Strategy` that the weights of a model are made in."""
+    values = [weight.value for weight in model.weights]
+    found = [getattr(value, "distribute_strategy", None) for value in values]
+    return next(filter(None, found), tf.distribute.get_strategy())
 
 
 def _as_objectives(given):

@@ -135,7 +135,9 @@ NAMES = {
     "training": {
         "AdversarialTraining",
         "Batch",
+        "ConsistencyTraining",
         "IntervalTraining",
+        "MART",
         "Objective",
         "QuSecNet",
         "TRADES",

@@ -3,10 +3,16 @@
 import keras
 import numpy as np
 
+from keras_qsn.classifier.ensemble import ensemble
 from keras_qsn.classifier.preprocessing import with_preprocessing
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 
-__all__ = ["KerasModelWrapper", "cleverhans_cnn", "with_preprocessing"]
+__all__ = [
+    "KerasModelWrapper",
+    "cleverhans_cnn",
+    "ensemble",
+    "with_preprocessing",
+]
 
 
 def cleverhans_cnn(

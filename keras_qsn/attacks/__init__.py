@@ -25,8 +25,11 @@ from keras_qsn.attacks.transfer.transfer import TransferAttack
 from keras_qsn.attacks.viewed import ViewedAttack
 from keras_qsn.attacks.views.base import View
 from keras_qsn.attacks.views.full_precision import FullPrecision
+from keras_qsn.attacks.views.input_diversity import InputDiversity
 from keras_qsn.attacks.views.layer_surrogates import LayerSurrogates
 from keras_qsn.attacks.views.low_precision import LowPrecision
+from keras_qsn.attacks.views.scales import ScaleInvariance
+from keras_qsn.attacks.views.translation import TranslationInvariance
 from keras_qsn.attacks.white_box.auto_attack import AutoAttack
 from keras_qsn.attacks.white_box.auto_pgd import AutoProjectedGradientDescent
 from keras_qsn.attacks.white_box.carlini_wagner import CarliniWagnerL2
@@ -36,8 +39,8 @@ from keras_qsn.attacks.white_box.fab import FastAdaptiveBoundary
 from keras_qsn.attacks.white_box.fast_minimum_norm import FastMinimumNorm
 from keras_qsn.attacks.white_box.gradient import BasicIterativeMethod
 from keras_qsn.attacks.white_box.gradient import FastGradientMethod
-from keras_qsn.attacks.white_box.gradient import MomentumIterativeMethod
 from keras_qsn.attacks.white_box.gradient import ProjectedGradientDescent
+from keras_qsn.attacks.white_box.momentum import MomentumIterativeMethod
 from keras_qsn.attacks.white_box.saliency_map import SaliencyMapMethod
 from keras_qsn.attacks.white_box.sigma_zero import SigmaZero
 
@@ -63,6 +66,7 @@ __all__ = [
     "FastMinimumNorm",
     "FullPrecision",
     "HopSkipJumpAttack",
+    "InputDiversity",
     "LayerSurrogates",
     "LevelFlipAttack",
     "LocalSearchAttack",
@@ -72,12 +76,14 @@ __all__ = [
     "ProjectedGradientDescent",
     "SPSA",
     "SaliencyMapMethod",
+    "ScaleInvariance",
     "SigmaZero",
     "SinglePixelAttack",
     "SparseRandomSearch",
     "SquareAttack",
     "SubstituteTraining",
     "TransferAttack",
+    "TranslationInvariance",
     "View",
     "ViewedAttack",
     "substitute_mlp",

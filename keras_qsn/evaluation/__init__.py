@@ -14,6 +14,8 @@ from keras_qsn.evaluation.outcomes import Step
 from keras_qsn.evaluation.result import Evaluation
 from keras_qsn.evaluation.result import UntrustedEvaluation
 from keras_qsn.evaluation.robustness import evaluate_robustness
+from keras_qsn.evaluation.transfer import transfer_matrix
+from keras_qsn.evaluation.transferability import TransferMatrix
 
 __all__ = [
     "Answers",
@@ -25,9 +27,11 @@ __all__ = [
     "MinimalDistances",
     "Outcome",
     "Step",
+    "TransferMatrix",
     "UntrustedEvaluation",
     "compare",
     "evaluate_robustness",
     "minimal_distances",
+    "transfer_matrix",
     "wilson_interval",
 ]

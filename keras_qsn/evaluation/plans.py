@@ -100,7 +100,7 @@ def given(plan, threat):
                 "A plan must hold attacks or `Step`s. "
                 f"Received: {item!r} of type {type(item).__name__}"
             )
-    names = _names([item for item in plan if not isinstance(item, Step)])
+    names = names_of([item for item in plan if not isinstance(item, Step)])
     steps = [
         item if isinstance(item, Step) else Step(next(names), item.threat, item)
         for item in plan
@@ -124,7 +124,7 @@ def given(plan, threat):
     return steps
 
 
-def _names(given):
+def names_of(given):
     """Of attacks: their classes; with what tells those of one class apart."""
     for attack in given:
         name, own = type(attack).__name__, attack.get_config()

@@ -3,15 +3,19 @@
 from keras_qsn.training.objectives.adversarial import AdversarialTraining
 from keras_qsn.training.objectives.base import Batch
 from keras_qsn.training.objectives.base import Objective
+from keras_qsn.training.objectives.consistency import ConsistencyTraining
 from keras_qsn.training.objectives.intervals import IntervalTraining
+from keras_qsn.training.objectives.mart import MART
 from keras_qsn.training.objectives.thresholds import ThresholdTraining
 from keras_qsn.training.objectives.trades import TRADES
 from keras_qsn.training.qusecnet import QuSecNet
 
 __all__ = [
+    "MART",
     "TRADES",
     "AdversarialTraining",
     "Batch",
+    "ConsistencyTraining",
     "IntervalTraining",
     "Objective",
     "QuSecNet",

@@ -41,8 +41,9 @@ class QuSecNet(CheckedModel):
     What it is trained for is an objective, or several that work on one
     another in the order given: an attack, for half of each batch
     (`AdversarialTraining`); `IntervalTraining`, for certificates; with an
-    attack before it, both (MTL-IBP); `TRADES`; `ThresholdTraining`, which
-    gives thresholds a cost of their own; an `Objective` of yours.
+    attack before it, both (MTL-IBP); `TRADES`, `MART`;
+    `ConsistencyTraining`; `ThresholdTraining`, which gives thresholds a cost
+    of their own; an `Objective` of yours.
 
     Loss, metrics, sample weights and the optimizer step are Keras' own on
     what the network is given. `evaluate` and validation report the compiled

@@ -19,6 +19,12 @@ class TransferAttack(ViewedAttack):
     of a success. `attack.generate(source, x, y)` has what `source` is fooled
     by.
 
+    Multi-step attacks find what fools the source alone. Adversaries of many
+    steps that transfer come of momentum, of views that keep an attack from
+    fitting its source (`InputDiversity`, `ScaleInvariance`,
+    `TranslationInvariance`), and of several sources at once
+    (`models.ensemble`); `evaluation.transfer_matrix` measures it.
+
     Args:
         attack: An `Attack` that no `TransferAttack` is part of.
         source: Keras classifier, or a `KerasModelWrapper` around one, of the
@@ -36,6 +42,11 @@ class TransferAttack(ViewedAttack):
     >>> x_adv = attack.generate(cleverhans_cnn(seed=0), x, [3, 4])
     >>> np.array_equal(x_adv, attack.attack.generate(source, x, [3, 4]))
     True
+    >>> strong = MomentumIterativeMethod(0.3, eps_iter=0.03, nb_iter=10)
+    >>> strong = ViewedAttack(strong, InputDiversity())
+    >>> strong = ViewedAttack(strong, TranslationInvariance(5))
+    >>> sources = ensemble([cleverhans_cnn(seed=seed) for seed in (1, 2)])
+    >>> attack = TransferAttack(strong, sources)
 
     Limitations:
         Shows what an attacker can do without the model's gradients, and so

@@ -1,4 +1,4 @@
-"""Attacks that follow the gradient of the loss: FGSM, BIM, MIM, PGD."""
+"""Attacks that follow the gradient of the loss: FGSM, BIM, PGD."""
 
 import numpy as np
 import tensorflow as tf
@@ -132,8 +132,10 @@ class ProjectedGradientDescent(_GradientAttack):
     """
 
     counts = ("nb_iter", "nb_restarts")
-    # Weight of past gradients in the direction; MomentumIterativeMethod's.
+    # MomentumIterativeMethod's: weight of past gradients in the direction,
+    # and whether the next one is taken where they lead.
     decay_factor = 0.0
+    nesterov = False
 
     def __init__(
         self,
@@ -192,7 +194,10 @@ class ProjectedGradientDescent(_GradientAttack):
             if hasattr(seen, "at"):
                 # It may change in the course of the search.
                 seen = seen.at(tf.cast(i, tf.float32) / last)
-            gradient, logits = self._gradient(seen, x_adv, label, targeted)
+            ahead = x_adv
+            if self.nesterov:
+                ahead += self.decay_factor * eps_iter * momentum
+            gradient, logits = self._gradient(seen, ahead, label, targeted)
             if self.decay_factor:
                 momentum = self.decay_factor * momentum
                 momentum += norms.unit_mean(gradient)
@@ -273,34 +278,3 @@ class BasicIterativeMethod(ProjectedGradientDescent):
             early_stop=early_stop,
             loss=loss,
         )
-
-
-class MomentumIterativeMethod(BasicIterativeMethod):
-    """MIM: BIM along a running mean of gradients.
-
-    `g <- decay_factor * g + dJ/dx / mean|dJ/dx|`, and a step along the unit
-    direction of `g`.
-
-    Args:
-        *args: As for `BasicIterativeMethod`.
-        decay_factor: Float > 0, the paper's mu. Defaults to `1.0`.
-        **kwargs: As for `BasicIterativeMethod`.
-
-    Raises:
-        ValueError: If a parameter is out of range.
-
-    Example:
-
-    >>> MomentumIterativeMethod(eps=0.1).decay_factor
-    1.0
-
-    Limitations:
-        Made for transfer; in white-box use PGD with restarts is stronger.
-
-    Reference:
-        - Dong et al., 2018: https://arxiv.org/abs/1710.06081
-    """
-
-    def __init__(self, *args, decay_factor=1.0, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._keep_positive(decay_factor=decay_factor)

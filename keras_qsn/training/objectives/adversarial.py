@@ -88,7 +88,7 @@ class AttackObjective(Objective):
         """
         counter = self._crafted if training else self._evaluated
         eps = self.radius if training else self.attack.eps
-        place = _places(counter, tf.shape(x)[0])
+        place = places(counter, tf.shape(x)[0])
         seeds = tf.stack([tf.fill(tf.shape(place), self.attack.seed), place], 1)
         with self.net.convolutions(training):
             if view is None:
@@ -125,8 +125,14 @@ class AdversarialTraining(AttackObjective):
 
     Example:
 
-    >>> madry = AdversarialTraining(ProjectedGradientDescent(0.3), 0.0)
-    >>> net = QuSecNet(cleverhans_cnn(seed=0), madry)
+    Madry et al. train on PGD alone, on MNIST 40 steps of 0.01; Wong et al. on
+    one step of 1.25 eps from a random start.
+
+    >>> attack = ProjectedGradientDescent(0.3, eps_iter=0.01, nb_iter=40)
+    >>> madry = AdversarialTraining(attack, clean_share=0.0)
+    >>> attack = ProjectedGradientDescent(0.3, eps_iter=1.25 * 0.3, nb_iter=1)
+    >>> wong = AdversarialTraining(attack, clean_share=0.0)
+    >>> net = QuSecNet(cleverhans_cnn(seed=0), wong)
 
     Limitations:
         Training on single-step examples can collapse: accuracy under FGSM
@@ -170,7 +176,7 @@ def num_clean(count, share):
     return tf.cast(tf.floor(exact + 1e-9), tf.int32)
 
 
-def _places(counter, count):
+def places(counter, count):
     """The places of a batch's `count` images among all, which it counts.
 
     Replicas of a distribution strategy number theirs one after the other, as

@@ -1,10 +1,10 @@
 """TRADES: what a perturbation may change of the answer, beside the loss."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_qsn.attacks.white_box.gradient import ProjectedGradientDescent
+from keras_qsn.training import terms
 from keras_qsn.training.objectives.adversarial import AttackObjective
 from keras_qsn.training.outputs import log_probabilities
 from keras_qsn.training.outputs import returns_logits
@@ -79,8 +79,6 @@ class TRADES(AttackObjective):
             )
         self.beta = float(beta)
         self.maximize = maximize
-        # A Keras loss, so that sample weights and replicas count.
-        self._divergence = _MeanDivergence(name="divergence")
 
     def build(self, net):
         super().build(net)
@@ -100,9 +98,8 @@ class TRADES(AttackObjective):
             log_probabilities(returned, self._are_logits)
             for returned in (batch.outputs, outputs)
         )
-        return loss + self.beta * self._divergence(
-            *answers, batch.sample_weight
-        )
+        apart = terms.divergence(*answers)
+        return loss + self.beta * terms.mean(apart, batch.sample_weight)
 
     def _apart_from(self, x):
         """A view of two scores: the second leads by the divergence.
@@ -115,17 +112,7 @@ class TRADES(AttackObjective):
             clean = tf.nn.log_softmax(logits_fn(x))
 
         def scores(x_adv):
-            apart = _divergence(clean, tf.nn.log_softmax(logits_fn(x_adv)))
+            apart = terms.divergence(clean, tf.nn.log_softmax(logits_fn(x_adv)))
             return tf.stack([tf.zeros_like(apart), apart], 1)
 
         return scores
-
-
-def _divergence(clean, attacked):
-    """`KL(p || q)` of each image, of the logarithms of `p` and `q`."""
-    return tf.reduce_sum(tf.exp(clean) * (clean - attacked), -1)
-
-
-class _MeanDivergence(keras.losses.Loss):
-    def call(self, y_true, y_pred):
-        return _divergence(y_true, y_pred)

@@ -157,6 +157,10 @@ class TestFit:
         with pytest.raises(TypeError, match="floating-point images"):
             gan.fit(whole, whole, verbose=0)
 
+    def test_refuses_losses(self, name):
+        with pytest.raises(ValueError, match="`loss` must not be given"):
+            GANS[name]().compile("adam", loss="mse")
+
     def test_refuses_networks_that_do_not_fit(self, name):
         make = type(GANS[name]())
         generator, judge = defense_gan_networks(SHAPE, 6, 4)
@@ -222,6 +226,8 @@ class TestAPEGAN:
         wide = keras.Sequential([keras.Input((9, 8, 1)), *layers[:1]])
         with pytest.raises(ValueError, match="that `model` takes"):
             squeezed(wide, gan.purifier)
+        with pytest.raises(ValueError, match="a layer that makes"):
+            squeezed(model, keras.layers.Cropping2D(1))
 
     def test_refuses_images_without_clean_ones(self):
         gan = ape_gan()

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+_FIXED = {"loss", "loss_weights", "metrics", "weighted_metrics"}
+
 
 class GAN(keras.Model):
     """Base class: what GANs have in common in `compile`, `fit` and a file.
@@ -47,7 +49,15 @@ class GAN(keras.Model):
                 that the class names.
             **kwargs: Further arguments of `keras.Model.compile`, such as
                 `jit_compile`.
+
+        Raises:
+            ValueError: If there are losses or metrics among them.
         """
+        for name in _FIXED & kwargs.keys():
+            raise ValueError(
+                f"`{name}` must not be given: a {type(self).__name__} has its "
+                f"own losses and metrics. Received: {name}={kwargs[name]!r}"
+            )
         if optimizer is None:
             optimizer = keras.optimizers.Adam(**self.own_optimizer)
         # Copies: one given to two models would be built for both.

@@ -80,11 +80,18 @@ NAMES = {
         "stratified_subset",
     },
     "defenses": {
+        "APEGAN",
         "BitDepthReduction",
+        "DefenseGANProjection",
         "Detector",
         "FeatureSqueezingDetector",
         "MedianSmoothing",
         "NonLocalMeans",
+        "ReconstructionDetector",
+        "WassersteinGAN",
+        "ape_gan_networks",
+        "check_reconstruction",
+        "defense_gan_networks",
         "gaussian_augmentation",
         "recommended_squeezers",
         "squeezed",
@@ -218,6 +225,9 @@ def test_layers_are_registered_with_the_package_name():
         qsn.defenses.BitDepthReduction,
         qsn.defenses.MedianSmoothing,
         qsn.defenses.NonLocalMeans,
+        qsn.defenses.APEGAN,
+        qsn.defenses.DefenseGANProjection,
+        qsn.defenses.WassersteinGAN,
     ):
         registered = keras.saving.get_registered_name(layer)
         assert registered == f"keras_qsn>{layer.__name__}"

@@ -1,21 +1,35 @@
 """Defences that QuSecNets compares itself with, for any Keras model."""
 
 from keras_qsn.classifier.detector import Detector
+from keras_qsn.defenses.ape_gan import APEGAN
 from keras_qsn.defenses.bounded_relu import gaussian_augmentation
 from keras_qsn.defenses.bounded_relu import with_bounded_relu
+from keras_qsn.defenses.defense_gan import DefenseGANProjection
 from keras_qsn.defenses.feature_squeezing import FeatureSqueezingDetector
 from keras_qsn.defenses.feature_squeezing import recommended_squeezers
 from keras_qsn.defenses.feature_squeezing import squeezed
+from keras_qsn.defenses.gan_networks import ape_gan_networks
+from keras_qsn.defenses.gan_networks import defense_gan_networks
 from keras_qsn.defenses.non_local_means import NonLocalMeans
+from keras_qsn.defenses.reconstruction import ReconstructionDetector
+from keras_qsn.defenses.reconstruction import check_reconstruction
 from keras_qsn.defenses.squeezers import BitDepthReduction
 from keras_qsn.defenses.squeezers import MedianSmoothing
+from keras_qsn.defenses.wasserstein_gan import WassersteinGAN
 
 __all__ = [
+    "APEGAN",
     "BitDepthReduction",
+    "DefenseGANProjection",
     "Detector",
     "FeatureSqueezingDetector",
     "MedianSmoothing",
     "NonLocalMeans",
+    "ReconstructionDetector",
+    "WassersteinGAN",
+    "ape_gan_networks",
+    "check_reconstruction",
+    "defense_gan_networks",
     "gaussian_augmentation",
     "recommended_squeezers",
     "squeezed",

@@ -62,14 +62,16 @@ def squeezed(model, squeezer):
 
     Args:
         model: Built Sequential or functional Keras model with one input.
-        squeezer: Keras layer, such as `BitDepthReduction(1)`.
+        squeezer: Keras layer, such as `BitDepthReduction(1)`, or a purifier
+            such as `APEGAN(...).purifier`.
 
     Returns:
         A functional Keras model, not compiled.
 
     Raises:
         TypeError: If `squeezer` is not a layer.
-        ValueError: If `model` is not such a model.
+        ValueError: If `model` is not such a model, or images of another shape
+            go into the squeezer or come out of it.
 
     Example:
 
@@ -114,8 +116,27 @@ def squeezed(model, squeezer):
         )
     entry = model.inputs[0]
     images = keras.Input(batch_shape=entry.shape, dtype=entry.dtype)
+    _check_shape("takes", getattr(squeezer, "input_shape", None), entry.shape)
+    seen = squeezer(images)
+    _check_shape("makes", seen.shape, entry.shape)
     # Called as a layer the model would be nested: a single opaque layer.
-    return keras.Model(images, model.call(squeezer(images)))
+    return keras.Model(images, model.call(seen))
+
+
+def _check_shape(verb, shape, expected):
+    """Refuse a squeezer made for other images than the classifier."""
+    if shape is not None and (
+        len(shape) != len(expected)
+        or any(
+            None not in pair and pair[0] != pair[1]
+            for pair in zip(shape[1:], expected[1:])
+        )
+    ):
+        raise ValueError(
+            "`squeezer` must take and make images of the shape that `model` "
+            f"takes, {tuple(expected[1:])}. Received: a layer that {verb} "
+            f"{tuple(shape[1:])}. Make or train one for these images."
+        )
 
 
 class FeatureSqueezingDetector(Detector):

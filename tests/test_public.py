@@ -56,7 +56,7 @@ NAMES = {
         "substitute_mlp",
         "train_substitute",
     },
-    "callbacks": {"AttackAccuracy", "EpsScheduler"},
+    "callbacks": {"AttackAccuracy", "EpsScheduler", "ExactBackup"},
     "certification": {
         "Activation",
         "Affine",

@@ -59,7 +59,7 @@ NAMES = {
         "substitute_mlp",
         "train_substitute",
     },
-    "callbacks": {"AttackAccuracy", "EpsScheduler"},
+    "callbacks": {"AttackAccuracy", "EpsScheduler", "ExactBackup"},
     "certification": {
         "Activation",
         "Affine",

@@ -20,7 +20,7 @@ class ShuffledBatches(keras.utils.PyDataset):
         seed: Integer.
         first_epoch: Integer >= 0. Epochs that an interrupted `fit` has
             finished: the order is that of the epoch after them. Defaults to
-            `0`.
+            `0`. `ExactBackup` sets it right by itself.
 
     Raises:
         ValueError: If there are not as many labels as images.
@@ -33,7 +33,8 @@ class ShuffledBatches(keras.utils.PyDataset):
 
     Limitations:
         `BackupAndRestore` does not tell the epoch: without `first_epoch`, a
-        `fit` that goes on after an interrupt starts the order anew.
+        `fit` that goes on after an interrupt starts the order anew. Give the
+        batches to `keras_qsn.callbacks.ExactBackup`.
     """
 
     def __init__(self, x, y, batch_size, seed, first_epoch=0):
@@ -46,9 +47,8 @@ class ShuffledBatches(keras.utils.PyDataset):
         self.x = x
         self.y = y
         self.batch_size = check_count("batch_size", batch_size)
-        self._rng = np.random.default_rng(seed)
-        for _ in range(1 + check_count("first_epoch", first_epoch, 0)):
-            self.on_epoch_end()
+        self._seed = seed
+        self.set_state(1 + check_count("first_epoch", first_epoch, 0))
 
     def __len__(self):
         return -(-len(self.x) // self.batch_size)
@@ -60,6 +60,18 @@ class ShuffledBatches(keras.utils.PyDataset):
 
     def on_epoch_end(self):
         self._order = self._rng.permutation(len(self.x))
+        self._drawn += 1
+
+    def get_state(self):
+        """How many orders the seed has given: what a backup must hold."""
+        return self._drawn
+
+    def set_state(self, drawn):
+        """Go back, or on, to the order that was in use at `get_state()`."""
+        self._rng = np.random.default_rng(self._seed)
+        self._drawn = 0
+        for _ in range(drawn):
+            self.on_epoch_end()
 
 
 def seeded_subset(x, y, count, seed):

@@ -24,19 +24,21 @@ import pathlib
 import time
 
 import keras
+import networks
 import numpy as np
 import tensorflow as tf
+from moved_batches import MovedBatches
 
 from keras_qsn import datasets
 from keras_qsn._core.files import write_json
 from keras_qsn.attacks import CubeAttack
 from keras_qsn.attacks import ProjectedGradientDescent
+from keras_qsn.callbacks import ExactBackup
 from keras_qsn.certification import certify
 from keras_qsn.constraints import ThresholdRange
 from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.initializers import initialize_for_intervals
 from keras_qsn.layers import QuantLayer
-from keras_qsn.models import cleverhans_cnn
 from keras_qsn.optimizers import Muon
 from keras_qsn.training import AdversarialTraining
 from keras_qsn.training import IntervalTraining
@@ -98,12 +100,11 @@ def schedule_of(options, steps):
 
 def train(options, x, y, folder):
     """The trained model, and the seconds it took; from its file if there."""
-    trained = folder / "model.keras"
-    stopwatch = Stopwatch(folder / "seconds.json")
+    trained, times = folder / "model.keras", folder / "seconds.json"
     if trained.exists():
-        return keras.models.load_model(trained), stopwatch.seconds
-    model = cleverhans_cnn(
-        x.shape[1:], quantizer=quantizer_of(options), seed=options.seed
+        return keras.models.load_model(trained), json.loads(times.read_text())
+    model = networks.network(
+        options.network, x.shape[1:], quantizer_of(options), options.seed
     )
     objectives = []
     if options.method in ("mixed", "attacked"):
@@ -120,81 +121,51 @@ def train(options, x, y, folder):
             )
         )
     net = QuSecNet(model, objectives, product_dtype=options.product_dtype)
-    batches = ShiftedBatches(
-        x,
-        y,
-        options.batch_size,
-        options.seed,
-        options.shift,
-        stopwatch.epochs,
+    batches = MovedBatches(
+        *(x, y, options.batch_size, options.seed),
+        shift=options.shift,
+        warped=options.warp,
     )
     net.compile(
         OPTIMIZERS[options.optimizer](
-            schedule_of(options, len(batches)), clipnorm=10.0
+            schedule_of(options, len(batches)),
+            clipnorm=10.0,
+            use_ema=options.ema > 0,
+            ema_momentum=options.ema,
         ),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
+    watch = Stopwatch()
     net.fit(
         batches,
         epochs=options.epochs,
         shuffle=False,
-        callbacks=[
-            stopwatch,
-            keras.callbacks.BackupAndRestore(folder / "backup"),
-        ],
+        callbacks=[watch, ExactBackup(folder / "backup", batches, [watch])],
         verbose=2,
     )
+    seconds = [watch.seconds, watch.processor_seconds]
+    write_json(times, seconds)
     # Whole or not there.
     unfinished = folder / "unfinished.keras"
     model.save(unfinished)
     unfinished.replace(trained)
-    return model, stopwatch.seconds
-
-
-class ShiftedBatches(datasets.ShuffledBatches):
-    """Batches whose images are moved by up to `shift` pixels, anew each time.
-
-    What moves in from outside is 0, the ground of a digit.
-    """
-
-    def __init__(self, x, y, batch_size, seed, shift, first_epoch):
-        super().__init__(x, y, batch_size, seed, first_epoch)
-        self._shift = shift
-
-    def __getitem__(self, index):
-        x, y = super().__getitem__(index)
-        if not self._shift:
-            return x, y
-        pad = [(0, 0), (self._shift,) * 2, (self._shift,) * 2, (0, 0)]
-        windows = np.lib.stride_tricks.sliding_window_view(
-            np.pad(x, pad), x.shape[1:3], axis=(1, 2)
-        )
-        # Which images are in a batch is new in each epoch, and so are these.
-        start = index * self.batch_size
-        rng = np.random.default_rng(self._order[start : start + len(x)])
-        down, right = rng.integers(2 * self._shift + 1, size=(2, len(x)))
-        moved = windows[np.arange(len(x)), down, right]
-        return np.moveaxis(moved, 1, -1), y
+    return model, seconds
 
 
 class Stopwatch(keras.callbacks.Callback):
-    """Seconds and epochs, with those before an interruption."""
+    """Seconds, by the clock and of the processor; a backup keeps both."""
 
-    def __init__(self, path):
+    def __init__(self):
         super().__init__()
-        self._path = path
-        self.seconds, self.epochs = 0.0, 0
-        if path.exists():
-            self.seconds, self.epochs = json.loads(path.read_text())
+        self.seconds, self.processor_seconds = 0.0, 0.0
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._start = time.perf_counter()
+        self._start = time.perf_counter(), time.process_time()
 
     def on_epoch_end(self, epoch, logs=None):
-        self.seconds += time.perf_counter() - self._start
-        self.epochs = epoch + 1
-        write_json(self._path, [self.seconds, self.epochs])
+        self.seconds += time.perf_counter() - self._start[0]
+        self.processor_seconds += time.process_time() - self._start[1]
 
 
 def judge(model, x, y, options, folder):
@@ -260,6 +231,66 @@ def judge(model, x, y, options, folder):
 
 
 def main():
+    options = parser().parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    x, y = training_images(options)
+    folder = folder_of(options)
+    model, seconds = train(options, x, y, folder)
+    x, y = judged_images(options)
+    found = {
+        # Not where, so that results are the same wherever they were made.
+        "options": {k: v for k, v in vars(options).items() if k != "out"},
+        "training seconds": seconds[0],
+        "processor seconds": seconds[1],
+        **judge(model, x, y, options, folder),
+    }
+    kind = "bounds" if options.bounds_only else "whole"
+    write_json(folder / f"{options.judge}-{len(x)}-{kind}.json", found)
+    print(json.dumps(found))
+
+
+def split(options):
+    """The data, and how many of its training images are trained on at most.
+
+    Those after them are held out. The order of all is drawn.
+    """
+    data = datasets.load(options.data)
+    x, y = datasets.seeded_subset(data.x_train, data.y_train, None, 0)
+    return data, x, y, max(len(x) - HELD_OUT, len(x) // 2)
+
+
+def training_images(options):
+    _, x, y, kept = split(options)
+    used = slice(min(kept, options.train_images or kept))
+    return x[used], y[used]
+
+
+def judged_images(options):
+    data, x, y, kept = split(options)
+    judged = (data.x_test, data.y_test)
+    if options.judge != "test":
+        judged = (x[kept:], y[kept:])
+    return tuple(part[: options.judged] for part in judged)
+
+
+def folder_of(options):
+    """The folder of a training, named by what decides it."""
+    # Without defaults, so that a new option keeps what has been trained.
+    default = parser().get_default
+    decisive = {
+        k: v
+        for k, v in vars(options).items()
+        if k not in JUDGING and v != default(k)
+    }
+    digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:8]
+    folder = pathlib.Path(options.out) / (
+        f"{options.data}-{options.method}-eps{options.eps:g}-{digest}"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def parser():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", choices=("digits", "mnist"), default="digits")
     parser.add_argument(
@@ -279,6 +310,10 @@ def main():
     parser.add_argument(
         "--shift", type=int, default=0, help="pixels images move in training"
     )
+    parser.add_argument(
+        "--warp", action="store_true", help="images in training"
+    )
+    parser.add_argument("--network", choices=networks.NAMES, default="paper")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--ramp", type=int, default=6)
@@ -286,6 +321,9 @@ def main():
     parser.add_argument("--regularizer", type=float, default=0.5)
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
     parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument(
+        "--ema", type=float, default=0.0, help="of weights, kept in each step"
+    )
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument(
         "--product-dtype", choices=("float32", "bfloat16"), default="float32"
@@ -310,37 +348,7 @@ def main():
     parser.add_argument("--time-limit", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", default="results/certified")
-    options = parser.parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
-    data = datasets.load(options.data)
-    x, y = datasets.seeded_subset(data.x_train, data.y_train, None, 0)
-    kept = max(len(x) - HELD_OUT, len(x) // 2)
-    used = slice(min(kept, options.train_images or kept))
-    # Without defaults, so that a new option keeps what has been trained.
-    decisive = {
-        k: v
-        for k, v in vars(options).items()
-        if k not in JUDGING and v != parser.get_default(k)
-    }
-    digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:8]
-    folder = pathlib.Path(options.out) / (
-        f"{options.data}-{options.method}-eps{options.eps:g}-{digest}"
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    model, seconds = train(options, x[used], y[used], folder)
-    judged = (data.x_test, data.y_test)
-    if options.judge != "test":
-        judged = (x[kept:], y[kept:])
-    x, y = (part[: options.judged] for part in judged)
-    found = {
-        # Not where, so that results are the same wherever they were made.
-        "options": {k: v for k, v in vars(options).items() if k != "out"},
-        "training seconds": seconds,
-        **judge(model, x, y, options, folder),
-    }
-    kind = "bounds" if options.bounds_only else "whole"
-    write_json(folder / f"{options.judge}-{len(x)}-{kind}.json", found)
-    print(json.dumps(found))
+    return parser
 
 
 if __name__ == "__main__":

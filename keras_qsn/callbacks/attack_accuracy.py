@@ -1,7 +1,6 @@
-"""Callbacks of `fit`: accuracy under an attack, a schedule of its radius."""
+"""Accuracy under an attack, in the logs of `fit`."""
 
 import keras
-import numpy as np
 
 from keras_qsn._core.numbers import check_count
 from keras_qsn.attacks.base import Attack
@@ -16,6 +15,13 @@ class AttackAccuracy(keras.callbacks.Callback):
 
     Catches what training accuracy hides: FGSM training that collapses keeps
     its accuracy under FGSM and loses it under PGD.
+
+    On held-out images it ends training in time, since accuracy under attack
+    falls again while that on the training images still grows: put
+    `keras.callbacks.EarlyStopping(name, mode="max", patience=3,
+    restore_best_weights=True)` after it. Of an optimizer with `use_ema=True`,
+    `SwapEMAWeights(swap_on_epoch=True)` before it makes both look at the
+    running mean of the weights.
 
     Args:
         attack: An `Attack`.
@@ -47,6 +53,8 @@ class AttackAccuracy(keras.callbacks.Callback):
 
     Reference:
         - Wong et al., 2020: https://arxiv.org/abs/2001.03994
+        - Rice et al., 2020 (robust overfitting):
+          https://arxiv.org/abs/2002.11569
     """
 
     def __init__(
@@ -97,50 +105,3 @@ class AttackAccuracy(keras.callbacks.Callback):
             self._last = float(1 - result.success.mean())
         if logs is not None:
             logs[self.name] = self._last
-
-
-class EpsScheduler(keras.callbacks.Callback):
-    """Sets the `eps` that `QuSecNet` trains with, epoch by epoch.
-
-    Adversarial training from scratch at full strength can stall on a constant
-    prediction; a ramp avoids it. `evaluate` and validation keep the attack's
-    own `eps`. The value used appears in the logs as `eps`.
-
-    Args:
-        schedule: Function from the epoch (from 0) to `eps`.
-
-    Raises:
-        ValueError: If the model being trained is not a `QuSecNet` with an
-            attack, or the schedule returns a negative or infinite value.
-
-    Example:
-
-    >>> ramp = EpsScheduler(lambda epoch: 0.3 * min(1.0, epoch / 5))
-    >>> ramp.schedule(10)
-    0.3
-    """
-
-    def __init__(self, schedule):
-        super().__init__()
-        self.schedule = schedule
-
-    def on_epoch_begin(self, epoch, logs=None):
-        objectives = getattr(self.model, "objectives", ())
-        self._radii = [o.radius for o in objectives if o.radius is not None]
-        if not self._radii:
-            raise ValueError(
-                "`EpsScheduler` needs a `QuSecNet` that was given an attack. "
-                f"Received: {self.model!r}"
-            )
-        eps = float(self.schedule(epoch))
-        if not (np.isfinite(eps) and eps >= 0):
-            raise ValueError(
-                "`schedule` must return a finite number >= 0. "
-                f"Received: {eps} at epoch {epoch}"
-            )
-        for radius in self._radii:
-            radius.assign(eps)
-
-    def on_epoch_end(self, epoch, logs=None):
-        if logs is not None:
-            logs["eps"] = float(self._radii[0].numpy())

@@ -6,6 +6,8 @@ import warnings
 import keras
 import numpy as np
 
+from keras_qsn._core.precision import fast_dtype
+from keras_qsn._core.precision import low_precision
 from keras_qsn.attacks.transfer.substitute import substitute_mlp
 from keras_qsn.attacks.transfer.substitute import train_substitute
 from keras_qsn.classifier.rebuilt import CannotRebuild
@@ -90,19 +92,21 @@ def _fit(wrapper, x, y, plan, seed, model, progress):
     restart(model, seed)
     model.compile(keras.optimizers.Adam(1e-3), _loss(wrapper, x))
     epochs = _EPOCHS[plan]
-    model.fit(
-        ShuffledBatches(
-            *seeded_subset(x, y, _IMAGES[plan], seed), _BATCH_SIZE, seed
-        ),
-        epochs=epochs,
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            keras.callbacks.LambdaCallback(
-                on_epoch_end=lambda epoch, logs: progress(epoch + 1, epochs)
-            )
-        ],
-    )
+    # Examples carry over from rounded products as well.
+    with low_precision(model, fast_dtype()):
+        model.fit(
+            ShuffledBatches(
+                *seeded_subset(x, y, _IMAGES[plan], seed), _BATCH_SIZE, seed
+            ),
+            epochs=epochs,
+            shuffle=False,
+            verbose=0,
+            callbacks=[
+                keras.callbacks.LambdaCallback(
+                    on_epoch_end=lambda epoch, logs: progress(epoch + 1, epochs)
+                )
+            ],
+        )
 
 
 def _loss(wrapper, x):

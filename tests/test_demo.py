@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import webbrowser
 
 import keras
 import markupsafe
@@ -212,6 +213,23 @@ class TestCommandLine:
         printed = capsys.readouterr().out
         assert "adaptive" in printed and "50.0" in printed
         assert "! CQ: masked [red]\n1. Nothing is safe." in printed
+
+    @pytest.mark.parametrize("found", [True, False])
+    def test_open_shows_the_page(self, found, finished, monkeypatch, capsys):
+        opened = []
+
+        def browser(url):
+            opened.append(url)
+            return found
+
+        out, _ = finished
+        monkeypatch.setattr(demo, "grid_for", lambda data, quick, seed: TINY)
+        monkeypatch.setattr(demo.running, "write", lambda *args: None)
+        monkeypatch.setattr(webbrowser, "open", browser)
+        assert cli.main(["demo", "--out", str(out), "--open"]) == 0
+        page = out / demo.PAGE
+        assert opened == [page.resolve().as_uri()] and page.exists()
+        assert ("No browser" in capsys.readouterr().out) is not found
 
     def test_errors_exit_with_2(self, tmp_path, capsys):
         (tmp_path / "thesis.tex").write_text("")

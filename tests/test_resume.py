@@ -6,11 +6,14 @@ import keras
 import numpy as np
 import pytest
 
+import masks
 from keras_qsn import attacks
 from keras_qsn._core import kept
 from keras_qsn.certification import certify
 from keras_qsn.certification.escalation import Escalation
 from keras_qsn.evaluation import evaluate_robustness
+from keras_qsn.evaluation import minimal_distances
+from keras_qsn.evaluation import reaching
 from keras_qsn.evaluation import store
 from keras_qsn.evaluation.checks import registry
 from keras_qsn.evaluation.outcomes import Step
@@ -61,7 +64,12 @@ def certified(model, folder):
     return certify(model, X, Y, 0.02, folder=folder, verbose=0)
 
 
-WORK = pytest.mark.parametrize("work", [evaluated, certified])
+def reached(model, folder, **kwargs):
+    kwargs = {"plan": [FGSM, attacks.FastGradientMethod(1, 2)], **kwargs}
+    return minimal_distances(model, X, Y, folder=folder, verbose=0, **kwargs)
+
+
+WORK = pytest.mark.parametrize("work", [evaluated, certified, reached])
 
 
 @WORK
@@ -226,6 +234,59 @@ class TestSources:
         assert trainings == 2 * [1, 2, 3] and path.read_bytes() == whole
 
 
+class TestMinimalDistances:
+    def test_go_on_where_they_were(self, tmp_path, monkeypatch):
+        """Killed in the middle of an attack, once in each batch of it."""
+        model, given = network(), {"batch_size": 5}
+        whole = reached(model, None, **given)
+        run_attack, runs = reaching.run_attack, []
+
+        def one(*args, **kwargs):
+            if len(runs) % 2:
+                runs.append(None)
+                raise KeyboardInterrupt
+            runs.append(kwargs["first"])
+            return run_attack(*args, **kwargs)
+
+        monkeypatch.setattr(reaching, "run_attack", one)
+        for _ in range(6):
+            try:
+                found = reached(model, tmp_path, **given)
+            except KeyboardInterrupt:
+                continue
+        assert [first for first in runs if first is not None] == 2 * [0, 5, 10]
+        np.testing.assert_array_equal(found.x_adv, whole.x_adv)
+        assert plain_distances(found) == plain_distances(whole)
+        # Nothing is left to do.
+        again = reached(model, tmp_path, **given)
+        assert plain_distances(again) == plain_distances(whole)
+        assert len(runs) == 11
+
+    def test_of_other_work_are_refused(self, tmp_path):
+        reached(network(), tmp_path / "kept")
+        with pytest.raises(ValueError, match="differs in norm"):
+            reached(network(), tmp_path / "kept", norm=1)
+        with pytest.raises(ValueError, match="holds other work"):
+            evaluated(network(), tmp_path / "kept")
+        attack = attacks.FastGradientMethod(EPS, loss=lambda y, z: z[:, 0])
+        with pytest.raises(ValueError, match="top of a module.*<lambda>"):
+            reached(network(), tmp_path / "none", plan=[attack])
+        assert not (tmp_path / "none").exists()
+
+    def test_a_fitted_surrogate_is_kept_too(self, tmp_path):
+        layers = keras.layers
+        masked = keras.Sequential(
+            [keras.Input((6, 6, 1)), masks.Thermometer(2, name="steps")]
+            + [layers.Conv2D(3, 3), layers.Flatten(), layers.Dense(3)]
+        )
+        given = {"plan": "quick", "norm": 1}
+        first = reached(masked, tmp_path, **given)
+        assert "imitates" in first.settings["masks"][0]["surrogate"]
+        assert len([*tmp_path.glob("surrogate*")]) == 1
+        again = reached(masked, tmp_path, **given)
+        assert plain_distances(again) == plain_distances(first)
+
+
 class TestDamage:
     """2,000 single flipped bits in every kind of file that is read again."""
 
@@ -309,6 +370,14 @@ class TestDamage:
             np.testing.assert_array_equal(again.x_adv, whole.x_adv)
             assert again.checks == whole.checks
             assert (tmp_path / name).exists()
+
+
+def plain_distances(found):
+    """All but the time it took."""
+    plain = found.to_json()
+    for attack in plain["attacks"]:
+        del attack["seconds"]
+    return plain
 
 
 def plain_checks(folder):

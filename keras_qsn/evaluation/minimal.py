@@ -1,30 +1,28 @@
 """`minimal_distances`: how far the nearest adversarial examples are."""
 
 import dataclasses
-import time
-import warnings
 
 import numpy as np
 
 from keras_qsn._core.config import plain
 from keras_qsn._core.kept import Folder
+from keras_qsn._core.kept import work_folder
 from keras_qsn._core.numbers import check_count
 from keras_qsn._core.progress import Progress
 from keras_qsn._core.shares import percent
-from keras_qsn.attacks import BlindAttackWarning
 from keras_qsn.attacks import norms
-from keras_qsn.attacks.running import slope_at
-from keras_qsn.attacks.views import passes
 from keras_qsn.classifier.inputs import labelled_images
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import nearest
 from keras_qsn.evaluation import plans
 from keras_qsn.evaluation import preflight
 from keras_qsn.evaluation.approach import approach
-from keras_qsn.evaluation.distances import Found
 from keras_qsn.evaluation.distances import MinimalDistances
 from keras_qsn.evaluation.facts import ModelFacts
 from keras_qsn.evaluation.judge import Judge
+from keras_qsn.evaluation.key import check_functions
+from keras_qsn.evaluation.key import key
+from keras_qsn.evaluation.reaching import reach
 from keras_qsn.evaluation.threat_model import ThreatModel
 
 
@@ -37,6 +35,7 @@ def minimal_distances(
     value_range=None,
     seed=0,
     batch_size=128,
+    folder=None,
     progress=None,
     verbose="auto",
 ):
@@ -60,6 +59,8 @@ def minimal_distances(
         value_range: As for `evaluate_robustness`.
         seed: Integer. Same seed, same result. Defaults to `0`.
         batch_size: Images attacked at once. Defaults to `128`.
+        folder: Optional folder that keeps each finished batch of each attack;
+            the same call goes on from there after an interrupt or a kill.
         progress: Optional function called with the name of the attack, the
             number of images it has finished, and their count.
         verbose: `0`, `1` or `"auto"`: lines and bars never, always, or
@@ -69,8 +70,8 @@ def minimal_distances(
         A `MinimalDistances`.
 
     Raises:
-        ValueError: If an argument is out of range, or the model answers at
-            random.
+        ValueError: If an argument is out of range, `folder` holds other work,
+            or the model answers at random.
 
     Example:
 
@@ -106,9 +107,13 @@ def minimal_distances(
     # A ball that holds every image.
     threat = ThreatModel(np.inf, norm, low, high, seed)
     threat = threat.at(threat.diameter(x.shape[1:]))
-    named = isinstance(plan, str)
-    if named:
+    own = None
+    if isinstance(plan, str):
         plans.check_name(plan)
+    else:
+        own = plans.given(plan, threat)
+        if folder is not None:
+            check_functions(own)
     judge = Judge.of(wrapper, x, 1, seed, batch_size)
     if judge.is_random:
         raise ValueError(
@@ -118,28 +123,31 @@ def minimal_distances(
             "answers within a radius: `evaluate_robustness(model, x, y, eps)`."
         )
     prediction = preflight.predict(judge, x, y)
-    facts, sight, seen = approach(
-        *(wrapper, x, prediction, _near(threat)),
-        ModelFacts.of(wrapper, x.shape[1:], threat),
-        *(judge, plan if named else None, {}, None, Folder(None)),
-    )
-    if named:
-        steps = nearest.named(plan, threat, facts, sight)
-    else:
-        steps, plan = plans.given(plan, threat), "own"
+    facts = ModelFacts.of(wrapper, x.shape[1:], threat)
     wrong = prediction != y
     best, x_adv, found = np.where(wrong, 0.0, np.inf), x.copy(), []
-    for step in steps:
-        one, result = _attack(step, wrapper, x, y, norm, batch_size, progress)
-        one.distances[wrong] = 0
-        nearer = one.distances < best
-        best[nearer], x_adv[nearer] = one.distances[nearer], result[nearer]
-        found.append(one)
-        progress.line(f"{step.name}: median {np.median(best[~wrong]):.4g}")
+    decisive = _key(wrapper, x, y, threat, batch_size, own or plan)
+    with work_folder(folder, decisive) as path:
+        folder = Folder(path)
+        facts, sight, seen = approach(
+            *(wrapper, x, prediction, _near(threat), facts, judge),
+            *(None if own else plan, {}, None, folder),
+        )
+        steps = own or nearest.named(plan, threat, facts, sight)
+        for number, step in enumerate(steps):
+            one, result = reach(
+                *(number, step, wrapper, x, y, norm, batch_size),
+                *(folder, progress),
+            )
+            one.distances[wrong] = 0
+            nearer = one.distances < best
+            best[nearer], x_adv[nearer] = one.distances[nearer], result[nearer]
+            found.append(one)
+            progress.line(f"{step.name}: median {np.median(best[~wrong]):.4g}")
     settings = {
         "model": wrapper.model.name,
         "norm": "inf" if norm == np.inf else int(norm),
-        "plan": plan,
+        "plan": "own" if own else plan,
         "value_range": [plain(low), plain(high)],
         "seed": seed,
         "batch_size": batch_size,
@@ -155,29 +163,11 @@ def _near(threat):
     return dataclasses.replace(threat, eps=0.1 * widest, norm=np.inf)
 
 
-def _attack(step, wrapper, x, y, norm, batch_size, progress):
-    """What a step finds, and the images it makes."""
-    attack = step.attack
-    counting = attack.with_views((*attack.views, passes.Passes()))
-    network = counting.seen(wrapper).wrapper
-    # A run looks first whether there is a gradient to follow.
-    before = passes.count(network)
-    slope_at(counting, wrapper, x[:1], y[:1])
-    look = passes.count(network) - before
-    before, started = passes.count(network), time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", BlindAttackWarning)
-        result = counting.run(
-            wrapper,
-            x,
-            y,
-            batch_size=batch_size,
-            progress=lambda _, done, total: progress(step.name, done, total),
-        )
-    seconds = time.perf_counter() - started
-    made = (passes.count(network) - before) / len(x) - look
-    wrong = wrapper.predict(result.x_adv, batch_size) != y
-    delta = result.x_adv.astype("float64") - x
-    distances = np.linalg.norm(delta.reshape(len(x), -1), norm, axis=1)
-    distances[~(result.success & wrong)] = np.inf
-    return Found(step, distances, *made.tolist(), seconds), result.x_adv
+def _key(wrapper, x, y, threat, batch_size, plan):
+    """What decides the result, as plain values."""
+    nothing = dict.fromkeys(("checks", "sources", "train_data", "certified"))
+    given = wrapper, x, y, threat, batch_size, plan
+    decisive = key(*given, **nothing, surrogates={}, draws=1)
+    # The radius is none that anybody gave.
+    del decisive["eps"]
+    return {"work": "minimal distances", **decisive}

@@ -87,6 +87,14 @@ NAMES = {
         "squeezed",
         "with_bounded_relu",
     },
+    "deployment": {
+        "FakeQuantActivations",
+        "FakeQuantWeights",
+        "calibrate",
+        "export_litert",
+        "load_litert",
+        "quantization_aware",
+    },
     "evaluation": {
         "Answers",
         "Check",
@@ -210,6 +218,8 @@ def test_layers_are_registered_with_the_package_name():
         qsn.defenses.BitDepthReduction,
         qsn.defenses.MedianSmoothing,
         qsn.defenses.NonLocalMeans,
+        qsn.deployment.FakeQuantActivations,
+        qsn.deployment.FakeQuantWeights,
     ):
         registered = keras.saving.get_registered_name(layer)
         assert registered == f"keras_qsn>{layer.__name__}"

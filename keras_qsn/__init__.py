@@ -18,6 +18,7 @@ __all__ = [
     "constraints",
     "datasets",
     "defenses",
+    "deployment",
     "evaluation",
     "initializers",
     "layers",
@@ -50,6 +51,7 @@ if not _by_command_line():
     from keras_qsn import constraints
     from keras_qsn import datasets
     from keras_qsn import defenses
+    from keras_qsn import deployment
     from keras_qsn import evaluation
     from keras_qsn import initializers
     from keras_qsn import layers

@@ -97,6 +97,14 @@ NAMES = {
         "squeezed",
         "with_bounded_relu",
     },
+    "deployment": {
+        "FakeQuantActivations",
+        "FakeQuantWeights",
+        "calibrate",
+        "export_litert",
+        "load_litert",
+        "quantization_aware",
+    },
     "evaluation": {
         "Answers",
         "Check",
@@ -228,6 +236,8 @@ def test_layers_are_registered_with_the_package_name():
         qsn.defenses.APEGAN,
         qsn.defenses.DefenseGANProjection,
         qsn.defenses.WassersteinGAN,
+        qsn.deployment.FakeQuantActivations,
+        qsn.deployment.FakeQuantWeights,
     ):
         registered = keras.saving.get_registered_name(layer)
         assert registered == f"keras_qsn>{layer.__name__}"

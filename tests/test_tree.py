@@ -23,6 +23,7 @@ FLOORS = (
     ("callbacks",),
     ("certification",),
     ("defenses",),
+    ("deployment",),
     ("training",),
     ("report",),
     ("evaluation",),

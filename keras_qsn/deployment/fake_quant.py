@@ -1,0 +1,80 @@
+"""Fake quantization: the values an integer kernel would compute, as floats."""
+
+import tensorflow as tf
+
+# Of the tie between two integers that averages of a window can be told from.
+_PARTS = 4096.0
+
+
+def grid(low, high, bits):
+    """Step and zero point of a range, moved so that zero is a level.
+
+        step = (high - low) / (2^bits - 1),  zero = round(-low / step)
+
+    Args:
+        low: Scalar tensor <= 0.
+        high: Scalar tensor >= 0.
+        bits: Integer.
+
+    Returns:
+        The step, and the level of zero, from 0 to `2^bits - 1`.
+    """
+    step = (high - low) / (2**bits - 1)
+    return step, tf.floor(0.5 - low / step)
+
+
+def activations(x, low, high, bits):
+    """Per-tensor affine: the nearest of `2^bits` levels of a range.
+
+        q = clip(round(x / step) + zero, 0, 2^bits - 1)
+        y = step (q - zero)
+
+    The gradient is straight through where `x` is in the range, else 0.
+
+    Args:
+        x: Float32 tensor.
+        low: Scalar, the smallest value, <= 0.
+        high: Scalar, the largest value, >= 0.
+        bits: Integer from 2 to 16.
+    """
+    return tf.quantization.fake_quant_with_min_max_vars(x, low, high, bits)
+
+
+def averages(x, low, high, bits):
+    """As `activations`, of averages of levels, by an integer kernel's rounding.
+
+    Half a step is no accident where levels are averaged. Kernels round it
+    away from zero, where zero is the middle of the `2^bits` levels.
+    """
+    step, zero = grid(low, high, bits)
+    middle = 2.0 ** (bits - 1)
+    q = tf.stop_gradient(x) / step + zero - middle
+    q = tf.round(q * _PARTS) / _PARTS
+    q = tf.sign(q) * tf.floor(tf.abs(q) + 0.5)
+    return _straight_through(x, step * (q + middle - zero))
+
+
+def weights(kernel, bits):
+    """Per-channel symmetric: `2^bits - 1` levels around 0 for each channel.
+
+        step_c = max |w_c| / (2^(bits - 1) - 1),  y = step_c round(w / step_c)
+
+    The gradient is straight through.
+
+    Args:
+        kernel: Float32 tensor; its last axis are the channels.
+        bits: Integer from 2 to 8.
+    """
+    fixed = tf.stop_gradient(kernel)
+    axes = list(range(fixed.shape.rank - 1))
+    ends = tf.reduce_max(tf.abs(fixed), axes)
+    rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+        fixed, -ends, ends, bits, narrow_range=True
+    )
+    return _straight_through(kernel, rounded)
+
+
+@tf.custom_gradient
+def _straight_through(x, rounded):
+    """`rounded`, with the gradient of `x`."""
+    return tf.identity(rounded), lambda upstream: (upstream, None)

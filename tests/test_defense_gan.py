@@ -119,7 +119,7 @@ class TestDescent:
             assert (more <= fewer + 1e-6).all()
         assert (found[-1] < found[0] - 1e-3).any()
 
-    @pytest.mark.parametrize("at_once", [1, 4, 7, 15])
+    @pytest.mark.parametrize("at_once", [1, 7])
     def test_parts_give_the_same(self, at_once):
         x = images()
         whole = projection(descents_at_once=10**6)(x)

@@ -83,12 +83,13 @@ class DefenseGANProjection(keras.layers.Layer):
     TensorShape([1, 10])
 
     Limitations:
-        As costly for an attacker as for its user, and no more: BPDA leaves
-        55 % of MNIST at a mean L2 distance of 0.005 a pixel, and the exact
-        projection onto the generator's images, which the descent approaches,
-        has 0 % (Athalye et al., 2018): images that the classifier gets wrong
-        are among those the generator makes. It can be no better than its
-        generator: see `check_reconstruction`.
+        BPDA leaves 55 % of MNIST at a normalized L2 distance of 0.005, and
+        the exact projection onto the generator's images, which the descent
+        approaches, has 0 % (Athalye et al., 2018): images that the classifier
+        gets wrong are among those the generator makes. Of few steps the
+        unrolled gradient breaks more than the identity: evaluate both, and
+        count the worse. It can be no better than its generator: see
+        `check_reconstruction`.
 
     Reference:
         - Samangouei et al., 2018: https://arxiv.org/abs/1805.06605, and the

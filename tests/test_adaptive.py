@@ -213,6 +213,29 @@ class TestCube:
         )
         assert not (rough & ~fine).any() and fine.sum() > rough.sum()
 
+    @pytest.mark.parametrize("shape", [(6, 6, 1), (6, 6, 3), (9,)])
+    def test_polish_flips_what_helps_together_only(self, shape):
+        """One corner of all is an example; beside others nothing slopes."""
+        wanted = np.zeros(shape, "float32")
+        wanted[(slice(2, 4),) * min(2, len(shape) - 1 or 1)] = 1
+        layers = keras.layers
+        model = keras.Sequential([keras.Input(shape)])
+        model.add(QuantLayer(2, 50.0, hard=True))
+        model.add(layers.Flatten())
+        model.add(layers.Dense(1, "relu"))
+        model.add(layers.Dense(2))
+        weights = [2 * wanted.ravel()[:, None] - 1, [0.5 - wanted.sum()]]
+        weights += [np.array([[0.0, 10.0]]), [1.0, 0.0]]
+        for variable, value in zip(model.weights[-4:], weights):
+            variable.assign(value)
+        x, y = np.full((1, *shape), 0.4, "float32"), [0]
+        start = {"nb_iter": 3, "nb_restarts": 2}
+        rough = attacks.CubeAttack(EPS, nb_polish=0, **start)
+        assert not rough.run(model, x, y).success
+        fine = attacks.CubeAttack(EPS, nb_polish=300, **start).run(model, x, y)
+        assert fine.success
+        np.testing.assert_array_equal(fine.x_adv[0] >= 0.5, wanted > 0)
+
     def test_first_gradient_in_the_middle_of_the_box(self):
         """At the image there is none."""
         model = keras.Sequential(

@@ -43,7 +43,6 @@ class Escalation:
     def run(self, prover, batch_size, executor):
         """The certificate; what the folder holds is not done again."""
         self.restore()
-        self._tell()
         starts = iter(range(0, len(self._y), batch_size))
         bounded = collections.deque()
 
@@ -121,14 +120,11 @@ class Escalation:
         for row, image in known.counterexamples.items():
             self._all.counterexamples[int(index[row])] = image
 
-    def _tell(self):
-        self._progress("certificates", int(self._done.sum()), len(self._y))
-
     def _end(self, i):
         """Count an image as done."""
         self._done[i] = True
         self._unkept.append(i)
-        self._tell()
+        self._progress("certificates", int(self._done.sum()), len(self._y))
         self._unkept_seconds += self._all.seconds[i]
         if self._unkept_seconds > _KEEP_AFTER:
             self._keep()

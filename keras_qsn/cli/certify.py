@@ -31,7 +31,7 @@ def run(options, console):
     with bar(console) as shown:
 
         def progress(*done):
-            # Told first when nothing was refused, before anything is proved.
+            # Of the first image: by then nothing can be refused any more.
             guess()
             shown(*done)
 
@@ -66,7 +66,7 @@ def run(options, console):
 
 
 def _warn_of_a_guess(wrapper, images, batch_size):
-    """Say before the proofs that there is hardly anything to prove."""
+    """Say that there is hardly anything to prove."""
     right = wrapper.predict(images.x, batch_size) == images.y
     status, value, meaning = beats_chance(
         float(right.mean()), len(right), wrapper.num_classes

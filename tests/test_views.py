@@ -224,10 +224,36 @@ class TestComposition:
                 return super()._perturb(*args)
 
         model, y = network(QuantLayer(4, 20.0)), [0] * 8
-        for eps, steepness in ((0.1, 3.0), (0.2, 3.0), (0.2, 4.0)):
+        for eps, steepness in ((0.1, 3.0), (0.2, 4.0), (0.2, None)):
             attack = attacks.BPDA(Counting(eps), steepness)
             attack.generate(model, images, y)
         assert len(calls) == 2
+
+    @pytest.mark.parametrize("kind", ["soft", "annealed"])
+    def test_of_a_shared_function_each_has_its_own_steepness(
+        self, kind, images
+    ):
+        """Step by step, nothing is shared."""
+        model, y = network(QuantLayer(4, 20.0)), tf.zeros(8, tf.int32)
+        few = {"eps": 0.5, "nb_iter": 3, "norm": 2}
+        made = []
+        for z in (1.0, 30.0):
+            if kind == "soft":
+                descent = attacks.ProjectedGradientDescent(**few)
+                attack = attacks.BPDA(descent, z)
+                inside = descent.with_views(attack.views)
+            else:
+                attack = inside = attacks.AnnealedBPDA(
+                    **few, first_steepness=z, last_steepness=2 * z
+                )
+            made.append(attack.generate(model, images, y.numpy()))
+            seeds = tf.stack([tf.zeros(8, tf.int32), tf.range(8)], 1)
+            alone = inside.craft(
+                inside.seen(KerasModelWrapper(model)),
+                *(images, y, tf.constant(0.5), seeds),
+            )
+            np.testing.assert_allclose(made[-1], alone, atol=1e-5)
+        assert np.abs(made[0] - made[1]).max() > 0.01
 
     def test_low_precision_is_near(self, images):
         wrapper = KerasModelWrapper(network())

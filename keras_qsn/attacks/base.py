@@ -220,7 +220,8 @@ class Attack(Configured):
     def cache_key(self):
         """What attacks that share a compiled function have in common."""
         config = self.get_config()
-        for name in ("eps", "seed", *self.counts):
+        numbers = (name for view in self.views for name in view.numbers)
+        for name in ("eps", "seed", *self.counts, *numbers):
             config.pop(name, None)
         return type(self), repr(config), self.functions()
 

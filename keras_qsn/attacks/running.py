@@ -16,9 +16,11 @@ from keras_qsn.attacks import norms
 from keras_qsn.attacks.result import AttackInterrupted
 from keras_qsn.attacks.result import AttackResult
 from keras_qsn.attacks.result import BlindAttackWarning
+from keras_qsn.attacks.views.base import Seen
 from keras_qsn.classifier.compiled import compiled
 from keras_qsn.classifier.compiled import compiled_logits
 from keras_qsn.classifier.compiled import images_spec
+from keras_qsn.classifier.compiled import numbers_spec
 from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.inputs import check_labels
@@ -77,7 +79,7 @@ def run_attack(
     return result
 
 
-def compiled_gradient(wrapper, shape, key="logits", view=None):
+def compiled_gradient(wrapper, shape, key="logits", view=None, numbers=0):
     """The gradient that attacks start from, shared by attacks and checks.
 
     Args:
@@ -85,15 +87,19 @@ def compiled_gradient(wrapper, shape, key="logits", view=None):
         shape: As for `compiled_logits`.
         key: As for `compiled_logits`.
         view: As for `compiled_logits`.
+        numbers: As for `compiled_logits`.
 
     Returns:
-        A concrete function of images, int32 labels and a boolean, whether the
-        gradient of the margin is wanted, not the cross-entropy's; it returns
-        that gradient, untargeted, and the logits.
+        A concrete function of images, int32 labels, a boolean, whether the
+        gradient of the margin is wanted, not the cross-entropy's, and the
+        scalars; it returns that gradient, untargeted, and the logits.
     """
-    logits_fn = compiled_logits(wrapper, shape, key, view)
+    logits = compiled_logits(wrapper, shape, key, view, numbers)
 
-    def run(x, labels, of_margin):
+    def run(x, labels, of_margin, *scalars):
+        def logits_fn(x):
+            return logits(x, *scalars)
+
         return losses.gain_gradient(logits_fn, x, labels, of_margin, False)
 
     return compiled(
@@ -103,6 +109,7 @@ def compiled_gradient(wrapper, shape, key="logits", view=None):
         images_spec(shape),
         tf.TensorSpec([None], tf.int32),
         tf.TensorSpec([], tf.bool),
+        *numbers_spec(numbers),
     )
 
 
@@ -116,25 +123,38 @@ def compiled_attack(attack, wrapper, shape, targeted):
         targeted: As for `craft`.
 
     Returns:
-        A concrete function of images, labels, `eps`, seeds and the attack's
-        `counts`.
+        A function of images, labels, `eps`, seeds and the attack's `counts`.
     """
     seen = attack.seen(wrapper, shape)
+    key, numbers = _shared(seen)
 
-    def run(x, labels, eps, seeds, *counts):
+    def run(x, labels, eps, seeds, *values):
+        count = len(attack.counts)
+        counts, scalars = values[:count], values[count:]
         counting = attack.with_counts(counts)
-        return counting.craft(seen, x, labels, eps, seeds, targeted)
+        look = seen.with_numbers(scalars) if scalars else seen
+        return counting.craft(look, x, labels, eps, seeds, targeted)
 
-    return compiled(
+    function = compiled(
         seen.wrapper,
-        ("attack", attack.cache_key, seen.key, tuple(shape), targeted),
+        ("attack", attack.cache_key, key, tuple(shape), targeted),
         run,
         images_spec(shape),
         tf.TensorSpec([None], tf.int32),
         tf.TensorSpec([], tf.float32),
         tf.TensorSpec([None, 2], tf.int32),
         *(tf.TensorSpec([], tf.int32) for _ in attack.counts),
+        *numbers_spec(len(numbers)),
     )
+    return lambda *arguments: function(*arguments, *numbers)
+
+
+def _shared(seen):
+    """The key of a function that is shared, and its numbers, of a `Seen`, or
+    of what an attack has in its place."""
+    if isinstance(seen, Seen):
+        return seen.shared_key, seen.get_numbers()
+    return seen.key, ()
 
 
 def check_eps(threat, shape):
@@ -192,12 +212,19 @@ def slope_at(attack, wrapper, x, labels):
     """Largest part of the gradient that the attack starts from."""
     if attack.follows is None:
         return np.ones(len(x), "float32")
-    seen = attack.seen(wrapper)
-    function = compiled_gradient(seen.wrapper, x.shape[1:], seen.key, seen)
+    seen = look = attack.seen(wrapper)
+    if isinstance(seen, Seen):
+        seen = seen.at(0.0)
+        look = seen.look
+    key, numbers = _shared(seen)
+    function = compiled_gradient(
+        *(seen.wrapper, x.shape[1:], key, look, len(numbers))
+    )
     gradient, logits = function(
         tf.constant(x),
         tf.constant(labels, tf.int32),
         tf.constant(attack.follows == "margin"),
+        *numbers,
     )
     slope = norms.size(gradient, 1).numpy()
     _check_finite(logits.numpy(), slope)

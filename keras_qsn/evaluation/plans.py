@@ -46,8 +46,14 @@ _PGD = {"quick": (20, 1), "standard": (100, 2), "full": (100, 10)}
 def named(plan, threat, facts, sources, sight=AS_IT_IS):
     """The steps of a named plan.
 
-    Cheap attacks come first, since each one spares those after it the images
-    it breaks.
+    White-box attacks come first, then transfer, adaptive ones and queries;
+    among those, the ones that break most in a second, since each spares those
+    after it the images it breaks. Alone and once built, with the seed 0 in
+    L-infinity, they broke per second of one processor, of the first 50 test
+    digits on three small networks (undefended at eps 0.05, quantized to 2
+    hard levels at 0.25 and to 4 soft ones at 0.1): FGSM 400 to 700 images,
+    APGD 31 to 86, PGD-100 20 to 49, FAB-T 16 to 37; surrogates 54 to 173,
+    cube 12 to 20; Square-1000 9 to 25, HopSkipJump-10 2 to 6.
 
     Args:
         plan: Its name.
@@ -179,16 +185,16 @@ def _white_box(plan, threat, facts):
     )
     if plan == "quick":
         return [fgsm, pgd, apgd(f"{dlr}-20", loss="dlr", nb_iter=20)]
-    steps = [fgsm, pgd, apgd("APGD-CE", loss="ce", nb_iter=100)]
+    first = [fgsm, apgd("APGD-CE", loss="ce", nb_iter=100)]
     if plan == "standard" or facts.random:
-        steps.append(apgd(dlr, loss="dlr", nb_iter=100))
+        first.append(apgd(dlr, loss="dlr", nb_iter=100))
         boundary = [] if facts.random else [fab(nb_iter=20, nb_targets=3)]
-        return [*steps, *boundary]
+        return [*first, pgd, *boundary]
     if facts.is_image:
         return [fgsm, pgd, step("AutoAttack", attacks.AutoAttack)]
     # Its parts but for the squares; other queries are there in any case.
-    steps.append(apgd("APGD-T", loss="targeted-dlr", nb_iter=100))
-    return [*steps, fab(nb_iter=100, nb_targets=9)]
+    targeted = apgd("APGD-T", loss="targeted-dlr", nb_iter=100)
+    return [*first, pgd, targeted, fab(nb_iter=100, nb_targets=9)]
 
 
 def _transfer(plan, threat, sources):

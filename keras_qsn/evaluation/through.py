@@ -95,18 +95,19 @@ def quantizers(plan, threat, facts, sight):
     if not facts.quantized:
         return []
     effort = {"nb_iter": NB_ITER[plan]}
-    steps = []
+    # What knows more of the quantizer takes longer.
+    behind = []
     if facts.opened and threat.norm == np.inf:
         cube = threat.attack(
             attacks.CubeAttack, nb_restarts=_CUBE_RESTARTS[plan], **effort
         )
-        steps.append(Step("cube", cube.threat, cube))
+        behind = [Step("cube", cube.threat, cube)]
     elif facts.opened:
         flips = threat.attack(attacks.LevelFlipAttack)
-        steps.append(Step("level flips", flips.threat, flips))
+        behind = [Step("level flips", flips.threat, flips)]
     if facts.gradient_cut and not sight.unmasks:
         # A surrogate mends the quantizer's gradient, and no other.
-        return steps
+        return behind
     effort["early_stop"] = not facts.random
     descent = sight.unmasked(
         threat.attack(attacks.ProjectedGradientDescent, **effort)
@@ -114,8 +115,10 @@ def quantizers(plan, threat, facts, sight):
     surrogates = {"BPDA": attacks.BPDA(descent)}
     for z in _STEEPNESS[plan]:
         surrogates[f"soft surrogate, z={z:g}"] = attacks.BPDA(descent, z)
-    steps += [
+    surrogates["annealed surrogate"] = sight.unmasked(
+        threat.attack(attacks.AnnealedBPDA, **effort)
+    )
+    through = [
         Step(name, attack.threat, attack) for name, attack in surrogates.items()
     ]
-    annealed = sight.unmasked(threat.attack(attacks.AnnealedBPDA, **effort))
-    return [*steps, Step("annealed surrogate", annealed.threat, annealed)]
+    return [*through, *behind]

@@ -1,5 +1,9 @@
 """The contract of every view, and a model as an attack sees it."""
 
+import copy
+
+import tensorflow as tf
+
 from keras_qsn._core.config import Configured
 from keras_qsn.classifier.compiled import compiled_logits
 
@@ -15,7 +19,9 @@ class View(Configured):
     A view may look at another model altogether (`model`), or change in the
     course of a search (`at`). Where it needs another attacker than the attack
     does, `threat` names it, as for `Attack`. Its constructor's arguments are
-    attributes of the same names, which `get_config` tells.
+    attributes of the same names, which `get_config` tells; those named in
+    `numbers` may be scalar tensors, so that views which differ in them alone
+    share a compiled function.
 
     Example:
 
@@ -38,6 +44,7 @@ class View(Configured):
     """
 
     threat = None
+    numbers = ()
 
     def see(self, logits_fn, wrapper):
         """What is seen of `logits_fn`: a function from images to logits.
@@ -61,6 +68,21 @@ class View(Configured):
         """Hashable; the same for views of the same model that see the same."""
         return type(self), repr(self.get_config()), self.functions()
 
+    @property
+    def shared_key(self):
+        """The same also for views that differ in `numbers` alone."""
+        if not self.numbers:
+            return self.key
+        config = self.get_config()
+        others = {k: v for k, v in config.items() if k not in self.numbers}
+        return type(self), self.numbers, repr(others), self.functions()
+
+    def with_numbers(self, values):
+        """The same view with other `numbers`, which may be tensors."""
+        view = copy.copy(self)
+        vars(view).update(zip(self.numbers, values))
+        return view
+
 
 class Seen:
     """A model as an attack sees it: a function from images to logits.
@@ -83,8 +105,23 @@ class Seen:
     def __call__(self, x):
         if self._shape is None or not self.fixed:
             return self._look(x)
-        return compiled_logits(self.wrapper, self._shape, self.key, self._look)(
-            x
+        function = compiled_logits(
+            *(self.wrapper, self._shape, self.shared_key, self.look),
+            len(self.get_numbers()),
+        )
+        return function(x, *self.get_numbers())
+
+    def look(self, x, *numbers):
+        """What is seen, traced anew, with other `numbers` of the views."""
+        seen = self.with_numbers(numbers) if numbers else self
+        return seen._look(x)
+
+    def get_numbers(self):
+        """The `numbers` of all views, as scalar tensors."""
+        return tuple(
+            tf.convert_to_tensor(getattr(view, name), tf.float32)
+            for view in self._views
+            for name in view.numbers
         )
 
     def through(self, logits_fn):
@@ -104,8 +141,24 @@ class Seen:
         keys = tuple(view.key for view in self._views if view.key)
         return keys or "logits"
 
+    @property
+    def shared_key(self):
+        """The same also for views that differ in their `numbers` alone."""
+        keys = tuple(view.shared_key for view in self._views if view.key)
+        return keys or "logits"
+
     def at(self, share):
         """What is seen when so much of the search is done, from 0 to 1."""
         if self.fixed:
             return self
-        return Seen(self.wrapper, [view.at(share) for view in self._views])
+        views = [view.at(share) for view in self._views]
+        return Seen(self.wrapper, views, self._shape)
+
+    def with_numbers(self, values):
+        """The same with other `numbers`, which may be tensors."""
+        values = iter(values)
+        views = [
+            view.with_numbers([next(values) for _ in view.numbers])
+            for view in self._views
+        ]
+        return Seen(self.wrapper, views, self._shape)

@@ -23,6 +23,10 @@ class Surrogate(View):
             steepness = check_positive("steepness", steepness)
         self.steepness = steepness
 
+    @property
+    def numbers(self):
+        return () if self.steepness is None else ("steepness",)
+
     def see(self, logits_fn, wrapper):
         layers = quantizers_of(wrapper)
 
@@ -51,6 +55,7 @@ class AnnealedSurrogate(View):
     """
 
     threat = "adaptive"
+    numbers = ("first_steepness", "last_steepness")
 
     def __init__(self, first_steepness=2.0, last_steepness=50.0):
         self._keep_positive(

@@ -4,9 +4,17 @@ import keras
 import numpy as np
 
 from keras_qsn.classifier.preprocessing import with_preprocessing
+from keras_qsn.classifier.queries import QueryError
+from keras_qsn.classifier.queries import QueryModel
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 
-__all__ = ["KerasModelWrapper", "cleverhans_cnn", "with_preprocessing"]
+__all__ = [
+    "KerasModelWrapper",
+    "QueryError",
+    "QueryModel",
+    "cleverhans_cnn",
+    "with_preprocessing",
+]
 
 
 def cleverhans_cnn(

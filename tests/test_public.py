@@ -120,6 +120,8 @@ NAMES = {
     "losses": {"ProbabilityMeanSquaredError"},
     "models": {
         "KerasModelWrapper",
+        "QueryError",
+        "QueryModel",
         "cleverhans_cnn",
         "with_preprocessing",
     },

@@ -72,7 +72,7 @@ def load_model(options):
         )
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file {path}.")
-    if path.suffix == ".tflite":
+    if path.suffix == ".tflite" and options.command == "evaluate":
         network = load_litert(path, options.batch_size)
         return KerasModelWrapper.of(
             QueryModel(

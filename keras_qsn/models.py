@@ -5,10 +5,14 @@ import numpy as np
 
 from keras_qsn.classifier.ensemble import ensemble
 from keras_qsn.classifier.preprocessing import with_preprocessing
+from keras_qsn.classifier.queries import QueryError
+from keras_qsn.classifier.queries import QueryModel
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 
 __all__ = [
     "KerasModelWrapper",
+    "QueryError",
+    "QueryModel",
     "cleverhans_cnn",
     "ensemble",
     "with_preprocessing",

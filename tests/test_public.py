@@ -132,6 +132,8 @@ NAMES = {
     "losses": {"ProbabilityMeanSquaredError"},
     "models": {
         "KerasModelWrapper",
+        "QueryError",
+        "QueryModel",
         "cleverhans_cnn",
         "ensemble",
         "with_preprocessing",

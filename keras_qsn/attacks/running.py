@@ -45,6 +45,7 @@ def run_attack(
     and have the seeds that they have there.
     """
     wrapper = KerasModelWrapper.of(model)
+    check_gradient(attack, wrapper)
     batch_size = check_count("batch_size", batch_size)
     x, y = as_arrays(x, y)
     x = check_images(x, attack.clip_min, attack.clip_max, wrapper)
@@ -77,6 +78,19 @@ def run_attack(
         raise AttackInterrupted(finished) from error
     _warn_if_blind(attack, result, wrapper)
     return result
+
+
+def check_gradient(attack, wrapper):
+    """Refuse to look into a model of which only the answers are known."""
+    if wrapper.answers_only and attack.threat not in ("queries", "transfer"):
+        raise ValueError(
+            f"A model of which only the answers are known "
+            f"('{wrapper.model.name}') must be attacked by queries or from "
+            f"another model. Received: {type(attack).__name__}, a "
+            f"{attack.threat} attack. Attack a twin of it, and carry over: "
+            "`TransferAttack(attack, twin)`, or `sources={'twin': twin}` of "
+            "an evaluation."
+        )
 
 
 def compiled_gradient(wrapper, shape, key="logits", view=None, numbers=0):

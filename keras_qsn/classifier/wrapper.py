@@ -19,6 +19,7 @@ from keras_qsn.classifier.heads import check_scores
 from keras_qsn.classifier.heads import logits_model
 from keras_qsn.classifier.heads import traced_logits
 from keras_qsn.classifier.preprocessing import NumpyFunction
+from keras_qsn.classifier.queries import Queries
 from keras_qsn.classifier.structure import structure_of
 from keras_qsn.classifier.travel import content_of
 from keras_qsn.classifier.travel import model_of
@@ -163,6 +164,11 @@ class KerasModelWrapper:
     def quantizers(self):
         """The quantization layers."""
         return [q for q in layers_of(self.model) if isinstance(q, QuantLayer)]
+
+    @property
+    def answers_only(self):
+        """Whether nothing but its answers is known: a `QueryModel`."""
+        return any(isinstance(layer, Queries) for layer in self.layers)
 
     @property
     def head(self):

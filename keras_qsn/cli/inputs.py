@@ -12,6 +12,8 @@ import numpy as np
 from keras_qsn import datasets
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.cli.parser import EPS
+from keras_qsn.deployment import load_litert
+from keras_qsn.models import QueryModel
 
 # Of what Keras says of a file it cannot load.
 _LONGEST = 400
@@ -70,6 +72,17 @@ def load_model(options):
         )
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file {path}.")
+    if path.suffix == ".tflite" and options.command == "evaluate":
+        network = load_litert(path, options.batch_size)
+        return KerasModelWrapper.of(
+            QueryModel(
+                network,
+                network.output_shape[-1],
+                network.input_shape,
+                batch_size=options.batch_size,
+                name=network.name,
+            )
+        )
     try:
         # In Keras' safe mode: a model file may not run code. Its loss and
         # optimizer are not asked for, and may be anybody's.

@@ -191,7 +191,11 @@ def _reproduce(commands):
 def _of_a_model(commands, name, help, status, images):
     """A command for a model and data; `images` of them where none are said."""
     command = _add(commands, name, help, status)
-    command.add_argument("model", help="a saved Keras classifier, .keras")
+    command.add_argument(
+        "model",
+        help="a saved Keras classifier, .keras"
+        + (", or a LiteRT file, .tflite" if name == "evaluate" else ""),
+    )
     command.add_argument(
         "--data",
         required=True,

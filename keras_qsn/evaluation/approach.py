@@ -8,6 +8,7 @@ from keras_qsn.attacks.views.full_precision import FullPrecision
 from keras_qsn.classifier.rebuilt import CannotRebuild
 from keras_qsn.classifier.twin import in_few_bits
 from keras_qsn.evaluation.sight import Sight
+from keras_qsn.evaluation.surrogates import Surrogates
 from keras_qsn.evaluation.surrogates import surrogates_of
 
 # Draws that the attacks of a plan average, and the checks.
@@ -48,7 +49,9 @@ def approach(
             precision = {"precision": f"attacked as it is: {error}"}
     if judge.detector is not None:
         views = (Accepted(judge.detector), *views)
-    found = surrogates_of(wrapper, x, threat, given, images, folder)
+    found = Surrogates()
+    if not facts.answers_only:
+        found = surrogates_of(wrapper, x, threat, given, images, folder)
     facts = dataclasses.replace(facts, random=judge.is_random)
     facts = facts.with_masks(wrapper, x, classes, found.layers)
     settings = {

@@ -25,6 +25,7 @@ class ModelFacts:
         random: Whether its answers depend on chance.
         gradient_cut: `None`, or where the gradient with respect to the image
             ends, as text.
+        answers_only: Whether nothing of it is known but its answers.
         masks: Names of the layers that hide their gradient, quantization
             layers aside.
     """
@@ -35,6 +36,7 @@ class ModelFacts:
     opened: bool = False
     random: bool = False
     gradient_cut: str | None = None
+    answers_only: bool = False
     masks: tuple = ()
 
     @classmethod
@@ -47,6 +49,7 @@ class ModelFacts:
             open_model(wrapper, threat) is not None,
             wrapper.is_random(shape),
             wrapper.gradient_cut(shape),
+            wrapper.answers_only,
         )
 
     def with_masks(self, wrapper, x, classes, masks):

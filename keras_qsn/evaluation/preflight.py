@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 
+from keras_qsn.attacks.running import check_gradient
 from keras_qsn.classifier.inputs import check_weights
 from keras_qsn.classifier.inputs import in_words
 from keras_qsn.evaluation.checks import conditions
@@ -38,8 +39,10 @@ def check_scores(detector, x, threat):
 
 
 def check_sources(steps, wrapper):
-    """Refuse models to transfer from of other images or classes."""
+    """Refuse attacks that need more than there is of the model, and models to
+    transfer from of other images or classes."""
     for step in steps:
+        check_gradient(step.attack, wrapper)
         if step.threat == "transfer":
             step.attack.seen(wrapper)
 

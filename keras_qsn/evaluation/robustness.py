@@ -180,6 +180,7 @@ def evaluate_robustness(
         plans.check_name(plan)
     else:
         own = plans.given(plan, threat)
+        preflight.check_sources(own, wrapper)
         if folder is not None:
             check_functions(own)
     if train_data is not None:

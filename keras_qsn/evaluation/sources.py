@@ -44,7 +44,9 @@ def trained_sources(wrapper, x, y, plan, seed, folder, progress):
             x.shape[1:], wrapper.num_classes, seed=seed
         ),
     }
-    if not wrapper.quantizers:
+    if wrapper.answers_only:
+        del makers["twin"], makers["sibling"]
+    elif not wrapper.quantizers:
         del makers["twin"]
     teachers = {
         "twin": functools.partial(_fit, wrapper, x, y, plan, seed + 1),

@@ -42,6 +42,8 @@ def named(plan, threat, facts, sources, sight):
 
 
 def _white_box(plan, threat, facts):
+    if facts.answers_only:
+        return []
     step, nb_iter = threat.step, _NB_ITER[plan]
     nearest = step(f"FMN-{nb_iter}", attacks.FastMinimumNorm, nb_iter=nb_iter)
     if threat.norm == 0:

@@ -40,6 +40,12 @@ CERTAIN = Need(
     "The model answers at random: what is there for one draw is not for the "
     "next.",
 )
+GRADIENT = Need(
+    lambda probe: not probe.facts.answers_only,
+    "not applicable",
+    "Nothing is known of the model but its answers: there is no gradient to "
+    "look at.",
+)
 REPEATABLE = Need(
     lambda probe: probe.repeats,
     "not applicable",
@@ -74,7 +80,8 @@ class Entry:
     def run(self, probe):
         """The `Check`."""
         probe.used.clear()
-        unmet = (need for need in self.needs if not need.is_met(probe))
+        needs = (*self.needs, *([GRADIENT] if self.own_gradient else []))
+        unmet = (need for need in needs if not need.is_met(probe))
         need = next(unmet, None)
         if need is not None:
             measured = "none", need.value, need.meaning

@@ -8,6 +8,7 @@ from keras_qsn.evaluation.checks import active
 from keras_qsn.evaluation.checks import known_mask
 from keras_qsn.evaluation.checks.random_points import random_point
 from keras_qsn.evaluation.checks.registry import CERTAIN
+from keras_qsn.evaluation.checks.registry import GRADIENT
 from keras_qsn.evaluation.checks.registry import IMAGES
 from keras_qsn.evaluation.checks.registry import QUANTIZER
 from keras_qsn.evaluation.checks.registry import Need
@@ -75,7 +76,7 @@ def ladder(probe):
     )
 
 
-@check(3, "eps-sweep", "larger eps breaks more")
+@check(3, "eps-sweep", "larger eps breaks more", needs=(IMAGES, GRADIENT))
 def eps_sweep(probe):
     t = probe.threat
     # At half the range every image can be turned into the same grey one.
@@ -116,7 +117,7 @@ def eps_sweep(probe):
     )
 
 
-@check(4, "unbounded", "no limit breaks everything")
+@check(4, "unbounded", "no limit breaks everything", needs=(IMAGES, GRADIENT))
 def unbounded(probe):
     eps = probe.threat.diameter(probe.x.shape[1:])
     left = probe.survives(probe.strongest(eps), eps=eps).mean()
@@ -219,7 +220,7 @@ def cube(probe):
     19,
     "self-test",
     "the attack sees through a known mask",
-    needs=(IMAGES, _L_INFINITY, CERTAIN),
+    needs=(IMAGES, GRADIENT, _L_INFINITY, CERTAIN),
 )
 def self_test(probe):
     plain, masked = known_mask.broken(probe)
@@ -237,7 +238,7 @@ def self_test(probe):
     20,
     "active-test",
     "planted examples are found",
-    needs=(IMAGES, _PLANTED, CERTAIN),
+    needs=(IMAGES, GRADIENT, _PLANTED, CERTAIN),
 )
 def active_test(probe):
     rate, count = active.pass_rate(probe)

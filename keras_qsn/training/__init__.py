@@ -3,6 +3,7 @@
 from keras_qsn.training.objectives.adversarial import AdversarialTraining
 from keras_qsn.training.objectives.base import Batch
 from keras_qsn.training.objectives.base import Objective
+from keras_qsn.training.objectives.distillation import DefensiveDistillation
 from keras_qsn.training.objectives.intervals import IntervalTraining
 from keras_qsn.training.objectives.thresholds import ThresholdTraining
 from keras_qsn.training.objectives.trades import TRADES
@@ -12,6 +13,7 @@ __all__ = [
     "TRADES",
     "AdversarialTraining",
     "Batch",
+    "DefensiveDistillation",
     "IntervalTraining",
     "Objective",
     "QuSecNet",

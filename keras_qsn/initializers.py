@@ -70,7 +70,9 @@ def initialize_for_intervals(model, seed):
     layers = [q for q in layers_of(model) if hasattr(q, "kernel")]
     for layer in layers[:-1]:
         fan_in = int(np.prod(layer.kernel.shape[:-1]))
-        draw = rng.normal(0, np.sqrt(2 * np.pi) / fan_in, layer.kernel.shape)
-        layer.kernel.assign(draw)
+        # Of a hashed layer the buckets that its kernel is made of.
+        weights = getattr(layer, "buckets", layer.kernel)
+        draw = rng.normal(0, np.sqrt(2 * np.pi) / fan_in, weights.shape)
+        weights.assign(draw)
         if layer.bias is not None:
             layer.bias.assign(np.zeros(layer.bias.shape))

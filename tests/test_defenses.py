@@ -17,6 +17,7 @@ from keras_qsn.attacks import FastGradientMethod
 from keras_qsn.attacks import ProjectedGradientDescent
 from keras_qsn.classifier.opened import quantizers_of
 from keras_qsn.defenses import BitDepthReduction
+from keras_qsn.defenses import DynamicQuantizationActivation
 from keras_qsn.defenses import FeatureSqueezingDetector
 from keras_qsn.defenses import MedianSmoothing
 from keras_qsn.defenses import NonLocalMeans
@@ -35,7 +36,11 @@ SQUEEZERS = [
     MedianSmoothing((3, 2)),
     NonLocalMeans(5, 3, 20.0),
 ]
-IDS = ["bits", "range", "median", "means"]
+LAYERS = [
+    *SQUEEZERS,
+    DynamicQuantizationActivation(2, False, "straight_through", 5.0),
+]
+IDS = ["bits", "range", "median", "means", "activation"]
 
 
 def images(shape=(3, 9, 8, 3), dtype="float32"):
@@ -47,7 +52,7 @@ def reloaded(model, folder):
     return keras.models.load_model(folder / "model.keras")
 
 
-@pytest.mark.parametrize("layer", SQUEEZERS, ids=IDS)
+@pytest.mark.parametrize("layer", LAYERS, ids=IDS)
 class TestContract:
     def model(self, layer):
         again = type(layer).from_config(layer.get_config())

@@ -122,7 +122,7 @@ def _check_merged(tensors, name):
 def _is_known(layer):
     """Whether a layer without activation computes nothing but scores."""
     kind = type(layer)
-    return kind.__module__.startswith("keras.") and (
+    return kind.__module__.startswith(("keras.", "keras_qsn.defenses.")) and (
         issubclass(kind, keras.Layer) and kind is not keras.layers.Lambda
     )
 

@@ -5,11 +5,21 @@ from keras_qsn.defenses.ape_gan import APEGAN
 from keras_qsn.defenses.bounded_relu import gaussian_augmentation
 from keras_qsn.defenses.bounded_relu import with_bounded_relu
 from keras_qsn.defenses.defense_gan import DefenseGANProjection
+from keras_qsn.defenses.defensive_hashing import defensive_hashing
+from keras_qsn.defenses.defensive_hashing import with_hashed_layers
+from keras_qsn.defenses.dynamic_quantization import (
+    DynamicQuantizationActivation,
+)
 from keras_qsn.defenses.feature_squeezing import FeatureSqueezingDetector
 from keras_qsn.defenses.feature_squeezing import recommended_squeezers
 from keras_qsn.defenses.feature_squeezing import squeezed
 from keras_qsn.defenses.gan_networks import ape_gan_networks
 from keras_qsn.defenses.gan_networks import defense_gan_networks
+from keras_qsn.defenses.gradient_inhibition import InhibitedDense
+from keras_qsn.defenses.gradient_inhibition import inhibit_gradients
+from keras_qsn.defenses.hashing import HashedConv2D
+from keras_qsn.defenses.hashing import HashedDense
+from keras_qsn.defenses.largest_tau import largest_tau
 from keras_qsn.defenses.non_local_means import NonLocalMeans
 from keras_qsn.defenses.reconstruction import ReconstructionDetector
 from keras_qsn.defenses.reconstruction import check_reconstruction
@@ -22,7 +32,11 @@ __all__ = [
     "BitDepthReduction",
     "DefenseGANProjection",
     "Detector",
+    "DynamicQuantizationActivation",
     "FeatureSqueezingDetector",
+    "HashedConv2D",
+    "HashedDense",
+    "InhibitedDense",
     "MedianSmoothing",
     "NonLocalMeans",
     "ReconstructionDetector",
@@ -30,8 +44,12 @@ __all__ = [
     "ape_gan_networks",
     "check_reconstruction",
     "defense_gan_networks",
+    "defensive_hashing",
     "gaussian_augmentation",
+    "inhibit_gradients",
+    "largest_tau",
     "recommended_squeezers",
     "squeezed",
     "with_bounded_relu",
+    "with_hashed_layers",
 ]

@@ -14,7 +14,7 @@ from keras_qsn.certification.rules.registry import register_rule
 
 
 @register_rule(keras.layers.Conv2D, FastConv2D)
-def _convolution(layer, shape):
+def convolution(layer, shape):
     def product(x, absolute=False):
         kernel = weight_of(layer.kernel, x.dtype, absolute)
         return layer.convolution_op(x, kernel)

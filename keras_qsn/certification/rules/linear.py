@@ -22,7 +22,7 @@ def _nothing(layer, *shapes):
 
 
 @register_rule(_LAYERS.Dense)
-def _dense(layer, shape):
+def dense(layer, shape):
     return [_product(layer, shape), *activation_of(layer)]
 
 

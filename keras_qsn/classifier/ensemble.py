@@ -15,8 +15,8 @@ def ensemble(models, name="ensemble"):
 
     Args:
         models: List of built Keras classifiers of the same images and
-            classes, or of `KerasModelWrapper`s around them. Of those that end
-            in a softmax the values before it are taken.
+            classes, each as it is or in a `KerasModelWrapper`. Of those that
+            end in a softmax the values before it are taken.
         name: Name of the model. Defaults to `"ensemble"`.
 
     Returns:

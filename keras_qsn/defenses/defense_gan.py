@@ -207,6 +207,7 @@ class DefenseGANProjection(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
+        """The layer that `get_config` describes."""
         generator = keras.saving.deserialize_keras_object(config["generator"])
         return cls(**{**config, "generator": generator})
 

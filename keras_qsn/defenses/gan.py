@@ -105,6 +105,7 @@ class GAN(keras.Model):
 
     @classmethod
     def from_config(cls, config):
+        """The model that `get_config` describes."""
         networks = {
             name: keras.saving.deserialize_keras_object(config[name])
             for name in ("generator", "discriminator")

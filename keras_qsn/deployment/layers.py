@@ -37,6 +37,7 @@ class FakeQuantActivations(keras.layers.Layer):
 
     Call arguments:
         inputs: Float tensor.
+
         averages: Whether `inputs` are averages of levels of this layer's own,
             which integer kernels round half away from zero; they are not
             observed. Defaults to `False`.
@@ -205,6 +206,7 @@ class FakeQuantWeights(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
+        """The layer that `get_config` describes."""
         parts = {
             name: keras.saving.deserialize_keras_object(config[name])
             for name in ("layer", "batch_norm")

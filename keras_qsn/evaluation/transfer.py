@@ -32,9 +32,9 @@ def transfer_matrix(
     often transfers, a multi-step one fits its source.
 
     Args:
-        models: `{name: model}` of at least two Keras classifiers, or
-            `KerasModelWrapper`s, of the same images and classes; or a list,
-            named by their models. Crafted on and judged.
+        models: `{name: model}` of at least two Keras classifiers of the same
+            images and classes, each as it is or in a `KerasModelWrapper`; or
+            a list, named by their models. Crafted on and judged.
         x: Images in the range of the attacks, or a batched `tf.data.Dataset`
             of images and labels.
         y: True classes, integers or one-hot; `None` with a dataset.

@@ -81,6 +81,7 @@ NAMES = {
         "Detector",
         "FeatureSqueezingDetector",
         "MedianSmoothing",
+        "ModelDetector",
         "NonLocalMeans",
         "gaussian_augmentation",
         "recommended_squeezers",

@@ -13,6 +13,7 @@ from keras_qsn import datasets
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.cli.parser import EPS
 
+_WANTED = {"model": "classifier", "detector": "Keras model"}
 # Of what Keras says of a file it cannot load.
 _LONGEST = 400
 
@@ -62,26 +63,29 @@ def out_of_model(options):
 
 def load_model(options):
     """The model in a file, in its `KerasModelWrapper`."""
-    path = pathlib.Path(options.model)
+    return KerasModelWrapper.of(load_file(pathlib.Path(options.model), "model"))
+
+
+def load_file(path, what):
+    """The Keras model in a file, a `"model"` or a `"detector"`."""
     if path.is_dir():
         raise ValueError(
             f"{path} is a folder: a SavedModel cannot be looked into. "
             'Expected: a file kept by `model.save("NAME.keras")`.'
         )
     if not path.is_file():
-        raise FileNotFoundError(f"There is no model file {path}.")
+        raise FileNotFoundError(f"There is no {what} file {path}.")
     try:
         # In Keras' safe mode: a model file may not run code. Its loss and
         # optimizer are not asked for, and may be anybody's.
-        model = keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False)
     except Exception as error:
         # A damaged file shows as anything.
         raise ValueError(
-            f"The model {path} cannot be loaded: {_reason(error)} Expected: a "
-            "classifier kept by `model.save`, of layers of Keras and of this "
-            "package."
+            f"The {what} {path} cannot be loaded: {_reason(error)} Expected: a "
+            f"{_WANTED[what]} kept by `model.save`, of layers of Keras and of "
+            "this package."
         ) from error
-    return KerasModelWrapper.of(model)
 
 
 def _reason(error):

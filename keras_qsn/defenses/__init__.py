@@ -6,6 +6,7 @@ from keras_qsn.defenses.bounded_relu import with_bounded_relu
 from keras_qsn.defenses.feature_squeezing import FeatureSqueezingDetector
 from keras_qsn.defenses.feature_squeezing import recommended_squeezers
 from keras_qsn.defenses.feature_squeezing import squeezed
+from keras_qsn.defenses.model_detector import ModelDetector
 from keras_qsn.defenses.non_local_means import NonLocalMeans
 from keras_qsn.defenses.squeezers import BitDepthReduction
 from keras_qsn.defenses.squeezers import MedianSmoothing
@@ -15,6 +16,7 @@ __all__ = [
     "Detector",
     "FeatureSqueezingDetector",
     "MedianSmoothing",
+    "ModelDetector",
     "NonLocalMeans",
     "gaussian_augmentation",
     "recommended_squeezers",

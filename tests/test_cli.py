@@ -20,6 +20,7 @@ from keras_qsn.cli import evaluate as evaluate_command
 from keras_qsn.datasets import stratified_subset
 from keras_qsn.evaluation import Evaluation
 from keras_qsn.evaluation import run
+from keras_qsn.evaluation.detection import Detection
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import QuantLayer
 
@@ -49,8 +50,14 @@ def asked(monkeypatch):
     def answered(model, x, y, **arguments):
         given.update(arguments, x=x)
         unbroken = example(x, [], [], [], data_name=None)
+        detector, detection = arguments["detector"], None
+        if detector is not None:
+            scores = {n: detector.score(x) for n in ("clean", "attacked")}
+            detection = Detection(**detector.told(), **scores)
         return dataclasses.replace(
-            unbroken, y=y, prediction=y, curve={}, trace={}
+            unbroken,
+            **{"y": y, "prediction": y, "curve": {}, "trace": {}},
+            detection=detection,
         )
 
     monkeypatch.setattr(evaluate_command, "evaluate_robustness", answered)
@@ -324,6 +331,43 @@ def test_the_page_is_opened_where_there_is_a_browser(
     assert call("evaluate", "--images", "10", "--out", "out", "--open") == 0
     assert opened == [(tmp_path / "out" / "report.html").as_uri()]
     assert ("No browser" in capsys.readouterr().out) is not found
+
+
+class TestDetector:
+    """What rejects images beside the model."""
+
+    def test_of_a_file(self, labels, digits, asked, capsys):
+        whole = digits._asdict()
+        names = ("x_train", "y_train", "x_test", "y_test")
+        np.savez("own.npz", **{name: whole[name][::5] for name in names})
+        image = keras.Input((28, 28, 1))
+        score = keras.ops.mean(image, [1, 2, 3])
+        keras.Model(image, score).save("brightness.keras")
+        options = ["--images", "100", "--detector", "brightness.keras"]
+        assert call("evaluate", *options, "--out", "out") == 0
+        detector = asked["detector"]
+        bright = digits.x_train[::5].mean((1, 2, 3))
+        # One in twenty of the training images is brighter.
+        share = (bright > detector.threshold).mean()
+        assert share == pytest.approx(0.05, abs=0.005)
+        said = " ".join(capsys.readouterr().out.split())
+        assert "Detector: ModelDetector, rejects above" in said
+
+    def test_by_its_name(self, labels, asked, capsys):
+        options = ["--data", "digits", "--images", "10"]
+        options += ["--detector", "feature-squeezing", "--out", "out"]
+        assert call("evaluate", *options) == 0
+        layers = asked["detector"].squeezers
+        assert [type(layer).__name__ for layer in layers] == [
+            "BitDepthReduction",
+            "MedianSmoothing",
+        ]
+        assert "FeatureSqueezingDetector" in capsys.readouterr().out
+
+    def test_none_is_none(self, labels, asked, capsys):
+        assert call("evaluate", "--images", "10", "--out", "out") == 0
+        assert asked["detector"] is None
+        assert "Detector" not in capsys.readouterr().out
 
 
 class TestClasses:

@@ -1,25 +1,32 @@
 """A detector beside a model: judged with it, attacked with it."""
 
+import functools
 import json
+import pathlib
 import pickle
+import re
+import textwrap
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_qsn as qsn
 import masks
 from keras_qsn import attacks
 from keras_qsn import report
 from keras_qsn.defenses import Detector
 from keras_qsn.defenses import FeatureSqueezingDetector
 from keras_qsn.defenses import MedianSmoothing
+from keras_qsn.defenses import ModelDetector
 from keras_qsn.defenses import recommended_squeezers
 from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.report import charts
 
 EPS = 0.3
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 class Brightness(Detector):
@@ -136,6 +143,25 @@ class TestVerdict:
         assert found.robust.tolist() == bare.robust.tolist()
         assert found.detection.attacked.max() <= 0.49
 
+    @pytest.mark.parametrize(
+        ("norm", "eps", "threshold", "robust"),
+        [
+            # All pixels move, by 0.1 each.
+            (1, 0.4, 0.53, [True, True, False, True]),
+            # Each goes to its end.
+            (0, 4, 0.9, [True, True, True, True]),
+        ],
+    )
+    def test_other_norms_with_attacks_of_ones_own(
+        self, norm, eps, threshold, robust, model, images
+    ):
+        plan = [attacks.FastGradientMethod(eps, norm)]
+        one = {"eps": eps, "norm": norm, "plan": plan}
+        bare = evaluated(model, *images, **one)
+        assert not bare.robust[:3].any()
+        found = evaluated(model, *images, Left(threshold), **one)
+        assert found.robust.tolist() == robust
+
     def test_the_curve_over_thresholds(self, model, images):
         found = evaluated(model, *images, Brightness(0.48), eps=0.1)
         curve = found.rejection_curve()
@@ -158,6 +184,117 @@ class TestVerdict:
         assert (first.robust == again.robust).all()
         with pytest.raises(ValueError, match="detector"):
             evaluated(model, *images, Brightness(0.479), **given)
+
+
+class TestRandomModels:
+    """Broken is what is accepted, and wrong in most draws."""
+
+    @pytest.fixture
+    def noisy(self, model):
+        return keras.Sequential(
+            [keras.Input((2, 2, 1)), masks.Noise(0.003), model]
+        )
+
+    def test_verdict(self, noisy, images):
+        """As without noise, which is a tenth of the smallest margin."""
+        one = {"eps": 0.1, "plan": [attacks.FastGradientMethod(0.1)]}
+        for threshold, robust in (
+            (0.6, [False, False, False, True]),
+            (0.53, [True, True, False, True]),
+            (0.47, [False, True, True, True]),
+        ):
+            found = evaluated(noisy, *images, Left(threshold), **one)
+            assert found.settings["chance"]
+            assert found.robust.tolist() == robust
+        # The last one rejects the first image as it is.
+        assert found.answers.clean[0] == found.answers.attacked[0] == 0
+        assert found.answers.mean_accuracy == 0.75
+        assert found.clean_accuracy == 0.75
+        # Who knows of it leaves the left alone.
+        found = evaluated(noisy, *images, Left(0.49), eps=0.1)
+        assert found.robust.tolist() == [False, False, False, True]
+        assert found.detection.attacked.max() <= 0.49
+
+    def test_a_sure_attack_goes_on_behind_the_boundary(self, trained, digits):
+        x, y = digits.x_test[::100], digits.y_test[::100]
+        kwargs = {"detector": Brightness(0.6), "nb_iter": 40}
+        kwargs |= {"loss": "margin", "early_stop": True, "direction": "sum"}
+        shares = []
+        for confidence in (0.0, 0.2):
+            attack = attacks.DetectorEvasion(
+                0.3, confidence=confidence, **kwargs
+            )
+            x_adv = attack.generate(trained["none"], x, y, verbose=0)
+            z = np.asarray(trained["none"](x_adv))
+            rest = np.where(np.eye(10)[y], -np.inf, z).max(1)
+            lead = rest - z[np.arange(len(y)), y]
+            shares.append(lead / np.ptp(z, 1))
+        stopped, sure = shares
+        assert (stopped > 0).all() and np.median(stopped) < 0.2
+        assert (sure >= 0.2).all()
+
+    def test_the_plan_does_what_an_attack_by_hand_does(self, trained, digits):
+        """Noise before the network, and squeezing without it beside it."""
+        network, x, y = (
+            trained["none"],
+            digits.x_test[::20],
+            digits.y_test[::20],
+        )
+        detector = masks.squeezing(network, digits, [MedianSmoothing(2)])
+        noise = masks.Noise(0.1)
+        noisy = keras.Sequential([keras.Input((28, 28, 1)), noise, network])
+        found = evaluated(noisy, x, y, detector, eps=EPS, plan="quick")
+        assert found.robust_accuracy <= 0.02
+        x_adv, draws = found.x_adv[found.correct], 40
+        assert not detector.detect(x_adv).any()
+        right = [
+            np.asarray(noisy(x_adv)).argmax(-1) == y[found.correct]
+            for _ in range(draws)
+        ]
+        assert (np.mean(right, 0) < 0.5 + 3 * 0.5 / draws**0.5).all()
+        plain = attacks.EOT(attacks.ProjectedGradientDescent(EPS), 8)
+        plain = evaluated(noisy, x, y, detector, eps=EPS, plan=[plain])
+        assert plain.robust_accuracy > found.robust_accuracy + 0.05
+
+
+class TestModelDetector:
+    @pytest.mark.parametrize("axes", [(1, 2, 3), (1, 2)])
+    def test_is_a_detector_when_it_comes_back(self, axes, images, tmp_path):
+        """Of scores of shape (images,) or (images, 1)."""
+        image = keras.Input((2, 2, 1))
+        model = keras.Model(image, keras.ops.mean(image, axes))
+        model.save(tmp_path / "score.keras")
+        model = keras.models.load_model(tmp_path / "score.keras")
+        x = np.random.default_rng(0).random((40, 2, 2, 1), "float32")
+        detector = ModelDetector(model, 0.1).fit(x)
+        bright = x.mean((1, 2, 3))
+        np.testing.assert_allclose(detector.score(x), bright, rtol=1e-6)
+        assert detector.detect(x).sum() == 4
+        again = pickle.loads(pickle.dumps(detector))
+        np.testing.assert_array_equal(again.detect(x), detector.detect(x))
+        shape = x.shape[1:]
+        assert again.fingerprint(shape) == detector.fingerprint(shape)
+
+    def test_is_evaded_as_any_other(self, model, images):
+        image = keras.Input((2, 2, 1))
+        score = keras.ops.mean(image[:, :, 0], (1, 2))
+        detector = ModelDetector(keras.Model(image, score))
+        detector.threshold = 0.49
+        found = evaluated(model, *images, detector, eps=0.1)
+        same = evaluated(model, *images, Left(0.49), eps=0.1)
+        assert found.robust.tolist() == same.robust.tolist()
+        assert found.detection.attacked.max() <= 0.49
+
+    def test_refuses(self, model):
+        with pytest.raises(TypeError, match="a Keras model.*subclass"):
+            ModelDetector(tf.reduce_mean)
+        with pytest.raises(ValueError, match="one score.*keras.ops.max"):
+            ModelDetector(model)
+        with pytest.raises(ValueError, match="not built"):
+            ModelDetector(keras.Sequential([keras.layers.Dense(1)]))
+        score = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        with pytest.raises(ValueError, match="false_positive_rate"):
+            ModelDetector(score, 1.0)
 
 
 class TestEvasion:
@@ -261,7 +398,28 @@ def test_refuses(model, images):
     ):
         with pytest.raises(error, match=f"(?s){said}"):
             evaluated(model, *images, detector, eps=0.1)
-    with pytest.raises(ValueError, match="`norm` must be np.inf or 2"):
+    with pytest.raises(
+        ValueError, match="`norm` must be np.inf or 2 for a named plan.*`plan`"
+    ):
         evaluated(model, *images, Brightness(0.6), eps=1, norm=1)
     with pytest.raises(ValueError, match="`direction` must be one of"):
         attacks.DetectorEvasion(detector=Brightness(0.6), direction="up")
+
+
+def test_the_ten_lines_of_the_documentation_run(trained, digits, monkeypatch):
+    page = (ROOT / "docs/detectors.rst").read_text()
+    (block,) = re.findall(r"code-block:: python\n\n(.*?)\n(?=\S)", page, re.S)
+    few = {"x_test": digits.x_test[::50], "y_test": digits.y_test[::50]}
+    few = digits._replace(x_train=digits.x_train[::10], **few)
+    monkeypatch.setattr(qsn.datasets, "load", {"digits": few}.__getitem__)
+    evaluate = functools.partial(
+        evaluate_robustness, plan="quick", checks=None, verbose=0
+    )
+    monkeypatch.setattr(qsn.evaluation, "evaluate_robustness", evaluate)
+    names = {"model": trained["none"]}
+    exec(compile(textwrap.dedent(block), "detectors.rst", "exec"), names)
+    evaluation = names["evaluation"]
+    assert 0 < evaluation.detection.rejected.mean() < 0.3
+    assert evaluation.robust_accuracy < 0.1
+    # All but the setting up, which any program of this library has.
+    assert len([line for line in block.splitlines() if line.strip()]) <= 10

@@ -90,6 +90,7 @@ NAMES = {
         "HashedDense",
         "InhibitedDense",
         "MedianSmoothing",
+        "ModelDetector",
         "NonLocalMeans",
         "ReconstructionDetector",
         "WassersteinGAN",

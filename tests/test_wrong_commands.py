@@ -71,6 +71,36 @@ WRONG = [
     ("evaluate model.keras --data own.npz --class-names few.txt", "10 classes"),
     ("evaluate model.keras --data own.npz --workers 0", "1 or more"),
     ("evaluate model.keras --data own.npz --ray a:1", "ray start --head"),
+    (
+        "evaluate model.keras --data trained.npz --detector no.keras",
+        "no detector file no.keras",
+    ),
+    (
+        "evaluate model.keras --data trained.npz --detector text.keras",
+        "detector text.keras cannot be loaded",
+    ),
+    (
+        "evaluate model.keras --data trained.npz --detector deep",
+        "SavedModel cannot be looked into",
+    ),
+    (
+        "evaluate model.keras --data trained.npz --detector model.keras",
+        "one score for each image",
+    ),
+    (
+        "evaluate model.keras --data own.npz --detector score.keras",
+        "x_train and y_train",
+    ),
+    (
+        "evaluate model.keras --data trained.npz --detector score.keras "
+        "--norm 1 --eps 1",
+        "must be np.inf or 2",
+    ),
+    (
+        "evaluate model.keras --data trained.npz --detector feature-squeezing",
+        "squeezers of digits, mnist, cifar10",
+    ),
+    ("certify model.keras --data own.npz --detector d.keras", "unrecognized"),
     ("certify model.keras --data own.npz --methods magic", "choose from"),
     ("certify model.keras --data own.npz --workers 2 --ray", "not allowed"),
     ("certify model.keras --data own.npz --ray localhost:1", "localhost:1"),
@@ -135,6 +165,7 @@ def inputs(tmp_path_factory):
             keras.layers.Dense(2),
         ]
     ).save(folder / "any.keras")
+    small_cnn(num_classes=1).save(folder / "score.keras")
     small_cnn(num_classes=2).save(folder / "two.keras")
     small_cnn(Mine()).save(folder / "custom.keras")
     x = np.random.default_rng(0).random((4, 28, 28, 1), "float32")
@@ -155,6 +186,7 @@ def inputs(tmp_path_factory):
     }
     for name, (x_test, y_test) in images.items():
         np.savez(folder / f"{name}.npz", x_test=x_test, y_test=y_test)
+    np.savez(folder / "trained.npz", x_test=x, y_test=y, x_train=x, y_train=y)
     np.savez(folder / "unlabeled.npz", x_test=x)
     np.savez(folder / "no_test.npz", x_train=x, y_train=y)
 

@@ -167,6 +167,16 @@ class Detector:
         return compiled[shape]
 
 
+def check_rate(false_positive_rate):
+    """Return a share of legitimate images to reject, or say what came."""
+    if not 0.0 <= false_positive_rate < 1.0:
+        raise ValueError(
+            "`false_positive_rate` must lie in [0, 1). Received: "
+            f"false_positive_rate={false_positive_rate}"
+        )
+    return float(false_positive_rate)
+
+
 def check_detector(detector):
     """Return a detector that can reject, or say what is missing."""
     if not isinstance(detector, Detector):

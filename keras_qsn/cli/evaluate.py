@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 from keras_qsn.classifier.opened import OpenedModel
+from keras_qsn.cli.detector import load_detector
 from keras_qsn.cli.inputs import load_images
 from keras_qsn.cli.inputs import load_model
 from keras_qsn.cli.inputs import out_of_model
@@ -15,6 +16,7 @@ from keras_qsn.cli.status import BELOW
 from keras_qsn.cli.status import UNTRUSTED
 from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.report import percent
+from keras_qsn.report import summary
 from keras_qsn.report import tables
 
 
@@ -32,6 +34,7 @@ def run(options, console):
     out = out_of_model(options)
     wrapper = load_model(options)
     images = load_images(options, wrapper)
+    detector = load_detector(options, wrapper, images)
     with bar(console) as progress:
         evaluation = evaluate_robustness(
             wrapper,
@@ -47,6 +50,7 @@ def run(options, console):
             folder=out / "finished",
             progress=progress,
             workers=options.ray or options.workers,
+            detector=detector,
         )
     evaluation = dataclasses.replace(
         evaluation,
@@ -86,6 +90,9 @@ def _print_evaluation(evaluation, console):
                 f"{check.status}: {check.name}: {check.value}. {check.meaning}",
                 markup=False,
             )
+    beside = dict(summary.facts(evaluation)).get("Detector")
+    if beside:
+        console.print(f"Detector: {beside}.", markup=False)
     share = evaluation.robust_accuracy
     console.print(
         f"Robust accuracy {with_interval(share, len(evaluation.y))}, clean "

@@ -15,6 +15,7 @@ from keras_qsn.cli.parser import EPS
 from keras_qsn.deployment import load_litert
 from keras_qsn.models import QueryModel
 
+_WANTED = {"model": "classifier", "detector": "Keras model"}
 # Of what Keras says of a file it cannot load.
 _LONGEST = 400
 
@@ -65,36 +66,43 @@ def out_of_model(options):
 def load_model(options):
     """The model in a file, in its `KerasModelWrapper`."""
     path = pathlib.Path(options.model)
+    if path.suffix == ".tflite" and options.command == "evaluate":
+        return KerasModelWrapper.of(_deployed(path, options.batch_size))
+    return KerasModelWrapper.of(load_file(path, "model"))
+
+
+def _deployed(path, batch_size):
+    """The network in a LiteRT file, by its answers."""
+    network = load_litert(path, batch_size)
+    return QueryModel(
+        network,
+        network.output_shape[-1],
+        network.input_shape,
+        batch_size=batch_size,
+        name=network.name,
+    )
+
+
+def load_file(path, what):
+    """The Keras model in a file, a `"model"` or a `"detector"`."""
     if path.is_dir():
         raise ValueError(
             f"{path} is a folder: a SavedModel cannot be looked into. "
             'Expected: a file kept by `model.save("NAME.keras")`.'
         )
     if not path.is_file():
-        raise FileNotFoundError(f"There is no model file {path}.")
-    if path.suffix == ".tflite" and options.command == "evaluate":
-        network = load_litert(path, options.batch_size)
-        return KerasModelWrapper.of(
-            QueryModel(
-                network,
-                network.output_shape[-1],
-                network.input_shape,
-                batch_size=options.batch_size,
-                name=network.name,
-            )
-        )
+        raise FileNotFoundError(f"There is no {what} file {path}.")
     try:
         # In Keras' safe mode: a model file may not run code. Its loss and
         # optimizer are not asked for, and may be anybody's.
-        model = keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False)
     except Exception as error:
         # A damaged file shows as anything.
         raise ValueError(
-            f"The model {path} cannot be loaded: {_reason(error)} Expected: a "
-            "classifier kept by `model.save`, of layers of Keras and of this "
-            "package."
+            f"The {what} {path} cannot be loaded: {_reason(error)} Expected: a "
+            f"{_WANTED[what]} kept by `model.save`, of layers of Keras and of "
+            "this package."
         ) from error
-    return KerasModelWrapper.of(model)
 
 
 def _reason(error):

@@ -15,6 +15,9 @@ DATA = ("digits", "mnist", "cifar10")
 PLANS = ("quick", "standard", "full")
 METHODS = ("interval", "crown", "crown-full", "branching")
 
+# What `--detector` may name beside a file.
+SQUEEZING = "feature-squeezing"
+
 # Radius where none is given, as a share of the range of pixels.
 EPS = 0.3
 
@@ -110,6 +113,13 @@ def _evaluate(commands):
         choices=("inf", "2", "1", "0"),
         default="inf",
         help="of the radius; 0 counts the pixels that change",
+    )
+    command.add_argument(
+        "--detector",
+        metavar="FILE",
+        help="what stands beside the model and rejects images: a saved Keras "
+        "model of one score an image, .keras, larger where more suspicious; or "
+        f"{SQUEEZING}. Its threshold rejects 5 percent of the training images",
     )
     command.add_argument(
         "--strict", action="store_true", help="exit with 3 if a check fails"

@@ -20,6 +20,7 @@ from keras_qsn.defenses.gradient_inhibition import inhibit_gradients
 from keras_qsn.defenses.hashing import HashedConv2D
 from keras_qsn.defenses.hashing import HashedDense
 from keras_qsn.defenses.largest_tau import largest_tau
+from keras_qsn.defenses.model_detector import ModelDetector
 from keras_qsn.defenses.non_local_means import NonLocalMeans
 from keras_qsn.defenses.reconstruction import ReconstructionDetector
 from keras_qsn.defenses.reconstruction import check_reconstruction
@@ -38,6 +39,7 @@ __all__ = [
     "HashedDense",
     "InhibitedDense",
     "MedianSmoothing",
+    "ModelDetector",
     "NonLocalMeans",
     "ReconstructionDetector",
     "WassersteinGAN",

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
 from keras_qsn.classifier.detector import Detector
+from keras_qsn.classifier.detector import check_rate
 from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.wrapper import KerasModelWrapper
@@ -204,14 +205,9 @@ class FeatureSqueezingDetector(Detector):
                     "`squeezers` must be Keras layers, such as "
                     f"`MedianSmoothing(2)`. Received: {squeezer!r} in it."
                 )
-        if not 0.0 <= false_positive_rate < 1.0:
-            raise ValueError(
-                "`false_positive_rate` must lie in [0, 1). Received: "
-                f"false_positive_rate={false_positive_rate}"
-            )
         self._wrapper = KerasModelWrapper.of(model)
         self.squeezers = squeezers
-        self.false_positive_rate = float(false_positive_rate)
+        self.false_positive_rate = check_rate(false_positive_rate)
         self.batch_size = check_count("batch_size", batch_size)
 
     def score(self, x):

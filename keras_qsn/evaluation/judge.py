@@ -50,7 +50,8 @@ class Judge:
         seed: Integer, decides the draws.
         batch_size: Images at once.
         chance: How much answers depend on it. Defaults to `None`: not at all.
-        detector: Optional `Detector`: what it rejects is not wrong.
+        detector: Optional `Detector`: what it rejects is not wrong. Its scores
+            are no matter of chance.
     """
 
     def __init__(
@@ -72,13 +73,7 @@ class Judge:
             first, again = (wrapper.logits(x, batch_size) for _ in range(2))
             if np.abs(first - again).max() <= _SAME * np.abs(first).max():
                 return cls(wrapper, 0, seed, batch_size, detector=detector)
-        if detector is not None:
-            raise ValueError(
-                "A `detector` must stand beside a model that always gives the "
-                f"same answer. Received: '{wrapper.model.name}', which answers "
-                "at random. Fix its draws, or evaluate it without the detector."
-            )
-        judge = cls(wrapper, draws, seed, batch_size)
+        judge = cls(wrapper, draws, seed, batch_size, detector=detector)
         logits = judge._logits(x, judge._seeds(0, _LOOKS))
         spread = logits.std(0).max() / max(np.abs(logits).max(), 1e-12)
         votes = _votes(logits.argmax(-1), wrapper.num_classes)
@@ -88,16 +83,21 @@ class Judge:
 
     def answers(self, evaluation, folder):
         """The `Answers` to the images, and to the worst ones found; `None`
-        if the model always gives the same."""
+        if the model always gives the same. What a detector rejects of the
+        images themselves gets no right one."""
         if not self.is_random:
             return None
         kept = folder.get("answers.npz")
         if kept is None:
-            y = evaluation.y
             kept = {
-                "clean": self.share(evaluation.x, y, (_LAST, 0)),
-                "attacked": self.share(evaluation.x_adv, y, (_LAST, 1)),
+                name: self.share(x, evaluation.y, (_LAST, stream))
+                for stream, (name, x) in enumerate(
+                    [("clean", evaluation.x), ("attacked", evaluation.x_adv)]
+                )
             }
+            if self.detector is not None:
+                rejected = evaluation.detection.rejected
+                kept = {k: np.where(rejected, 0, v) for k, v in kept.items()}
             folder.put("answers.npz", kept)
         return Answers(self.draws, **kept)
 
@@ -115,19 +115,26 @@ class Judge:
         """The share of right answers to each image.
 
         Images near one half are looked at again, with draws of their own, so
-        that none is wrong since it was tried often.
+        that none is wrong since it was tried often. No answer to an image that
+        the detector rejects is a wrong one.
 
         Args:
             x: Images.
             y: Their classes.
             stream: Whole numbers: of which of many sequences the draws are.
         """
+        share = self._right(x, np.asarray(y), stream)
+        some = share < 1
+        if self.detector is not None and some.any():
+            some[some] = self.detector.detect(x[some])
+            share[some] = 1.0
+        return share
+
+    def _right(self, x, y, stream):
+        """The same, whatever a detector says."""
         if not self.is_random:
             wrong = self.wrapper.predict(x, self.batch_size) != y
-            if self.detector is not None and wrong.any():
-                wrong[wrong] = ~self.detector.detect(x[wrong])
             return 1.0 - wrong
-        y = np.asarray(y)
         counts = [min(_FEW, self.draws), *(n * self.draws for n in _TURNS)]
         share, last = np.full(len(x), 0.5), 1
         for turn, count in enumerate(counts):
@@ -161,7 +168,7 @@ class Judge:
             return self.wrapper.predict(x, self.batch_size)
         answers = self._answers(x, stream, self.draws)
         votes = _votes(answers, self.wrapper.num_classes)
-        own = self.right(x, y, stream) >= 0.5
+        own = self._right(x, np.asarray(y), stream) >= 0.5
         votes[np.arange(len(y)), y] = np.where(own, 2.0, -1.0)
         return votes.argmax(1).astype("int32")
 

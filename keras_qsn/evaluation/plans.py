@@ -76,7 +76,7 @@ def _of_gradients_and_scores(plan, threat, facts, sources, sight):
     """The steps in L-infinity and L2."""
     return [
         *_white_box(plan, threat, facts),
-        *through.detectors(threat, sight, *_PGD[plan]),
+        *through.detectors(threat, facts, sight, *_PGD[plan]),
         *_transfer(plan, threat, sources),
         *through.layers(threat, facts, sight, *_PGD[plan]),
         *through.quantizers(plan, threat, facts, sight),

@@ -28,14 +28,15 @@ def check_certified(certified, count):
     return certified
 
 
-def check_scores(detector, x, threat):
-    """The scores of the images; refuse a detector that cannot be judged."""
-    if threat.norm not in (np.inf, 2):
+def check_attacks_of_detectors(threat, plan):
+    """Refuse a named plan in norms whose attacks know of no detector."""
+    if isinstance(plan, str) and threat.norm not in (np.inf, 2):
         raise ValueError(
-            "With a `detector`, `norm` must be np.inf or 2: attacks that know "
-            f"of it are of these. Received: norm={threat.norm:g}"
+            "With a `detector`, `norm` must be np.inf or 2 for a named plan: "
+            "attacks that know of a detector are of these, and others would "
+            f"call it robust. Received: norm={threat.norm:g}. Take one of "
+            "these norms, or give a `plan` of attacks made for your detector."
         )
-    return detector.score(x)
 
 
 def check_sources(steps, wrapper):

@@ -115,9 +115,9 @@ def evaluate_robustness(
         draws: Integer >= 1. Answers counted at each image where the model
             answers at random: right is what at least half of them are.
             Defaults to `100`.
-        detector: Optional `Detector` with a threshold, for `norm` `np.inf` or
-            `2`. What it rejects is not broken; of the images themselves, it
-            is not right. A named plan attacks it with the model.
+        detector: Optional `Detector` with a threshold. What it rejects is not
+            broken; of the images themselves, it is not right. A named plan
+            attacks it with the model, with `norm` `np.inf` or `2`.
 
     Returns:
         An `Evaluation`.
@@ -167,11 +167,12 @@ def evaluate_robustness(
     certified = preflight.check_certified(certified, len(x))
     surrogates = check_surrogates(surrogates, wrapper, folder)
     draws = check_count("draws", draws)
-    if detector is not None:
-        check_detector(detector)
     running.check_mode(checks)
     threat = ThreatModel(float(eps), norm, low, high, seed)
     check_eps(threat, x.shape[1:])
+    if detector is not None:
+        check_detector(detector)
+        preflight.check_attacks_of_detectors(threat, plan)
     if verbose == "auto":
         verbose = int(progress is None)
     progress = Progress(progress, verbose)
@@ -191,7 +192,7 @@ def evaluate_robustness(
     judge = Judge.of(wrapper, x, draws, seed, batch_size, detector)
     detection = None
     if detector is not None:
-        scores = preflight.check_scores(detector, x, threat)
+        scores = detector.score(x)
         detection = Detection(**detector.told(), clean=scores, attacked=scores)
     decisive = key(
         wrapper,

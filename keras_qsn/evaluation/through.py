@@ -10,6 +10,8 @@ from keras_qsn.evaluation.outcomes import Step
 
 # Of descents that are not the plan's main one.
 NB_ITER = {"quick": 20, "standard": 40, "full": 100}
+# Of a random model's logits: how far another class is to be ahead.
+_SURE = 0.1
 _CUBE_RESTARTS = {"quick": 3, "standard": 10, "full": 50}
 # Steepness of the soft surrogates: from one that sees the whole range of
 # pixels to one that sees a tenth of it.
@@ -52,11 +54,12 @@ def layers(threat, facts, sight, nb_iter, restarts):
     ]
 
 
-def detectors(threat, sight, nb_iter, restarts):
+def detectors(threat, facts, sight, nb_iter, restarts):
     """Descent that knows of the detector; no step where there is none.
 
     Args:
         threat: The `ThreatModel`.
+        facts: The `ModelFacts`.
         sight: The `Sight`.
         nb_iter: Steps.
         restarts: Of PGD.
@@ -70,7 +73,9 @@ def detectors(threat, sight, nb_iter, restarts):
         nb_iter=nb_iter,
         nb_restarts=restarts,
         early_stop=True,
-        # It stays near the boundary, where scores are low.
+        # It stays near the boundary, where scores are low; but a random
+        # model is right there half of the time.
+        confidence=_SURE if facts.random else 0.0,
         loss="margin",
     )
     return [

@@ -34,6 +34,10 @@ class DetectorEvasion(ProjectedGradientDescent):
         detector: A `Detector` with a threshold.
         direction: One of the three. Defaults to `"orthogonal"`.
         weight: Float >= 0, of the score in the sum. Defaults to `1.0`.
+        confidence: Float from 0 to 1. A model is fooled once another logit is
+            ahead by this share of their spread; above 0 for a model that
+            answers at random, or half of its answers stay right. Defaults to
+            `0.0`.
         **kwargs: As for `ProjectedGradientDescent`. With `early_stop=True` an
             image stops once it fools the model and is accepted.
 
@@ -69,7 +73,13 @@ class DetectorEvasion(ProjectedGradientDescent):
     threat = "adaptive"
 
     def __init__(
-        self, *args, detector, direction="orthogonal", weight=1.0, **kwargs
+        self,
+        *args,
+        detector,
+        direction="orthogonal",
+        weight=1.0,
+        confidence=0.0,
+        **kwargs,
     ):
         super().__init__(*args, **kwargs)
         self.detector = check_detector(detector)
@@ -80,10 +90,15 @@ class DetectorEvasion(ProjectedGradientDescent):
             )
         self.direction = direction
         self.weight = check_at_least("weight", weight, 0)
+        self._keep_shares(confidence=confidence)
         self.views = (Accepted(detector),)
 
     def get_config(self):
         return {**super().get_config(), "detector": self.detector.told()}
+
+    def _fooled(self, logits, labels, targeted):
+        sure = _ahead(logits, labels, targeted) >= self.confidence
+        return super()._fooled(logits, labels, targeted) & sure
 
     def _gradient(self, logits_fn, x, labels, targeted):
         uphill, logits = super()._gradient(logits_fn, x, labels, targeted)
@@ -92,8 +107,8 @@ class DetectorEvasion(ProjectedGradientDescent):
             above = excess(self.detector, self.detector.call(x))
         uphill = _unit(uphill)
         accepted = _unit(-losses.gradient_of(tape, above, x))
-        ahead = losses.lead(logits, labels)
-        fooled = per_image(-ahead if targeted else ahead, x) > 0
+        ahead = _ahead(logits, labels, targeted) - self.confidence
+        fooled = per_image(ahead, x) > 0
         if self.direction == "sum":
             rejected = tf.cast(per_image(above, x) > 0, x.dtype)
             return uphill + self.weight * rejected * accepted, logits
@@ -104,6 +119,13 @@ class DetectorEvasion(ProjectedGradientDescent):
                 accepted - common * uphill,
             )
         return tf.where(fooled, accepted, uphill), logits
+
+
+def _ahead(logits, labels, targeted):
+    """The attacker's lead, as a share of the spread of the logits."""
+    ahead = losses.lead(logits, labels)
+    spread = tf.reduce_max(logits, 1) - tf.reduce_min(logits, 1)
+    return (-ahead if targeted else ahead) / tf.maximum(spread, _TINY)
 
 
 def _unit(gradient):

@@ -173,7 +173,7 @@ class ProjectedGradientDescent(_GradientAttack):
             kept = steps.where(done, kept, x_adv)
             done = tf.cond(
                 i + 1 < self.nb_restarts,
-                lambda: losses.fooled(logits_fn(kept), labels, targeted),
+                lambda: self._fooled(logits_fn(kept), labels, targeted),
                 lambda: done,
             )
             return kept, done
@@ -182,6 +182,10 @@ class ProjectedGradientDescent(_GradientAttack):
         return steps.repeat(
             restart, self.nb_restarts, state, lambda kept, done: ~done
         )[0]
+
+    def _fooled(self, logits, labels, targeted):
+        """Which images need no further step."""
+        return losses.fooled(logits, labels, targeted)
 
     def _descend(self, logits_fn, x, labels, eps, seeds, targeted):
         eps_iter = self.eps_iter
@@ -207,7 +211,7 @@ class ProjectedGradientDescent(_GradientAttack):
 
         def stopping(i, before, momentum, _, image, label):
             after, momentum, logits = move(i, before, momentum, image, label)
-            done = losses.fooled(logits, label, targeted)
+            done = self._fooled(logits, label, targeted)
             after = steps.where(done, before, after)
             return after, momentum, ~done
 

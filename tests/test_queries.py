@@ -1,11 +1,14 @@
 """Models of which only the answers are known: counts, failures, attacks."""
 
+import argparse
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_qsn import attacks
+from keras_qsn.cli import inputs
 from keras_qsn.cli import main
 from keras_qsn.deployment import export_litert
 from keras_qsn.deployment import quantization_aware
@@ -187,7 +190,7 @@ def test_wrong_arguments():
 
 
 def test_an_evaluation_of_a_file(trained, digits, tmp_path, capsys):
-    """In Python with the file's twin to transfer from, and as a command."""
+    """As a command, of an int8 file."""
     twin = quantization_aware(trained["none"], digits.x_train[:100])
     path = tmp_path / "int8.tflite"
     export_litert(twin, path)
@@ -203,6 +206,25 @@ def test_an_evaluation_of_a_file(trained, digits, tmp_path, capsys):
     assert "Square" in said and "from substitute" in said
     assert "FGSM  " not in said
     assert (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize("answers", ["scores", "probabilities"])
+def test_a_command_sees_what_a_file_answers(answers, monkeypatch):
+    service = Service()
+    if answers == "probabilities":
+        # As int8 files round them.
+        service.failures = [
+            lambda scores: np.round(tf.nn.softmax(scores) * 256) / 256
+        ] * 2
+    service.input_shape, service.output_shape = SHAPE, (3,)
+    service.name = "file"
+    monkeypatch.setattr(inputs, "load_litert", lambda path, size: service)
+    options = argparse.Namespace(
+        model="file.tflite", command="evaluate", batch_size=4
+    )
+    model = inputs.load_model(options).model
+    assert model.asked.answers == answers
+    assert model.queries == 0
 
 
 def test_white_box_images_of_a_twin_are_judged_on_the_file(trained, digits):

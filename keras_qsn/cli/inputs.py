@@ -16,6 +16,8 @@ from keras_qsn.deployment import load_litert
 from keras_qsn.models import QueryModel
 
 _WANTED = {"model": "classifier", "detector": "Keras model"}
+# Images that tell probabilities from other scores, and how near to 1 they sum.
+_PROBES, _ABOUT = 8, 0.05
 # Of what Keras says of a file it cannot load.
 _LONGEST = 400
 
@@ -72,12 +74,18 @@ def load_model(options):
 
 
 def _deployed(path, batch_size):
-    """The network in a LiteRT file, by its answers."""
+    """The network in a LiteRT file, by its answers: what they are shows."""
     network = load_litert(path, batch_size)
+    shape = (_PROBES, *network.input_shape)
+    told = network(np.random.default_rng(0).random(shape, "float32"))
+    # Int8 probabilities sum to one within a few of their steps.
+    sums_to_one = np.abs(told.sum(-1) - 1).max() < _ABOUT
+    probabilities = sums_to_one and told.min() >= 0
     return QueryModel(
         network,
         network.output_shape[-1],
         network.input_shape,
+        answers="probabilities" if probabilities else "scores",
         batch_size=batch_size,
         name=network.name,
     )

@@ -169,6 +169,7 @@ NAMES = {
         "Batch",
         "ConsistencyTraining",
         "DefensiveDistillation",
+        "DivQAT",
         "IntervalTraining",
         "MART",
         "Objective",

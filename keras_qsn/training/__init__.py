@@ -5,6 +5,7 @@ from keras_qsn.training.objectives.base import Batch
 from keras_qsn.training.objectives.base import Objective
 from keras_qsn.training.objectives.consistency import ConsistencyTraining
 from keras_qsn.training.objectives.distillation import DefensiveDistillation
+from keras_qsn.training.objectives.divqat import DivQAT
 from keras_qsn.training.objectives.intervals import IntervalTraining
 from keras_qsn.training.objectives.mart import MART
 from keras_qsn.training.objectives.thresholds import ThresholdTraining
@@ -16,6 +17,7 @@ __all__ = [
     "Batch",
     "ConsistencyTraining",
     "DefensiveDistillation",
+    "DivQAT",
     "IntervalTraining",
     "MART",
     "Objective",

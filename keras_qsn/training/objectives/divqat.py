@@ -55,7 +55,7 @@ class DivQAT(Objective):
 
     >>> x, y = np.random.default_rng(0).random((8, 28, 28, 1)), np.arange(8)
     >>> original = cleverhans_cnn(seed=0)
-    >>> twin = keras_qsn.deployment.quantization_aware(original, x)
+    >>> twin = quantization_aware(original, x)
     >>> net = QuSecNet(twin, DivQAT(original))
     >>> net.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
     >>> history = net.fit(x, y, verbose=0)

@@ -6,6 +6,7 @@ import pathlib
 import keras
 import tensorflow as tf
 
+from keras_qsn._core.files import write_bytes
 from keras_qsn._core.tracing import replaced
 from keras_qsn.deployment import fake_quant
 from keras_qsn.deployment.layers import FakeQuantActivations
@@ -105,7 +106,7 @@ def export_litert(model, filepath, integer_ends=False):
     if integer_ends:
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
-    path.write_bytes(converter.convert())
+    write_bytes(path, converter.convert())
 
 
 def _before(quantizer):

@@ -13,6 +13,7 @@ from keras_qsn.defenses import inhibit_gradients
 from keras_qsn.defenses import largest_tau
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.models import KerasModelWrapper
+from keras_qsn.training import QuSecNet
 
 layers = keras.layers
 
@@ -206,3 +207,16 @@ def test_refuses_other_settings():
         inhibit_gradients(model, 0.1, 1.1)
     with pytest.raises(TypeError, match="`layer` must be a `keras.layers.De"):
         InhibitedDense(layers.Flatten(), 0.1)
+
+
+def test_refuses_models_that_are_not_built_or_drawn_twice():
+    for model in (
+        keras.Sequential([layers.Dense(2)]),
+        QuSecNet(dense([[1.0, 2.0]])),
+    ):
+        with pytest.raises(ValueError, match="must be a built Sequential"):
+            inhibit_gradients(model, 0.1)
+    drawn = inhibit_gradients(dense([[1.0, 2.0]]), 0.1, 0.5)
+    for spread in 0.0, 0.5:
+        with pytest.raises(ValueError, match="inhibited at random already"):
+            inhibit_gradients(drawn, 0.1, spread)

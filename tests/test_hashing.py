@@ -264,3 +264,56 @@ class TestModels:
             with_hashed_layers(network(), [0.5])
         with pytest.raises(TypeError, match="must be a Keras model"):
             with_hashed_layers("model")
+
+
+def branch(name, units):
+    """A model of one dense layer, which has the same name in each."""
+    dense = layers.Dense(units, name="dense")
+    return keras.Sequential([keras.Input((4,)), dense], name=name)
+
+
+def test_layers_of_one_name_in_two_models_are_two():
+    given = keras.Input((4,))
+    model = keras.Model(given, branch("b", 3)(branch("a", 4)(given)))
+    hashed = with_hashed_layers(model, [1 / 2, 1 / 3], seed=5)
+    first, second = (inner.layers[-1] for inner in hashed.layers[1:])
+    assert (first.compression, first.seed) == (1 / 2, 5)
+    assert (second.compression, second.seed) == (1 / 3, 6)
+    drawn = inhibit_gradients(model, 0.1, 0.5, seed=5)
+    assert [part.layers[-1].seed for part in drawn.layers[1:]] == [5, 6]
+
+
+@keras.saving.register_keras_serializable(package="test_hashing")
+class Block(layers.Layer):
+    """Makes a layer that its configuration does not tell."""
+
+    def build(self, input_shape):
+        self.inner = layers.Dense(4, name="inner")
+        self.inner.build(input_shape)
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
+def test_layers_that_cannot_be_replaced_are_refused():
+    model = keras.Sequential([keras.Input((4,)), Block(), layers.Dense(2)])
+    for refused in (
+        lambda: with_hashed_layers(model),
+        lambda: inhibit_gradients(model, 0.1, 0.5),
+    ):
+        with pytest.raises(ValueError, match="'inner' is made by the code"):
+            refused()
+
+
+def test_kernels_that_are_not_a_layers_own_are_refused():
+    int8, lora = dense_network(), dense_network()
+    int8.layers[0].quantize("int8")
+    lora.layers[0].enable_lora(2)
+    for model, said in (int8, "quantized"), (lora, "adapted by LoRA"):
+        for change in with_hashed_layers, inhibit_gradients:
+            with pytest.raises(ValueError, match=f"kernel of floats.*{said}"):
+                change(model)
+
+
+def dense_network():
+    return keras.Sequential([keras.Input((4,)), layers.Dense(2)])

@@ -8,6 +8,7 @@ from keras_qsn.defenses.gradient_inhibition import inhibit_gradients
 from keras_qsn.defenses.hashing import HashedConv2D
 from keras_qsn.defenses.hashing import HashedDense
 from keras_qsn.defenses.largest_tau import largest_tau
+from keras_qsn.defenses.rewriting import check_kernels
 from keras_qsn.defenses.rewriting import check_model
 from keras_qsn.defenses.rewriting import layers_inside
 from keras_qsn.defenses.rewriting import replaced_by
@@ -43,7 +44,9 @@ def with_hashed_layers(model, compression=1 / 8, convolutions=False, seed=0):
 
     Raises:
         TypeError: If `model` is not a Keras model.
-        ValueError: If it has no such layer, or an argument is out of range.
+        ValueError: If it has no such layer, or one that is quantized, adapted
+            by LoRA, or made by the code of a subclass; or if an argument is
+            out of range.
 
     Example:
 
@@ -67,6 +70,7 @@ def with_hashed_layers(model, compression=1 / 8, convolutions=False, seed=0):
             f"`model` must have a layer to be hashed, {names}. Received: "
             f"model '{model.name}' without one"
         )
+    check_kernels(chosen)
     shares = compression
     if not isinstance(compression, (list, tuple)):
         shares = [compression] * len(chosen)

@@ -7,6 +7,7 @@ from keras_qsn._core.numbers import check_at_least
 from keras_qsn._core.numbers import check_count
 from keras_qsn._core.numbers import check_share
 from keras_qsn.classifier.rebuilt import from_config
+from keras_qsn.defenses.rewriting import check_kernels
 from keras_qsn.defenses.rewriting import check_model
 from keras_qsn.defenses.rewriting import layers_inside
 from keras_qsn.defenses.rewriting import replaced_by
@@ -35,8 +36,9 @@ def inhibit_gradients(model, tau=0.1, spread=0.0, seed=0):
     paper randomises is known, how is not, and this is ours.
 
     Args:
-        model: Keras model that can be saved, with a dense layer; its layers
-            built in or registered. Of a `QuSecNet` give the `model` inside.
+        model: Built Sequential or functional model that can be saved, with a
+            dense layer; its layers built in or registered. Of a `QuSecNet`
+            give the `model` inside.
         tau: Float >= 0. Defaults to `0.1`, the third party's;
             `largest_tau` finds what a network bears.
         spread: Float from 0 to 1. Defaults to `0`, plain; `0.5` is ours for
@@ -49,7 +51,9 @@ def inhibit_gradients(model, tau=0.1, spread=0.0, seed=0):
 
     Raises:
         TypeError: If `model` is not a Keras model.
-        ValueError: If it has no dense layer, or an argument is out of range.
+        ValueError: If it is not built, has no dense layer, or one that is
+            inhibited at random already, quantized, or adapted by LoRA; or if
+            an argument is out of range.
 
     Example:
 
@@ -166,19 +170,30 @@ def dense_layers(model):
 
     Raises:
         TypeError: If it is no Keras model.
-        ValueError: If it has none.
+        ValueError: If it has none, or their weights cannot be changed.
     """
     check_model(model)
-    found = [
-        layer
-        for layer in layers_inside(model)
-        if isinstance(layer, keras.layers.Dense)
-    ]
+    if not getattr(model, "outputs", None):
+        raise ValueError(
+            "`model` must be a built Sequential or functional model. "
+            f"Received: {type(model).__name__} '{model.name}'. Start it with "
+            "`keras.Input(shape)`; of a `QuSecNet` give the `model` inside."
+        )
+    inside = layers_inside(model)
+    for layer in inside:
+        if isinstance(layer, InhibitedDense):
+            raise ValueError(
+                "`model` must not be inhibited at random already. Received: "
+                f"'{layer.name}' in model '{model.name}'. Give the model that "
+                "it was made of."
+            )
+    found = [q for q in inside if isinstance(q, keras.layers.Dense)]
     if not found:
         raise ValueError(
             "`model` must have a dense layer, whose weights are changed. "
             f"Received: model '{model.name}' without one"
         )
+    check_kernels(found)
     return found
 
 

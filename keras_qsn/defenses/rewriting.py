@@ -17,11 +17,16 @@ def rewritten(model, chosen, change):
 
     Returns:
         A new model, not compiled, with weights of its own.
+
+    Raises:
+        ValueError: If the configuration does not tell one of them, as that of
+            a subclass of `Model` or `Layer` does not tell those it makes.
     """
-    numbers = {
-        (type(layer).__name__, layer.name): number
-        for number, layer in enumerate(chosen)
-    }
+    waiting = {}
+    for number, layer in enumerate(chosen):
+        key = type(layer).__name__, layer.name
+        waiting.setdefault(key, []).append(number)
+    found = set()
 
     def walk(part):
         if isinstance(part, (list, tuple)):
@@ -31,11 +36,25 @@ def rewritten(model, chosen, change):
         config = part.get("config")
         if isinstance(config, dict):
             key = part.get("class_name"), config.get("name")
-            if key in numbers:
-                return change(numbers[key], part)
+            if key in waiting:
+                # In models inside, two may have one name: they come in order.
+                number, *others = waiting[key]
+                waiting[key] = others or [number]
+                found.add(number)
+                return change(number, part)
         return {name: walk(value) for name, value in part.items()}
 
-    return from_config(model, **walk(model.get_config()))
+    config = walk(model.get_config())
+    for number, layer in enumerate(chosen):
+        if number not in found:
+            raise ValueError(
+                "All layers that are changed must be in the configuration of "
+                "a Sequential or functional model. Received: model "
+                f"'{model.name}', whose layer '{layer.name}' is made by the "
+                "code of a subclass. Change it there, or build the model of "
+                "layers."
+            )
+    return from_config(model, **config)
 
 
 def layers_inside(layer):
@@ -53,6 +72,21 @@ def check_model(model):
             "`model` must be a Keras model. "
             f"Received: {model!r} of type {type(model).__name__}"
         )
+
+
+def check_kernels(layers):
+    """Refuse layers whose kernel is not one variable of floats."""
+    for layer in layers:
+        for fails, what in (
+            (layer.quantization_mode, "quantized"),
+            (layer.lora_enabled, "adapted by LoRA"),
+        ):
+            if fails:
+                raise ValueError(
+                    "The layers that are changed must have a kernel of floats "
+                    f"that is their own. Received: layer '{layer.name}', "
+                    f"{what}. Change the model before it is {what}."
+                )
 
 
 def replaced_by(kind, part, **config):

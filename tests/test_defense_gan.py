@@ -289,6 +289,9 @@ class TestContract:
     def test_refuses_other_numbers(self, kwargs, says):
         with pytest.raises(ValueError, match=says):
             projection(**kwargs)
+        for name in kwargs.keys() - {"gradient"}:
+            with pytest.raises(TypeError, match=f"`{name}` must be a number"):
+                projection(**{name: "many"})
 
     def test_refuses_other_generators_and_images(self):
         with pytest.raises(TypeError, match="`generator` must be a Keras"):
@@ -372,6 +375,8 @@ class TestReconstruction:
             ReconstructionDetector(projection(fixed_starts=False))
         with pytest.raises(ValueError, match="`false_positive_rate` must"):
             ReconstructionDetector(projection(), 1.0)
+        with pytest.raises(TypeError, match="`false_positive_rate` must"):
+            ReconstructionDetector(projection(), "few")
 
     def test_a_generator_of_one_image_has_collapsed(self):
         generator = small_generator()
@@ -392,3 +397,13 @@ class TestReconstruction:
             check_reconstruction(lambda x: x * np.nan, x)
         with pytest.raises(ValueError, match="all the same"):
             check_reconstruction(lambda x: x, x[:1])
+
+    def test_refuses_what_it_cannot_compare(self):
+        x = images(4)
+        with pytest.raises(TypeError, match="floating-point.*dtype=uint8"):
+            check_reconstruction(lambda x: x, (255 * x).astype("uint8"))
+        with pytest.raises(ValueError, match=r"at least two.*\(0, "):
+            check_reconstruction(lambda x: x, x[:0])
+        for other in (lambda x: x[:, :1], lambda x: tf.repeat(x, 2, -1)):
+            with pytest.raises(ValueError, match="of the shape that it is gi"):
+                check_reconstruction(other, x)

@@ -298,6 +298,24 @@ class TestModelDetector:
         with pytest.raises(ValueError, match="false_positive_rate"):
             ModelDetector(score, 1.0)
 
+    def test_takes_models_that_say_no_shape(self):
+        class Scores(keras.Model):
+            def __init__(self, axes):
+                super().__init__()
+                self.axes = axes
+
+            def call(self, x):
+                return keras.ops.mean(x, self.axes)
+
+        x = np.random.default_rng(0).random((4, 2, 2, 1), "float32")
+        scores, others = Scores((1, 2, 3)), Scores((2, 3))
+        scores(x), others(x)
+        np.testing.assert_allclose(
+            ModelDetector(scores).score(x), x.mean((1, 2, 3)), rtol=1e-6
+        )
+        with pytest.raises(ValueError, match="one score for each image"):
+            ModelDetector(others).score(x)
+
 
 class TestEvasion:
     @pytest.mark.parametrize("direction", ["sum", "selective", "orthogonal"])
@@ -404,6 +422,8 @@ def test_refuses(model, images):
         ValueError, match="`norm` must be np.inf or 2 for a named plan.*`plan`"
     ):
         evaluated(model, *images, Brightness(0.6), eps=1, norm=1)
+    with pytest.raises(ValueError, match="one legitimate image.*none"):
+        Brightness().fit(images[0][:0])
     with pytest.raises(ValueError, match="`direction` must be one of"):
         attacks.DetectorEvasion(detector=Brightness(0.6), direction="up")
 

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.files import fingerprint
+from keras_qsn._core.numbers import check_number
 from keras_qsn.classifier.facts import facts_of
 from keras_qsn.classifier.inputs import as_arrays
 
@@ -59,8 +60,16 @@ class Detector:
 
         Returns:
             The detector.
+
+        Raises:
+            ValueError: If there are no images, or as `score` does.
         """
         scores = np.sort(self.score(x))
+        if not len(scores):
+            raise ValueError(
+                "`x` must hold at least one legitimate image, of whose scores "
+                "the threshold is one. Received: none"
+            )
         # Rounded, or 10 * (1 - 0.7) would be a little more than 3.
         kept = round(len(scores) * (1 - self.false_positive_rate), 6)
         self.threshold = float(scores[math.ceil(kept) - 1])
@@ -169,7 +178,7 @@ class Detector:
 
 def check_rate(false_positive_rate):
     """Return a share of legitimate images to reject, or say what came."""
-    if not 0.0 <= false_positive_rate < 1.0:
+    if not 0 <= check_number("false_positive_rate", false_positive_rate) < 1:
         raise ValueError(
             "`false_positive_rate` must lie in [0, 1). Received: "
             f"false_positive_rate={false_positive_rate}"

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.numbers import check_count
+from keras_qsn._core.numbers import check_number
 from keras_qsn._core.numbers import check_positive
 from keras_qsn._core.progress import Progress
 from keras_qsn.defenses.gan import check_generator
@@ -120,7 +121,7 @@ class DefenseGANProjection(keras.layers.Layer):
         self.num_restarts = check_count("num_restarts", num_restarts)
         self.num_steps = check_count("num_steps", num_steps)
         self.learning_rate = check_positive("learning_rate", learning_rate)
-        if not 0 <= momentum < 1:
+        if not 0 <= check_number("momentum", momentum) < 1:
             raise ValueError(
                 f"`momentum` must lie in [0, 1). Received: momentum={momentum}"
             )

@@ -55,7 +55,9 @@ class ModelDetector(Detector):
                 f"model={model!r}. Of a function make a subclass of "
                 "`keras_qsn.defenses.Detector`."
             )
-        shape = model.output_shape if model.built else "not built"
+        # A subclass says none; `score` looks at what it gives.
+        shape = getattr(model, "output_shape", (None,))
+        shape = shape if model.built else "not built"
         if shape not in ((None,), (None, 1)):
             raise ValueError(
                 "`model` must give one score for each image, shape (images,) "

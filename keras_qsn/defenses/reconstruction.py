@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_qsn._core.numbers import check_count
 from keras_qsn._core.numbers import check_positive
 from keras_qsn.classifier.detector import Detector
+from keras_qsn.classifier.detector import check_rate
 from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.defenses.defense_gan import DefenseGANProjection
 from keras_qsn.defenses.projection import mean_squares
@@ -34,9 +35,11 @@ def check_reconstruction(purifier, x, limit=0.5, batch_size=32):
         The error, a float.
 
     Raises:
+        TypeError: If the images are integers.
         ValueError: If the error is above `limit` or no number, with the
             figure and how many images are further from what is made of them
-            than from the mean image; or if all images are the same.
+            than from the mean image; if all images are the same, or there
+            are none; or if the purifier makes them of another shape.
 
     Example:
 
@@ -52,20 +55,38 @@ def check_reconstruction(purifier, x, limit=0.5, batch_size=32):
     Reference:
         - Samangouei et al., 2018: https://arxiv.org/abs/1805.06605
     """
-    x = np.asarray(as_arrays(x)[0], "float32")
+    x = as_arrays(x)[0]
+    if not np.issubdtype(x.dtype, np.floating):
+        raise TypeError(
+            "`x` must hold floating-point images, as the purifier takes them. "
+            f"Received: dtype={x.dtype}. Convert them first: "
+            '`x.astype("float32") / 255`.'
+        )
+    if not len(x):
+        raise ValueError(
+            "`x` must hold at least two images, shape (images, ...). "
+            f"Received: x.shape={x.shape}"
+        )
+    x = x.astype("float32")
     limit = check_positive("limit", limit)
     batch_size = check_count("batch_size", batch_size)
     made = [
         np.asarray(purifier(tf.constant(x[i : i + batch_size])))
         for i in range(0, len(x), batch_size)
     ]
+    made = np.concatenate(made)
+    if made.shape != x.shape:
+        raise ValueError(
+            "A purifier must make images of the shape that it is given. "
+            f"Received: {made.shape} of images of shape {x.shape}"
+        )
     to_mean = np.asarray(mean_squares(x - x.mean(0)))
     if not to_mean.any():
         raise ValueError(
             "`x` must hold different images, to tell what a generator makes "
             f"of them. Received: {len(x)} that are all the same."
         )
-    errors = np.asarray(mean_squares(np.concatenate(made) - x))
+    errors = np.asarray(mean_squares(made - x))
     error = float(errors.sum() / to_mean.sum())
     if not error <= limit:
         further = int((~(errors <= to_mean)).sum())
@@ -138,13 +159,8 @@ class ReconstructionDetector(Detector):
                 "Received: a projection that starts at random. Make it with "
                 "`fixed_starts=True`."
             )
-        if not 0 <= false_positive_rate < 1:
-            raise ValueError(
-                "`false_positive_rate` must lie in [0, 1). Received: "
-                f"false_positive_rate={false_positive_rate}"
-            )
         self.projection = projection
-        self.false_positive_rate = float(false_positive_rate)
+        self.false_positive_rate = check_rate(false_positive_rate)
         self.batch_size = check_count("batch_size", batch_size)
 
     def call(self, x):

@@ -83,7 +83,14 @@ class TestNetworks:
         assert same(first, again) and not same(first, other)
 
     def test_refuses_other_shapes(self):
-        for shape in ((28, 28), (28, None, 1), (0, 3, 1)):
+        for shape in (
+            (28, 28),
+            (28, None, 1),
+            (0, 3, 1),
+            28,
+            "abc",
+            (9, 9, 1.5),
+        ):
             with pytest.raises(ValueError, match="`input_shape` must be"):
                 ape_gan_networks(shape)
         with pytest.raises(ValueError, match="`latent_dim` must be a whole"):

@@ -188,9 +188,12 @@ def _model(name, shape, layers):
 
 
 def _check_image(shape):
-    if len(shape) != 3 or any(side is None or side < 1 for side in shape):
+    sides = tuple(shape) if np.iterable(shape) else ()
+    if len(sides) != 3 or not all(
+        isinstance(side, (int, np.integer)) and side >= 1 for side in sides
+    ):
         raise ValueError(
             "`input_shape` must be (height, width, channels), as in "
-            f"(28, 28, 1). Received: input_shape={tuple(shape)}"
+            f"(28, 28, 1). Received: input_shape={shape!r}"
         )
-    return tuple(int(side) for side in shape)
+    return tuple(int(side) for side in sides)

@@ -78,6 +78,13 @@ class TestActivations:
         np.testing.assert_allclose(layer(x), expected, atol=1e-6)
         assert len(np.unique(layer(x))) == 2**bits or bits == 8
 
+    def test_a_range_of_one_point_is_finite(self):
+        layer = FakeQuantActivations()
+        layer.build((None, 2))
+        layer.set_range(0, 0)
+        found = layer(np.float32([[0.0, -1.0]]))
+        np.testing.assert_array_equal(found, [[0, 0]])
+
     def test_gradient_is_straight_through_inside_of_the_range(self):
         layer = FakeQuantActivations()
         layer.build((None, 4))
@@ -236,6 +243,49 @@ class TestTwin:
         for old, new in zip(before, twin.trainable_weights):
             assert not np.array_equal(old, new)
 
+    def test_names_of_inner_models_and_uses_may_be_the_same(self):
+        relu = layers.ReLU(name="relu")
+        parts = [
+            keras.Sequential(
+                [
+                    keras.Input((6, 6, 2)),
+                    layers.Conv2D(2, 1, kernel_initializer="ones", name="it"),
+                ]
+            )
+            for _ in range(2)
+        ]
+        inputs = x = keras.Input((6, 6, 2))
+        for part in parts:
+            x = relu(part(x))
+        # The name of what is made behind a convolution.
+        x = layers.Flatten(name="relu_rounded")(x)
+        model = keras.Model(inputs, layers.Dense(3)(x))
+        x = np.random.default_rng(0).random((16, 6, 6, 2), "float32")
+        twin = quantization_aware(model, x)
+        expected = np.asarray(model(x))
+        error = abs(np.asarray(twin(x)) - expected).max()
+        assert error < 0.05 * np.ptp(expected)
+        assert len({layer.name for layer in twin.layers}) == len(twin.layers)
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_what_batch_normalization_shares_is_refused(self, first):
+        inputs = keras.Input((4,))
+        x = layers.Dense(4)(inputs)
+        if first:
+            others = [layers.ReLU()(x), layers.BatchNormalization()(x)]
+        else:
+            others = [layers.BatchNormalization()(x), layers.ReLU()(x)]
+        model = keras.Model(inputs, layers.Dense(3)(layers.Add()(others)))
+        with pytest.raises(ValueError, match="must go nowhere else"):
+            quantization_aware(model, np.zeros((2, 4), "float32"))
+
+    def test_images_of_any_size_are_refused(self):
+        inputs = keras.Input((None, None, 1))
+        x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3)(inputs))
+        model = keras.Model(inputs, layers.Dense(3)(x))
+        with pytest.raises(ValueError, match="images of one size"):
+            quantization_aware(model, np.zeros((2, 8, 8, 1), "float32"))
+
     def test_a_softmax_stays_at_the_end(self, digits):
         model = keras.Sequential(
             [
@@ -312,6 +362,33 @@ class TestFile:
             assert network.output_shape == (10,)
             error = abs(network(x) - twin.predict(x, verbose=0))
             assert error.max() < 1.5 * step
+
+    @pytest.mark.parametrize("bias", [0.0, -1e6], ids=["halfway", "dead"])
+    def test_degenerate_ranges(self, bias, tmp_path):
+        """Zero halfway between two levels, or nothing but zero."""
+        keras.utils.set_random_seed(0)
+        bias = keras.initializers.Constant(bias)
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                ConstantQuantization(4, hard=True),
+                layers.Rescaling(2.0, -1.0),
+                layers.Flatten(),
+                layers.Dense(
+                    8,
+                    "relu",
+                    bias_initializer=bias,
+                ),
+                layers.Dense(3, bias_initializer="ones"),
+            ]
+        )
+        x = np.random.default_rng(0).random((32, 8, 8, 1), "float32")
+        twin = quantization_aware(model, x)
+        export_litert(twin, tmp_path / "twin.tflite")
+        found = load_litert(tmp_path / "twin.tflite")(x)
+        step = float(twin.layers[-1].high - twin.layers[-1].low) / 255
+        np.testing.assert_allclose(found, twin(x), rtol=0, atol=0.01 * step)
+        np.testing.assert_allclose(twin(x), model(x), atol=0.1)
 
     def test_wrong_arguments(self, twin, network, tmp_path, digits):
         with pytest.raises(ValueError, match="without fake quantization"):

@@ -16,6 +16,7 @@ from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.models import QueryError
 from keras_qsn.models import QueryModel
+from keras_qsn.training import QuSecNet
 
 SHAPE = (6, 6, 1)
 
@@ -174,6 +175,18 @@ def test_attacks_that_need_a_gradient_say_what_to_do():
             plan=[attacks.FastGradientMethod(eps=0.3)],
             verbose=0,
         )
+
+
+def test_no_other_process_and_no_training_takes_it(tmp_path):
+    """Its queries are counted here, and it has no weights."""
+    model, x = QueryModel(Service(), 3, SHAPE), images(4)
+    y = Service()(x).argmax(1)
+    with pytest.raises(ValueError, match="must stay in this process"):
+        model.save(tmp_path / "it.keras")
+    with pytest.raises(ValueError, match="leave `workers=1`"):
+        evaluate_robustness(model, x, y, plan="quick", workers=2, verbose=0)
+    with pytest.raises(ValueError, match="with weights to train"):
+        QuSecNet(model, attacks.FastGradientMethod(eps=0.1))
 
 
 def test_wrong_arguments():

@@ -77,7 +77,10 @@ class QueryModel(keras.Model):
     Limitations:
         Attacks without the model's gradient find less: where the network is
         known, attack a twin of it, and carry over (`sources={"twin": twin}`).
-        The model runs in Python, in this process, and is not saved.
+        The model runs in Python, in this process, and is not saved. Ctrl-C
+        takes effect when the attack is done with its batch of images, whose
+        queries are paid and lost: give an evaluation of a slow service a
+        small `batch_size`, and a `folder`.
     """
 
     def __init__(
@@ -107,6 +110,15 @@ class QueryModel(keras.Model):
         y = keras.layers.Activation("linear", name="logits")(layer(x))
         super().__init__(x, y, name=name)
         self.asked = layer
+
+    def get_config(self):
+        """Refused: saved or copied, it would ask and count elsewhere."""
+        raise ValueError(
+            "A `QueryModel` must stay in this process, where its queries are "
+            "counted. Received: a call to save it, to clone it, or to share "
+            "it with other processes. Make it again from its function, and "
+            "leave `workers=1`."
+        )
 
     @property
     def queries(self):

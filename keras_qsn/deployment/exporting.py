@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 
-import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_qsn._core.files import write_bytes
@@ -78,13 +78,17 @@ def export_litert(model, filepath, integer_ends=False):
         )
     # Constants: read while tracing, a variable has no value.
     constants = {layer: _on_levels(layer) for layer in weighted}
-    ranges = {q: (float(q.low), float(q.high)) for q in rounded}
+    ranges = {
+        q: [*map(float, fake_quant.ends(q.low, q.high, _BITS))] for q in rounded
+    }
 
-    def by_kernel(layer, x, averages=False, training=None):
+    def by_kernel(layer, x, averages=False, ties=False, training=None):
         # Average pooling in int8 rounds by itself, to the grid it is given.
         if layer.name in in_floats:
-            x = _on_grid(x, *ranges[layer])
-        return fake_quant.activations(x, *ranges[layer], _BITS)
+            # The converter knows better what a sigmoid's range is, and would
+            # round to that first.
+            x = fake_quant.nearest(x, *ranges[layer], _BITS)
+        return tf.quantization.fake_quant_with_min_max_vars(x, *ranges[layer])
 
     with contextlib.ExitStack() as stack:
         for layers, method, function in (
@@ -115,18 +119,11 @@ def _before(quantizer):
     return given._keras_history.operation
 
 
-def _on_grid(x, low, high):
-    """The grid's values in plain operations on floats.
-
-    The converter knows better what a sigmoid's range is, and would round to
-    that first.
-    """
-    step = (high - low) / (2**_BITS - 1)
-    return step * tf.floor(x / step + 0.5)
-
-
 def _on_levels(layer):
     """Rounded kernel, and bias, as arrays."""
     kernel, bias = layer.deployed()
-    bias = None if bias is None else keras.ops.convert_to_numpy(bias)
+    if bias is not None:
+        bias = np.array(bias, "float32")
+        # Of equal numbers the converter keeps one, in one channel's scale.
+        bias[0] = np.nextafter(bias[0], np.float32(np.inf))
     return layer.rounded(kernel).numpy(), bias

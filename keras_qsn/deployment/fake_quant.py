@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-# Of the tie between two integers that averages of a window can be told from.
+# Of a step: what is nearer to the middle of two levels is a tie.
 _PARTS = 4096.0
 
 
@@ -10,6 +10,8 @@ def grid(low, high, bits):
     """Step and zero point of a range, moved so that zero is a level.
 
         step = (high - low) / (2^bits - 1),  zero = round(-low / step)
+
+    A range that is a single point, 0, has steps of 1.
 
     Args:
         low: Scalar tensor <= 0.
@@ -20,10 +22,21 @@ def grid(low, high, bits):
         The step, and the level of zero, from 0 to `2^bits - 1`.
     """
     step = (high - low) / (2**bits - 1)
+    step = tf.where(step > 0, step, tf.ones_like(step))
     return step, tf.floor(0.5 - low / step)
 
 
-def activations(x, low, high, bits):
+def ends(low, high, bits):
+    """The lowest and the highest level of a range.
+
+    Where zero is midway between two levels, as of -1 to 1, kernels move it up
+    or down, each as it likes: of these ends they all make the same levels.
+    """
+    step, zero = grid(low, high, bits)
+    return -zero * step, (2**bits - 1 - zero) * step
+
+
+def activations(x, low, high, bits, ties=False):
     """Per-tensor affine: the nearest of `2^bits` levels of a range.
 
         q = clip(round(x / step) + zero, 0, 2^bits - 1)
@@ -36,8 +49,24 @@ def activations(x, low, high, bits):
         low: Scalar, the smallest value, <= 0.
         high: Scalar, the largest value, >= 0.
         bits: Integer from 2 to 16.
+        ties: Whether values halfway between levels are no accident: they go
+            up, as `nearest` has them.
     """
+    low, high = ends(low, high, bits)
+    if ties:
+        x = _straight_through(x, nearest(tf.stop_gradient(x), low, high, bits))
     return tf.quantization.fake_quant_with_min_max_vars(x, low, high, bits)
+
+
+def nearest(x, low, high, bits):
+    """The nearest multiple of a range's step, in operations of floats.
+
+    Ties go up. They are no accident: a byte scaled to -1 to 1 is one, and so
+    are levels of a quantizer. In float32 a half is hardly met, and one order
+    of operations would round it otherwise than another.
+    """
+    step = (high - low) / (2**bits - 1)
+    return step * tf.floor(tf.round(x / step * _PARTS) / _PARTS + 0.5)
 
 
 def averages(x, low, high, bits):

@@ -41,6 +41,8 @@ class FakeQuantActivations(keras.layers.Layer):
         averages: Whether `inputs` are averages of levels of this layer's own,
             which integer kernels round half away from zero; they are not
             observed. Defaults to `False`.
+        ties: Whether values halfway between two levels are no accident, as
+            behind a quantization layer: they go up. Defaults to `False`.
 
     Raises:
         ValueError: If `bits` or `momentum` is out of range.
@@ -74,16 +76,19 @@ class FakeQuantActivations(keras.layers.Layer):
             )
             setattr(self, name, weight)
 
-    def call(self, inputs, averages=False, training=None):
+    def call(self, inputs, averages=False, ties=False, training=None):
         if averages:
             return fake_quant.averages(inputs, self.low, self.high, self.bits)
         if training and self.trainable:
             self._observe(inputs)
-        return fake_quant.activations(inputs, self.low, self.high, self.bits)
+        return fake_quant.activations(
+            inputs, self.low, self.high, self.bits, ties
+        )
 
-    def surrogate(self, inputs, averages=False):
+    def surrogate(self, inputs, averages=False, ties=False):
         """What attacks differentiate in its place: the clipping alone."""
-        return tf.clip_by_value(inputs, self.low, self.high)
+        ends = fake_quant.ends(self.low, self.high, self.bits)
+        return tf.clip_by_value(inputs, *ends)
 
     def set_range(self, low, high):
         """Take these ends as the range, and 0 with them."""

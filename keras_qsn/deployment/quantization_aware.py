@@ -47,8 +47,10 @@ def quantization_aware(
     Raises:
         TypeError: If `model` is not a Keras model, or has a layer of another
             kind.
-        ValueError: If a number is out of range, a layer is used twice, batch
-            normalization stands alone, or a layer is not in float32.
+        ValueError: If a number is out of range, a layer with weights is used
+            twice, batch normalization stands alone or shares what it is
+            folded into, images have no fixed size, or a layer is not in
+            float32.
 
     Example:
 
@@ -84,6 +86,12 @@ def quantization_aware(
         raise ValueError(
             "`model` must compute in float32, which is rounded from. Received: "
             f"layers of another type: {', '.join(few[:5])}"
+        )
+    if None in model.input_shape[1:]:
+        raise ValueError(
+            "`model` must take images of one size, for which its file is made. "
+            f"Received: '{model.name}' of {model.input_shape[1:]}. Build it "
+            "on a `keras.Input` of that size, and give it the weights."
         )
     twin = Rewriting(weight_bits, activation_bits, momentum).twin(model)
     calibrate(twin, x)

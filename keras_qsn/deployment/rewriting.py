@@ -5,6 +5,8 @@ A tensor is *on a grid* where it is one of the levels of a
 means are put on a grid once it is known what is fused with them.
 """
 
+import itertools
+
 import keras
 
 from keras_qsn.classifier.rebuilt import from_config
@@ -63,6 +65,8 @@ class Rewriting:
         self.settled = {}
         self.ends = {}
         self.clones = {}
+        self.folded = []
+        self.names = set()
 
     def twin(self, model):
         """The `keras.Model`."""
@@ -72,6 +76,13 @@ class Rewriting:
         (y,) = self._walk(model, [x])
         if id(y) not in self.ends:
             y = self._settle(y, bits=8)
+        for before, batch_norm in self.folded:
+            if before._outbound_nodes:
+                raise ValueError(
+                    "What batch normalization is folded into must go nowhere "
+                    f"else. Received: '{before.name}' in front of "
+                    f"'{batch_norm.name}' and of another layer"
+                )
         return keras.Model(x, y, name=model.name)
 
     def _walk(self, model, inputs):
@@ -113,7 +124,8 @@ class Rewriting:
         given = [self._settle(t) for t in given]
         if type(layer).__name__ == "Add" and len(given) == 2:
             # The layer, and the operation of `x + y`.
-            return [self._made(keras.layers.Add(name=layer.name)(given))]
+            add = keras.layers.Add(name=self._name(layer.name))
+            return [self._made(add(given))]
         if isinstance(layer, PRODUCTS):
             return [self._product(layer, given[0])]
         if isinstance(layer, keras.layers.AveragePooling2D):
@@ -145,7 +157,7 @@ class Rewriting:
                 f"Received: '{layer.name}' of '{layer.data_format}'"
             )
         self.clones[layer] = None
-        y = self._weighted(layer, None, x)
+        y = self._weighted(layer, None, x, self._name(layer.name))
         self.products[id(y)] = layer, x, y
         activation = layer.activation
         if activation is keras.activations.linear:
@@ -167,14 +179,15 @@ class Rewriting:
                 "Batch normalization must be of the last axis. Received: "
                 f"'{batch_norm.name}' of axis {batch_norm.axis}"
             )
-        layer, before, _ = self.products[id(x)]
-        return self._made(self._weighted(layer, batch_norm, before))
+        layer, before, _ = self.products.pop(id(x))
+        self.folded.append((_maker(x), batch_norm))
+        return self._weighted(layer, batch_norm, before, _maker(x).name)
 
-    def _weighted(self, layer, batch_norm, x):
+    def _weighted(self, layer, batch_norm, x, name):
         own = from_config(layer, activation="linear")
         inside = None if batch_norm is None else from_config(batch_norm)
         wrapped = FakeQuantWeights(
-            own, inside, bits=self.weight_bits, name=layer.name
+            own, inside, bits=self.weight_bits, name=name
         )
         y = wrapped(x)
         own.set_weights(layer.get_weights())
@@ -199,9 +212,9 @@ class Rewriting:
             quantizer = FakeQuantActivations(
                 bits or (8 if image else self.activation_bits),
                 self.momentum,
-                name=f"{_maker(x).name}_rounded",
+                name=self._name(f"{_maker(x).name}_rounded"),
             )
-            y = self._on_grid(x, quantizer)
+            y = self._on_grid(x, quantizer, ties=isinstance(_maker(x), BEFORE))
             self.settled[id(x)] = y
         return self.settled[id(x)]
 
@@ -218,10 +231,18 @@ class Rewriting:
         self.clones.setdefault(("tensor", id(x)), x)
         return x
 
+    def _name(self, wanted):
+        """A name that no other layer of the twin has."""
+        name, numbers = wanted, itertools.count(1)
+        while name in self.names:
+            name = f"{wanted}_{next(numbers)}"
+        self.names.add(name)
+        return name
+
     def _clone(self, layer):
         """A copy with the same weights; one for all calls."""
         if layer not in self.clones:
-            copy = from_config(layer)
+            copy = from_config(layer, name=self._name(layer.name))
             if layer.weights:
                 copy.build(layer._build_shapes_dict["input_shape"])
                 copy.set_weights(layer.get_weights())

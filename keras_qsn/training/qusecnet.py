@@ -124,6 +124,12 @@ class QuSecNet(CheckedModel):
             )
         self.wrapper = KerasModelWrapper.of(model)
         self.model = model = self.wrapper.model
+        if self.wrapper.answers_only:
+            raise ValueError(
+                "`model` must be a network with weights to train. Received: "
+                f"'{model.name}', of which only the answers are known. Train "
+                "a network of your own, and evaluate this one beside it."
+            )
         if product_dtype not in _PRODUCT_DTYPES:
             raise ValueError(
                 f"`product_dtype` must be one of {_PRODUCT_DTYPES}. "

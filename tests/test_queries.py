@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_qsn import attacks
 from keras_qsn.cli import inputs
 from keras_qsn.cli import main
+from keras_qsn.defenses import ModelDetector
 from keras_qsn.deployment import export_litert
 from keras_qsn.deployment import quantization_aware
 from keras_qsn.evaluation import evaluate_robustness
@@ -261,3 +262,48 @@ def test_white_box_images_of_a_twin_are_judged_on_the_file(trained, digits):
     gradient = {"ladder", "unbounded", "gradient-health", "eps-sweep"}
     status = {c.key: c.status for c in evaluation.checks}
     assert {status[key] for key in gradient} == {"none"}
+
+
+@pytest.mark.parametrize("norm", [2, 1, 0])
+def test_named_plans_of_all_norms_ask_alone(norm):
+    service = Service()
+    x = images(3)
+    y = (x.reshape(3, -1) @ service.weights).argmax(-1)
+    found = evaluate_robustness(
+        *(QueryModel(service, 3, SHAPE), x, y, 1.0),
+        norm=norm,
+        plan="quick",
+        checks=None,
+        verbose=0,
+    )
+    threats = {outcome.step.threat for outcome in found.outcomes}
+    assert threats == {"queries"}
+
+
+def test_what_would_need_a_gradient_is_refused_beforehand(tmp_path):
+    model = QueryModel(Service(), 3, SHAPE)
+    with pytest.raises(ValueError, match="gradient can be followed.*twin"):
+        attacks.TransferAttack(attacks.ProjectedGradientDescent(0.1), model)
+    image = keras.Input(SHAPE)
+    detector = ModelDetector(
+        keras.Model(image, keras.ops.mean(image, [1, 2, 3]))
+    ).fit(images(40))
+    with pytest.raises(ValueError, match="a named plan needs a gradient"):
+        evaluate_robustness(
+            *(model, images(3), [0, 1, 2], 0.1),
+            detector=detector,
+            folder=tmp_path / "kept",
+        )
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize("shape", [(1,), (4, 3)])
+def test_a_file_must_return_class_scores(shape, monkeypatch):
+    service = Service()
+    service.input_shape, service.output_shape = SHAPE, shape
+    monkeypatch.setattr(inputs, "load_litert", lambda path, size: service)
+    options = argparse.Namespace(
+        model="file.tflite", command="evaluate", batch_size=4
+    )
+    with pytest.raises(ValueError, match="one vector of class scores"):
+        inputs.load_model(options)

@@ -76,6 +76,12 @@ def load_model(options):
 def _deployed(path, batch_size):
     """The network in a LiteRT file, by its answers: what they are shows."""
     network = load_litert(path, batch_size)
+    if len(network.output_shape) != 1 or network.output_shape[0] < 2:
+        raise ValueError(
+            "A LiteRT network must return one vector of class scores for each "
+            f"image. Received: {path}, with an output of shape "
+            f"{network.output_shape}"
+        )
     shape = (_PROBES, *network.input_shape)
     told = network(np.random.default_rng(0).random(shape, "float32"))
     # Int8 probabilities sum to one within a few of their steps.

@@ -28,9 +28,19 @@ def check_certified(certified, count):
     return certified
 
 
-def check_attacks_of_detectors(threat, plan):
-    """Refuse a named plan in norms whose attacks know of no detector."""
-    if isinstance(plan, str) and threat.norm not in (np.inf, 2):
+def check_attacks_of_detectors(threat, plan, wrapper):
+    """Refuse a named plan none of whose attacks would know of a detector."""
+    if not isinstance(plan, str):
+        return
+    if wrapper.answers_only:
+        raise ValueError(
+            "With a `detector`, a named plan needs a gradient: attacks of "
+            "answers alone know of no detector, and would call it robust. "
+            f"Received: '{wrapper.model.name}', of which only the answers are "
+            "known. Evaluate a twin of it with the detector, or give a `plan` "
+            "of attacks made for it."
+        )
+    if threat.norm not in (np.inf, 2):
         raise ValueError(
             "With a `detector`, `norm` must be np.inf or 2 for a named plan: "
             "attacks that know of a detector are of these, and others would "

@@ -172,7 +172,7 @@ def evaluate_robustness(
     check_eps(threat, x.shape[1:])
     if detector is not None:
         check_detector(detector)
-        preflight.check_attacks_of_detectors(threat, plan)
+        preflight.check_attacks_of_detectors(threat, plan, wrapper)
     if verbose == "auto":
         verbose = int(progress is None)
     progress = Progress(progress, verbose)

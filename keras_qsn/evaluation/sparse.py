@@ -19,10 +19,7 @@ _STEEPNESS = {
 
 def named(plan, threat, facts, sources, sight):
     """The steps of a named plan, as `plans.named`, in L1 or L0."""
-    step = threat.step
-    steps = [step("FGSM", attacks.FastGradientMethod)]
-    if not facts.gradient_cut:
-        steps += _white_box(plan, threat, facts)
+    steps = _white_box(plan, threat, facts)
     for source, model in sources.items():
         for name, attack in (
             ("FGSM", threat.attack(attacks.FastGradientMethod)),
@@ -45,12 +42,15 @@ def _white_box(plan, threat, facts):
     if facts.answers_only:
         return []
     step, nb_iter = threat.step, _NB_ITER[plan]
+    fgsm = step("FGSM", attacks.FastGradientMethod)
+    if facts.gradient_cut:
+        return [fgsm]
     nearest = step(f"FMN-{nb_iter}", attacks.FastMinimumNorm, nb_iter=nb_iter)
     if threat.norm == 0:
         name, kind = f"sigma-zero-{nb_iter}", attacks.SigmaZero
         first = step(name, kind, nb_iter=nb_iter)
         greedy = [step("JSMA", attacks.SaliencyMapMethod)]
-        return [first, nearest, *(greedy if plan != "quick" else [])]
+        return [fgsm, first, nearest, *(greedy if plan != "quick" else [])]
 
     def apgd(name, loss, nb_iter=100, **others):
         kind = attacks.AutoProjectedGradientDescent
@@ -65,12 +65,13 @@ def _white_box(plan, threat, facts):
     # Of two classes there is no third logit to divide by: DLR is the margin.
     dlr = "APGD-DLR" if facts.num_classes > 2 else "APGD-margin"
     if plan == "quick":
-        return [apgd(f"{dlr}-20", "dlr", 20)]
+        return [fgsm, apgd(f"{dlr}-20", "dlr", 20)]
     if plan == "standard":
         first = apgd("APGD-CE", "ce"), apgd(dlr, "dlr")
-        return [*first, fab(20, 3), nearest]
+        return [fgsm, *first, fab(20, 3), nearest]
     first = apgd("APGD-CE", "ce", nb_restarts=5)
-    return [first, apgd("APGD-T", "targeted-dlr"), fab(100, 9), nearest]
+    targeted = apgd("APGD-T", "targeted-dlr")
+    return [fgsm, first, targeted, fab(100, 9), nearest]
 
 
 def _follower(threat, facts):

@@ -32,7 +32,8 @@ class TransferAttack(ViewedAttack):
 
     Raises:
         TypeError: If `attack` is not such an attack, or `source` not a model.
-        ValueError: If images or classes of the two models differ.
+        ValueError: If images or classes of the two models differ, or only the
+            answers of `source` are known and `attack` needs more.
 
     Example:
 
@@ -66,6 +67,13 @@ class TransferAttack(ViewedAttack):
                 f"Received: attack={attack!r}"
             )
         self.source = self.view.source
+        if self.source.answers_only and attack.threat != "queries":
+            raise ValueError(
+                "`source` must be a model whose gradient can be followed. "
+                f"Received: '{self.source.model.name}', of which only the "
+                f"answers are known, for a {attack.threat} attack. Attack a "
+                "twin of it."
+            )
 
     def get_config(self):
         """The attack, and the source's name: a config holds no model.

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_qsn._core import backups
 from keras_qsn.attacks import ProjectedGradientDescent
 from keras_qsn.callbacks import AttackAccuracy
 from keras_qsn.callbacks import EpsScheduler
@@ -141,6 +142,15 @@ def test_a_kill_while_an_older_one_is_removed(
         with pytest.raises(KeyboardInterrupt):
             fit(data, folder)
     assert assert_goes_on(whole, data, folder) == 2
+
+
+def test_best_weights_that_are_one_number():
+    stop, model = keras.callbacks.EarlyStopping(), QuSecNet(network(), PGD)
+    stop.best_weights = model.get_weights()
+    found = {k: np.asarray(v) for k, v in backups.held(stop).items()}
+    backups.hold(stop, found)
+    assert any(np.ndim(w) == 0 for w in stop.best_weights)
+    model.set_weights(stop.best_weights)
 
 
 def test_a_folder_of_something_else_is_left_alone(data, tmp_path):

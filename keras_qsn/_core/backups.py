@@ -93,11 +93,11 @@ def hold(thing, found):
     """Give an object back what `held` has found of it."""
     lists = {}
     for name, value in found.items():
-        value = value if value.ndim else value.item()
         name, _, place = name.partition("/")
         if place:
-            lists.setdefault(name, {})[int(place)] = value
+            # Weights that are one number have a shape all the same.
+            lists.setdefault(name, {})[int(place)] = value[()]
         else:
-            setattr(thing, name, value)
+            setattr(thing, name, value if value.ndim else value.item())
     for name, parts in lists.items():
         setattr(thing, name, [parts[i] for i in range(len(parts))])

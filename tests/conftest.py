@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import keras_qsn as qsn
 
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 TESTS = pathlib.Path(__file__).parent
 # Test functions by tier; the others are fast. `benchmarks/tiers.py` measures.
 TIERS = {
@@ -39,6 +40,12 @@ def digits():
     return qsn.datasets.load("digits")
 
 
+@pytest.fixture
+def data(digits):
+    """Few digits, and their classes."""
+    return digits.x_train[:64], digits.y_train[:64]
+
+
 @pytest.fixture(scope="session")
 def trained(digits):
     """Small trained classifiers of digits, by the name of their quantizer."""
@@ -58,7 +65,7 @@ def _train(quantizer, digits):
     model = small_cnn(quantizer)
     model.compile(
         keras.optimizers.Adam(5e-3),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        LOSS,
         metrics=["accuracy"],
     )
     model.fit(digits.x_train, digits.y_train, epochs=3, verbose=0)
@@ -86,6 +93,11 @@ def linear_model(weights, bias=None):
     kernel = np.stack([np.zeros_like(weights), weights], axis=1)
     model.set_weights([kernel, np.array([0.0, bias or 0.0], "float32")])
     return model
+
+
+def softmax(z):
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
 
 
 def input_gradient(function, x, upstream=None):

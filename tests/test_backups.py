@@ -1,9 +1,13 @@
 """A killed `fit` goes on to the weights it would have had."""
 
+import pathlib
+import shutil
+
 import keras
 import numpy as np
 import pytest
 
+from keras_qsn._core import backups
 from keras_qsn.attacks import ProjectedGradientDescent
 from keras_qsn.callbacks import AttackAccuracy
 from keras_qsn.callbacks import EpsScheduler
@@ -119,6 +123,43 @@ def test_a_kill_while_it_is_written(whole, data, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         fit(data, folder)
     assert assert_goes_on(whole, data, folder) == 3
+
+
+def test_a_kill_while_an_older_one_is_removed(
+    whole, data, tmp_path, monkeypatch
+):
+    """As the first backup after a kill takes the place of its own epoch's."""
+    folder = tmp_path / "backup"
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, folder, KillAt(2, 1))
+
+    def killed(path, **_):
+        next(pathlib.Path(path).glob("*.h5")).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fit(data, folder)
+    assert assert_goes_on(whole, data, folder) == 2
+
+
+def test_best_weights_that_are_one_number():
+    stop, model = keras.callbacks.EarlyStopping(), QuSecNet(network(), PGD)
+    stop.best_weights = model.get_weights()
+    found = {k: np.asarray(v) for k, v in backups.held(stop).items()}
+    backups.hold(stop, found)
+    assert any(np.ndim(w) == 0 for w in stop.best_weights)
+    model.set_weights(stop.best_weights)
+
+
+def test_a_folder_of_something_else_is_left_alone(data, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    model = network()
+    model.compile("sgd", LOSS)
+    with pytest.raises(ValueError, match="holds thesis.txt"):
+        model.fit(*data, callbacks=[ExactBackup(tmp_path)], verbose=0)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
 def test_other_callbacks_are_refused(data, tmp_path):

@@ -47,6 +47,14 @@ with strategy.scope():
     model = keras.Sequential(
         [keras.Input((8,)), TrainableQuantization(), keras.layers.Dense(3)]
     )
+if sys.argv[1] == "cluster":
+    try:
+        with strategy.scope():
+            QuSecNet(model)
+    except ValueError as error:
+        assert "must be made outside" in str(error)
+    else:
+        raise AssertionError("made inside the scope")
 net = QuSecNet(model, AdversarialTraining(FastGradientMethod(0.1), 0.0))
 with strategy.scope():
     net.compile(

@@ -6,7 +6,9 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
+from conftest import LOSS
 from conftest import small_cnn
+from conftest import softmax
 from keras_qsn.attacks import FastGradientMethod
 from keras_qsn.training import AdversarialTraining
 from keras_qsn.training import ConsistencyTraining
@@ -14,13 +16,6 @@ from keras_qsn.training import Objective
 from keras_qsn.training import QuSecNet
 from keras_qsn.training.objectives.consistency import beta
 from keras_qsn.training.objectives.consistency import superimpose
-
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def softmax(z):
-    e = np.exp(z - z.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
 
 
 class TestSuperimpose:

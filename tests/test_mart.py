@@ -5,25 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from conftest import LOSS
 from conftest import small_cnn
+from conftest import softmax
 from keras_qsn.attacks import CubeAttack
 from keras_qsn.attacks import FastGradientMethod
 from keras_qsn.layers import ConstantQuantization
 from keras_qsn.training import MART
 from keras_qsn.training import QuSecNet
 from keras_qsn.training.objectives.mart import runner_up_miss
-
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-@pytest.fixture
-def data(digits):
-    return digits.x_train[:64], digits.y_train[:64]
-
-
-def softmax(z):
-    e = np.exp(z - z.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
 
 
 def linear(rng):

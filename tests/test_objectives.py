@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from conftest import LOSS
 from conftest import linear_model
 from conftest import small_cnn
+from conftest import softmax
 from keras_qsn.attacks import BasicIterativeMethod
 from keras_qsn.attacks import FastGradientMethod
 from keras_qsn.attacks import ProjectedGradientDescent
@@ -20,18 +22,6 @@ from keras_qsn.training import Objective
 from keras_qsn.training import QuSecNet
 from keras_qsn.training import ThresholdTraining
 from keras_qsn.training import outputs
-
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-@pytest.fixture
-def data(digits):
-    return digits.x_train[:64], digits.y_train[:64]
-
-
-def softmax(z):
-    e = np.exp(z - z.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
 
 
 class Darker(Objective):

@@ -187,6 +187,7 @@ def test_refuses(images):
     twin = keras.models.clone_model(model)
     twin.name = model.name
     elsewhere = attacks.TransferAttack(fgsm, model)
+    of_four = small_cnn(num_classes=4)
     for models, plan, more, error, message in (
         ([model], [fgsm], None, ValueError, "at least 2 models"),
         ([model, twin], [fgsm], None, ValueError, "told by their names"),
@@ -196,6 +197,10 @@ def test_refuses(images):
         (pair, [elsewhere], None, TypeError, "no source of their own"),
         (pair, [fgsm, fgsm], None, ValueError, "in a list must differ"),
         (pair, [fgsm], {"a": twin}, ValueError, "a in both"),
+        (pair, fgsm, None, TypeError, "a dictionary, {name: attack}, or"),
+        ({1: model, "1": twin}, [fgsm], None, ValueError, "differ as text"),
+        (pair, {1: fgsm, "1": fgsm}, None, ValueError, "differ as text"),
+        (pair, [fgsm], {"c": of_four}, ValueError, "'b' of 10, 'c' of 4"),
     ):
         with pytest.raises(error, match=message):
             transfer_matrix(models, x, y, plan, more)

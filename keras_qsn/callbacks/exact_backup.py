@@ -1,7 +1,6 @@
 """Backups from which a killed `fit` goes on bit for bit."""
 
 import pathlib
-import shutil
 
 import keras
 import numpy as np
@@ -38,7 +37,8 @@ class ExactBackup(keras.callbacks.Callback):
 
     Raises:
         TypeError: If `data` has no such methods.
-        ValueError: If a backup is of other callbacks.
+        ValueError: If a backup is of other callbacks, or `folder` holds
+            something else.
 
     Example:
 
@@ -111,12 +111,12 @@ class ExactBackup(keras.callbacks.Callback):
         for i, callback in enumerate(self.callbacks):
             for name, value in backups.held(callback).items():
                 state[f"{i}/{name}"] = value
-        with backups.replacing(self.folder, epoch) as part:
+        with backups.replacing(self.folder) as part:
             self._weights(part).on_epoch_end(epoch - 1)
             np.savez(part / "state.npz", **state)
 
     def on_train_end(self, logs=None):
-        shutil.rmtree(self.folder, ignore_errors=True)
+        backups.remove(self.folder)
 
     def _weights(self, folder):
         """Keras' own backup of the model and of the epoch, in a folder."""

@@ -89,8 +89,13 @@ def transfer_matrix(
             "`y` must hold the true classes: success is another one. "
             "Received: y=None"
         )
-    for wrapper in sources.values():
-        y = check_labels(y, len(x), wrapper.num_classes)
+    classes = {name: w.num_classes for name, w in sources.items()}
+    if len({*classes.values()}) > 1:
+        raise ValueError(
+            "All models must have the same classes. Received: "
+            + ", ".join(f"'{name}' of {n}" for name, n in classes.items())
+        )
+    y = check_labels(y, len(x), next(iter(classes.values())))
     show = Progress(progress, verbose)
     became, blind = {}, {}
     for name, attack in attacks.items():
@@ -164,7 +169,18 @@ def _models(what, given, least):
             f"`{what}` must hold at least {least} models. "
             f"Received: {len(given)}"
         )
-    return {str(k): KerasModelWrapper.of(model) for k, model in given.items()}
+    named = _by_text(what, given)
+    return {name: KerasModelWrapper.of(model) for name, model in named.items()}
+
+
+def _by_text(what, given):
+    """With names as text, by which no two may be the same."""
+    named = {str(name): value for name, value in given.items()}
+    if len(named) < len(given):
+        raise ValueError(
+            f"Names of `{what}` must differ as text. Received: {[*given]}"
+        )
+    return named
 
 
 def _more(sources, targets):
@@ -181,7 +197,12 @@ def _more(sources, targets):
 
 def _attacks(given):
     """Attacks by name."""
-    items = [*given.values()] if isinstance(given, dict) else [*given]
+    if not isinstance(given, (dict, list, tuple)):
+        raise TypeError(
+            "`attacks` must be a dictionary, {name: attack}, or a list. "
+            f"Received: {given!r}"
+        )
+    items = [*(given.values() if isinstance(given, dict) else given)]
     if not items:
         raise ValueError("`attacks` must hold an attack. Received: none")
     for attack in items:
@@ -191,7 +212,7 @@ def _attacks(given):
                 f"own. Received: {attack!r}"
             )
     if isinstance(given, dict):
-        return {str(name): attack for name, attack in given.items()}
+        return _by_text("attacks", given)
     named = dict(zip(plans.names_of(items), items))
     if len(named) < len(items):
         raise ValueError(

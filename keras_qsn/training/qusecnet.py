@@ -82,7 +82,8 @@ class QuSecNet(CheckedModel):
             `objective` is no objective.
         ValueError: If an objective does not suit the model, two of them need
             different ranges of pixels, `product_dtype` is unknown, or data
-            given to `fit` or `evaluate` do not fit the model.
+            given to `fit` or `evaluate` do not fit the model, or it is made
+            inside the scope of a `MultiWorkerMirroredStrategy`.
 
     Example:
 
@@ -115,6 +116,13 @@ class QuSecNet(CheckedModel):
             raise TypeError(
                 f"`{name}` must be given as `objective={_MOVED[name]}`, or in "
                 f"a list of objectives. Received: {name}={kwargs[name]!r}"
+            )
+        strategy = tf.distribute.get_strategy()
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            raise ValueError(
+                "A `QuSecNet` for several machines must be made outside of "
+                "the scope of its strategy, around a model made inside. "
+                f"Received: the scope of a {type(strategy).__name__}"
             )
         super().__init__(**kwargs)
         if isinstance(model, QuSecNet):

@@ -168,8 +168,11 @@ def test_refuses_other_teachers():
     four = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
     wide = keras.Sequential([keras.Input((7,)), keras.layers.Dense(3)])
     for teacher, message in (
-        (four, "`num_classes`, 3. Received: a teacher with num_classes=4"),
-        (wide, r"`input_shape`, \(6,\). Received"),
+        (
+            four,
+            "`num_classes` of the model in training, 3. Received: teacher with",
+        ),
+        (wide, r"`input_shape` of the model in training, \(6,\). Received"),
         (student, "must be another model"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -132,5 +132,7 @@ def test_refuses():
         DivQAT(original, cap=0)
     with pytest.raises(ValueError, match="another model.*quantization_aware"):
         QuSecNet(original, DivQAT(original))
-    with pytest.raises(ValueError, match="the network's `num_classes`, 10"):
+    with pytest.raises(
+        ValueError, match="`num_classes` of the model in training, 10"
+    ):
         QuSecNet(small_cnn(), DivQAT(original))

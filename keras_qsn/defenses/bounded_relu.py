@@ -4,6 +4,8 @@ import keras
 import numpy as np
 
 from keras_qsn._core.numbers import check_count
+from keras_qsn.classifier.rebuilt import from_config
+from keras_qsn.defenses.rewriting import check_model
 
 # How Keras names the layer in a config.
 _RELU = ("keras.layers", "ReLU")
@@ -54,11 +56,7 @@ def with_bounded_relu(model, max_value=1.0):
         - Zantedeschi et al., 2017: https://arxiv.org/abs/1707.06728
         - Carlini and Wagner, 2017: https://arxiv.org/abs/1711.08478
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` must be a Keras model. "
-            f"Received: {model!r} of type {type(model).__name__}"
-        )
+    check_model(model)
     if not 0 < max_value < float("inf"):
         raise ValueError(
             "`max_value` must be a finite number above 0. "
@@ -73,13 +71,7 @@ def with_bounded_relu(model, max_value=1.0):
             f"above {max_value}. A ReLU called as a function is not seen: "
             "make it a `keras.layers.ReLU()`."
         )
-    # As `from_config`, without the safe mode that is meant for files.
-    kind = type(model)
-    copy = keras.saving.deserialize_keras_object(
-        {"class_name": kind.__name__, "config": bounded},
-        custom_objects={kind.__name__: kind},
-        safe_mode=False,
-    )
+    copy = from_config(model, **bounded)
     copy.set_weights(model.get_weights())
     return copy
 

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_qsn._core.numbers import check_positive
 from keras_qsn.classifier.wrapper import KerasModelWrapper
+from keras_qsn.training.companion import check_companion
 from keras_qsn.training.objectives.base import Objective
 from keras_qsn.training.outputs import class_scores
 from keras_qsn.training.outputs import returns_logits
@@ -92,7 +93,7 @@ class DefensiveDistillation(Objective):
                 "with a `Dense` layer without activation."
             )
         if self.teacher is not None:
-            self._check_teacher(net.wrapper)
+            check_companion("teacher", self.teacher, net.wrapper)
 
     def outputs(self, forward):
         return forward() / self.temperature
@@ -109,18 +110,3 @@ class DefensiveDistillation(Objective):
     def soft_labels(self, x):
         """The teacher's class probabilities at the temperature."""
         return tf.nn.softmax(self.teacher.get_logits(x) / self.temperature)
-
-    def _check_teacher(self, student):
-        if self.teacher.model is student.model:
-            raise ValueError(
-                "`teacher` must be another model than its student. Received: "
-                f"'{student.model.name}' as both. `keras.models.clone_model` "
-                "makes a student like it."
-            )
-        for what in ("num_classes", "input_shape"):
-            own, its = getattr(student, what), getattr(self.teacher, what)
-            if own != its:
-                raise ValueError(
-                    f"`teacher` must have the student's `{what}`, {own}. "
-                    f"Received: a teacher with {what}={its}"
-                )

@@ -6,6 +6,7 @@ from keras_qsn._core.numbers import check_at_least
 from keras_qsn._core.numbers import check_positive
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.training import terms
+from keras_qsn.training.companion import check_companion
 from keras_qsn.training.objectives.base import Objective
 from keras_qsn.training.outputs import log_probabilities
 from keras_qsn.training.outputs import returns_logits
@@ -84,19 +85,7 @@ class DivQAT(Objective):
 
     def build(self, net):
         super().build(net)
-        if self.original.model is net.model:
-            raise ValueError(
-                "`original` must be another model than the one in training. "
-                f"Received: '{net.model.name}' as both. `quantization_aware` "
-                "makes a twin of it."
-            )
-        for what in ("num_classes", "input_shape"):
-            own, its = getattr(net.wrapper, what), getattr(self.original, what)
-            if own != its:
-                raise ValueError(
-                    f"`original` must have the network's `{what}`, {own}. "
-                    f"Received: an original with {what}={its}"
-                )
+        check_companion("original", self.original, net.wrapper)
         self._are_logits = returns_logits(net.wrapper)
 
     def loss(self, batch, loss):

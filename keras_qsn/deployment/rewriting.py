@@ -64,6 +64,7 @@ class Rewriting:
         self.grids = {}
         self.settled = {}
         self.ends = {}
+        self.tensors = {}
         self.clones = {}
         self.folded = []
         self.names = set()
@@ -228,7 +229,7 @@ class Rewriting:
 
     def _made(self, x):
         """Keep a tensor, so that no other has its `id`."""
-        self.clones.setdefault(("tensor", id(x)), x)
+        self.tensors[id(x)] = x
         return x
 
     def _name(self, wanted):

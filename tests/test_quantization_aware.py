@@ -12,6 +12,7 @@ from keras_qsn.deployment import FakeQuantActivations
 from keras_qsn.deployment import FakeQuantWeights
 from keras_qsn.deployment import calibrate
 from keras_qsn.deployment import export_litert
+from keras_qsn.deployment import fake_quant
 from keras_qsn.deployment import load_litert
 from keras_qsn.deployment import quantization_aware
 from keras_qsn.layers import ConstantQuantization
@@ -333,6 +334,32 @@ class TestTwin:
             quantization_aware(model, np.zeros((2, 4), "float32"))
 
 
+def test_biases_are_on_the_grid_of_the_products():
+    """By their formula, in float64; a channel of zeros has no grid."""
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(5, 4)).astype("float32")
+    kernel[:, 3] = 0
+    bias = rng.normal(size=4).astype("float32")
+    steps = 0.01 * abs(kernel[:, :3].astype("float64")).max(0) / 127
+    wanted = [*(steps * np.round(bias[:3] / steps)), bias[3]]
+    variable = tf.Variable(bias)
+    with tf.GradientTape() as tape:
+        found = fake_quant.biases(variable, tf.constant(kernel), 0.01, 8)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert (found.numpy() != bias)[:3].all()
+    np.testing.assert_array_equal(tape.gradient(found, variable), np.ones(4))
+    dense = layers.Dense(4)
+    layer = FakeQuantWeights(dense)
+    layer.build((None, 5))
+    dense.set_weights([kernel, bias])
+    zero = np.zeros((1, 5), "float32")
+    np.testing.assert_array_equal(layer(zero)[0], bias)
+    np.testing.assert_allclose(layer(zero, step=0.01)[0], wanted, rtol=1e-6)
+    # Few bits are no file's: their grid would be far too coarse.
+    few = FakeQuantWeights(dense, bits=4)
+    np.testing.assert_array_equal(few(zero, step=0.01)[0], bias)
+
+
 class TestFile:
     def test_computes_what_the_twin_does(self, twin, network, digits, tmp_path):
         compiled(twin).fit(
@@ -343,7 +370,10 @@ class TestFile:
         expected = twin.predict(digits.x_test, verbose=0)
         step = float(twin.layers[-1].high - twin.layers[-1].low) / 255
         assert len(found) == 1000
-        assert abs(found - expected).max() < 1.5 * step
+        error = abs(found - expected)
+        assert error.max() < 1.5 * step
+        # Biases are rounded as the kernels', or one in twenty would be off.
+        assert (error > 0.5 * step).mean() < 0.005
         same = found.argmax(1) == expected.argmax(1)
         assert same.mean() > 0.98
 

@@ -59,7 +59,10 @@ def calibrate(model, x, batch_size=128):
         found = tf.nest.flatten(watched(x, training=False))
         return [(tf.reduce_min(t), tf.reduce_max(t)) for t in found]
 
-    with replaced(quantizers, "call", lambda _, x, **kwargs: x):
+    def unrounded(layer, x, only_step=False, **kwargs):
+        return tf.constant(0.0) if only_step else x
+
+    with replaced(quantizers, "call", unrounded):
         traced = tf.function(ends, autograph=False).get_concrete_function(
             tf.TensorSpec([None, *x.shape[1:]], tf.float32)
         )

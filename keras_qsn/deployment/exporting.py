@@ -82,7 +82,9 @@ def export_litert(model, filepath, integer_ends=False):
         q: [*map(float, fake_quant.ends(q.low, q.high, _BITS))] for q in rounded
     }
 
-    def by_kernel(layer, x, averages=False, ties=False, training=None):
+    def by_kernel(layer, x, ties=False, only_step=False, **kwargs):
+        if only_step:
+            return tf.constant(0.0)
         # Average pooling in int8 rounds by itself, to the grid it is given.
         if layer.name in in_floats:
             # The converter knows better what a sigmoid's range is, and would
@@ -94,6 +96,8 @@ def export_litert(model, filepath, integer_ends=False):
         for layers, method, function in (
             (weighted, "deployed", lambda layer: constants[layer]),
             (weighted, "rounded", lambda layer, kernel: tf.constant(kernel)),
+            # The converter rounds it, to the same.
+            (weighted, "rounded_bias", lambda layer, bias, *_: bias),
             (rounded, "call", by_kernel),
         ):
             stack.enter_context(replaced(layers, method, function))

@@ -103,6 +103,29 @@ def weights(kernel, bits):
     return _straight_through(kernel, rounded)
 
 
+def biases(bias, kernel, step, bits):
+    """Biases as integer kernels add them up: on the grid of the products.
+
+        step_c = step max |w_c| / (2^(bits - 1) - 1),
+        y = step_c round(bias_c / step_c)
+
+    The gradient is straight through. Where the grid is a point, 0, the bias
+    stays.
+
+    Args:
+        bias: Tensor of one number for each channel.
+        kernel: Tensor; its last axis are the channels.
+        step: Scalar, the step of the product's inputs.
+        bits: Integer, of the kernel.
+    """
+    fixed, kernel = tf.stop_gradient(bias), tf.stop_gradient(kernel)
+    largest = tf.reduce_max(tf.abs(kernel), list(range(kernel.shape.rank - 1)))
+    steps = step * largest / (2 ** (bits - 1) - 1)
+    safe = tf.where(steps > 0, steps, tf.ones_like(steps))
+    rounded = tf.where(steps > 0, safe * tf.round(fixed / safe), fixed)
+    return _straight_through(bias, rounded)
+
+
 @tf.custom_gradient
 def _straight_through(x, rounded):
     """`rounded`, with the gradient of `x`."""

@@ -44,6 +44,9 @@ class FakeQuantActivations(keras.layers.Layer):
         ties: Whether values halfway between two levels are no accident, as
             behind a quantization layer: they go up. Defaults to `False`.
 
+        only_step: Whether the step is returned, a scalar, and `inputs` do not
+            count. Defaults to `False`.
+
     Raises:
         ValueError: If `bits` or `momentum` is out of range.
 
@@ -76,7 +79,16 @@ class FakeQuantActivations(keras.layers.Layer):
             )
             setattr(self, name, weight)
 
-    def call(self, inputs, averages=False, ties=False, training=None):
+    def call(
+        self,
+        inputs,
+        averages=False,
+        ties=False,
+        only_step=False,
+        training=None,
+    ):
+        if only_step:
+            return fake_quant.grid(self.low, self.high, self.bits)[0]
         if averages:
             return fake_quant.averages(inputs, self.low, self.high, self.bits)
         if training and self.trainable:
@@ -85,8 +97,10 @@ class FakeQuantActivations(keras.layers.Layer):
             inputs, self.low, self.high, self.bits, ties
         )
 
-    def surrogate(self, inputs, averages=False, ties=False):
+    def surrogate(self, inputs, averages=False, ties=False, only_step=False):
         """What attacks differentiate in its place: the clipping alone."""
+        if only_step:
+            return self.call(inputs, only_step=True)
         ends = fake_quant.ends(self.low, self.high, self.bits)
         return tf.clip_by_value(inputs, *ends)
 
@@ -94,9 +108,6 @@ class FakeQuantActivations(keras.layers.Layer):
         """Take these ends as the range, and 0 with them."""
         self.low.assign(min(float(low), 0.0))
         self.high.assign(max(float(high), 0.0))
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
 
     def get_config(self):
         return {
@@ -123,7 +134,8 @@ class FakeQuantWeights(keras.layers.Layer):
     as the deployed kernel has them. In training the batch is normalized by
     its own statistics behind the product: since `step_c` grows with `W_c`,
     rounding before the scaling is rounding after it. The gradient is straight
-    through. The bias is not rounded: integer kernels keep it in 32 bits.
+    through. Integer kernels add the bias in 32 bits, in steps of the inputs'
+    times `step_c`: in inference, of 8 bits, it is rounded to these.
 
     Args:
         layer: `Conv2D`, `DepthwiseConv2D` or `Dense`, without activation.
@@ -134,6 +146,9 @@ class FakeQuantWeights(keras.layers.Layer):
 
     Call arguments:
         inputs: Float tensor, as for `layer`.
+
+        step: Step of the inputs, a scalar tensor. Defaults to `None`: the bias
+            is not rounded.
 
     Raises:
         TypeError: If `layer` is of another kind.
@@ -172,17 +187,20 @@ class FakeQuantWeights(keras.layers.Layer):
         self.batch_norm = batch_norm
         self.bits = check_bits(bits)
 
-    def build(self, input_shape):
+    def build(self, inputs_shape, step_shape=None):
         if not self.layer.built:
-            self.layer.build(input_shape)
+            self.layer.build(inputs_shape)
         if self.batch_norm is not None and not self.batch_norm.built:
-            self.batch_norm.build(self.compute_output_shape(input_shape))
+            self.batch_norm.build(self.compute_output_shape(inputs_shape))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs, step=None, training=None):
         if training and self.batch_norm is not None:
             y = self._product(inputs, *self._own())
             return self.batch_norm(y, training=True)
-        return self._product(inputs, *self.deployed())
+        kernel, bias = self.deployed()
+        if bias is not None and step is not None and self.bits == 8:
+            bias = self.rounded_bias(bias, kernel, step)
+        return self._product(inputs, kernel, bias)
 
     def deployed(self):
         """Kernel, channels last, and bias of the deployed layer, not rounded;
@@ -196,8 +214,12 @@ class FakeQuantWeights(keras.layers.Layer):
         """A kernel, channels last, on its levels."""
         return fake_quant.weights(kernel, self.bits)
 
-    def compute_output_shape(self, input_shape):
-        return self.layer.compute_output_shape(input_shape)
+    def rounded_bias(self, bias, kernel, step):
+        """A bias on the grid of products of this kernel and of inputs."""
+        return fake_quant.biases(bias, kernel, step, self.bits)
+
+    def compute_output_shape(self, inputs_shape, step_shape=None):
+        return self.layer.compute_output_shape(inputs_shape)
 
     def get_config(self):
         parts = self.layer, self.batch_norm

@@ -190,7 +190,7 @@ class Rewriting:
         wrapped = FakeQuantWeights(
             own, inside, bits=self.weight_bits, name=name
         )
-        y = wrapped(x)
+        y = wrapped(x, step=self.grids[id(x)](x, only_step=True))
         own.set_weights(layer.get_weights())
         if inside is not None:
             inside.set_weights(batch_norm.get_weights())

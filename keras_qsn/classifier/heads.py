@@ -54,6 +54,7 @@ def _before(output, name):
     if type(layer).__name__ == "Softmax":
         _check_axis(layer.axis, output, name)
         return node.input_tensors[0]
+    _check_defended(layer, name)
     if len(node.input_tensors) > 1:
         _check_merged(node.input_tensors, name)
     activation = getattr(layer, "activation", _NAMED.linear)
@@ -99,6 +100,17 @@ def _check_axis(axis, output, name):
             f"The model '{name}' must end in a softmax over its classes. "
             f"Received: one over axis {axis}, which makes an image's answer "
             f"depend on the others in its batch. {_FIX}"
+        )
+
+
+def _check_defended(layer, name):
+    """Refuse answers that a defence has changed: they have no logits."""
+    if type(layer).__module__.startswith("keras_qsn.defenses.answers."):
+        raise ValueError(
+            f"The model '{name}' must end in logits. Received: answers "
+            f"defended by {type(layer).__name__} '{layer.name}'. Attack the "
+            "model that was defended; or its answers alone, by "
+            '`QueryModel(function, ..., answers="probabilities")`.'
         )
 
 

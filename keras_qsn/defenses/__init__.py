@@ -1,6 +1,16 @@
 """Defences that QuSecNets compares itself with, for any Keras model."""
 
 from keras_qsn.classifier.detector import Detector
+from keras_qsn.defenses.answers.adaptive_misinformation import (
+    AdaptiveMisinformation,
+)
+from keras_qsn.defenses.answers.defended import with_defended_answers
+from keras_qsn.defenses.answers.noise import NoisyAnswers
+from keras_qsn.defenses.answers.prediction_poisoning import MAD
+from keras_qsn.defenses.answers.reverse_sigmoid import ReverseSigmoid
+from keras_qsn.defenses.answers.rounding import RoundedAnswers
+from keras_qsn.defenses.answers.top_classes import LabelsOnly
+from keras_qsn.defenses.answers.top_classes import TopAnswers
 from keras_qsn.defenses.ape_gan import APEGAN
 from keras_qsn.defenses.bounded_relu import gaussian_augmentation
 from keras_qsn.defenses.bounded_relu import with_bounded_relu
@@ -30,6 +40,7 @@ from keras_qsn.defenses.wasserstein_gan import WassersteinGAN
 
 __all__ = [
     "APEGAN",
+    "AdaptiveMisinformation",
     "BitDepthReduction",
     "DefenseGANProjection",
     "Detector",
@@ -38,10 +49,16 @@ __all__ = [
     "HashedConv2D",
     "HashedDense",
     "InhibitedDense",
+    "LabelsOnly",
+    "MAD",
     "MedianSmoothing",
     "ModelDetector",
+    "NoisyAnswers",
     "NonLocalMeans",
     "ReconstructionDetector",
+    "ReverseSigmoid",
+    "RoundedAnswers",
+    "TopAnswers",
     "WassersteinGAN",
     "ape_gan_networks",
     "check_reconstruction",
@@ -53,5 +70,6 @@ __all__ = [
     "recommended_squeezers",
     "squeezed",
     "with_bounded_relu",
+    "with_defended_answers",
     "with_hashed_layers",
 ]

@@ -1,0 +1,104 @@
+"""`with_defended_answers`: a classifier whose answers are defended."""
+
+import keras
+
+from keras_qsn.classifier.wrapper import KerasModelWrapper
+from keras_qsn.defenses.answers.base import AnswerDefense
+
+
+def with_defended_answers(model, *defenses, beside=None):
+    """The same classifier, telling what defences of answers let through.
+
+        y = defense_k(... defense_1(softmax(logits(x))))
+
+    Args:
+        model: Built Keras classifier, as it is or in a `KerasModelWrapper`;
+            one that ends in a softmax is taken before it.
+        *defenses: Layers, in order: `RoundedAnswers`, `TopAnswers`,
+            `LabelsOnly`, `NoisyAnswers`, `ReverseSigmoid`, `MAD`,
+            `AdaptiveMisinformation`.
+        beside: Built Keras classifier of the same images and classes that
+            `MAD` (its surrogate) or `AdaptiveMisinformation` looks at.
+            Defaults to `None`.
+
+    Returns:
+        A `keras.Model` on the layers of `model`, whose outputs are
+        probabilities. It is what to copy, not what to attack by its gradient:
+        for adversarial examples take `model`, or its answers by
+        `QueryModel(function, ..., answers="probabilities")`.
+
+    Raises:
+        TypeError: If a model is no Keras model, or a defence none of these
+            layers.
+        ValueError: If there is no defence, `beside` is missing, unused or of
+            other images or classes, or logits are made by no Keras layers.
+
+    Example:
+
+    >>> victim = cleverhans_cnn(seed=0)
+    >>> layers = ReverseSigmoid(), RoundedAnswers(2)
+    >>> defended = with_defended_answers(victim, *layers)
+    >>> x = np.full((1, 28, 28, 1), 0.5, "float32")
+    >>> bool(abs(defended(x).numpy().sum() - 1) < 1e-6)
+    True
+
+    Limitations:
+        An attacker who knows of the defence asks for classes alone, asks
+        again, or chooses images: each layer says what voids it.
+    """
+    _check_defenses(defenses, beside)
+    wrappers = [KerasModelWrapper.of(model)]
+    if beside is not None:
+        wrappers.append(KerasModelWrapper.of(beside))
+        _check_beside(*wrappers)
+    x = keras.Input(wrappers[0].input_shape)
+    probabilities = [
+        keras.layers.Softmax(dtype="float32")(_network(wrapper, i)(x))
+        for i, wrapper in enumerate(wrappers)
+    ]
+    told, *others = probabilities
+    for defense in defenses:
+        told = defense([told, *others] if defense.beside else told)
+    return keras.Model(x, told, name=f"{wrappers[0].model.name}_defended")
+
+
+def _network(wrapper, number):
+    """The model of the logits, under a name that no other has."""
+    network = wrapper.logits_model
+    if network is None:
+        raise ValueError(
+            "The logits of the model must be made by its Keras layers. "
+            f"Received: '{wrapper.model.name}' of type "
+            f"{type(wrapper.model).__name__}, whose `call` makes them. Build "
+            "it of `keras.Sequential` or by the functional API."
+        )
+    return keras.Model(
+        network.inputs, network.outputs[0], name=f"network_{number}"
+    )
+
+
+def _check_defenses(defenses, beside):
+    for defense in defenses:
+        if not isinstance(defense, AnswerDefense):
+            raise TypeError(
+                "Each defence must be a layer of this package's defences of "
+                f"answers, such as `RoundedAnswers()`. Received: {defense!r}"
+            )
+    needs = [d for d in defenses if d.beside]
+    if not defenses or bool(needs) != (beside is not None):
+        wanted = f"its {needs[0].beside}" if needs else "none"
+        raise ValueError(
+            "Give at least one defence, and `beside` where one looks at "
+            f"another model: here {wanted}. Received: {len(defenses)} "
+            f"defence(s), beside={beside!r}"
+        )
+
+
+def _check_beside(wrapper, other):
+    for what in ("num_classes", "input_shape"):
+        own, its = getattr(wrapper, what), getattr(other, what)
+        if own != its:
+            raise ValueError(
+                f"`beside` must have the `{what}` of the model, {own}. "
+                f"Received: beside with {what}={its}"
+            )

@@ -20,6 +20,7 @@ __all__ = [
     "defenses",
     "deployment",
     "evaluation",
+    "extraction",
     "initializers",
     "layers",
     "losses",
@@ -53,6 +54,7 @@ if not _by_command_line():
     from keras_qsn import defenses
     from keras_qsn import deployment
     from keras_qsn import evaluation
+    from keras_qsn import extraction
     from keras_qsn import initializers
     from keras_qsn import layers
     from keras_qsn import losses

@@ -140,6 +140,7 @@ NAMES = {
         "transfer_matrix",
         "wilson_interval",
     },
+    "extraction": {"ExtractionAttack", "ExtractionResult", "KnockoffNets"},
     "initializers": {"EquallySpaced", "initialize_for_intervals"},
     "layers": {
         "ConstantQuantization",

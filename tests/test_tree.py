@@ -26,7 +26,7 @@ FLOORS = (
     ("deployment",),
     ("training",),
     ("report",),
-    ("evaluation",),
+    ("evaluation", "extraction"),
     ("paper",),
     ("demo",),
     ("keras_qsn",),

@@ -169,7 +169,8 @@ class Queries(NumpyFunction):
         own = {name: getattr(self, name) for name in names}
         return {**super().get_config(), **own}
 
-    def _made(self, x):
+    def ask(self, x):
+        """Scores of images, in batches; outside of any graph."""
         starts = range(0, len(x), self.batch_size)
         size = self.batch_size
         found = [self._asked(x[i : i + size]) for i in starts]
@@ -177,35 +178,63 @@ class Queries(NumpyFunction):
             [np.zeros((0, self.num_classes), "float32")] + found
         )
 
+    def _made(self, x):
+        return self.ask(x)
+
     def _asked(self, x):
-        """Scores of a batch, each of its images asked for until it is told."""
+        """Scores of a batch; `QueryError` unless each image has some."""
+        scores, reason = self.answered(x)
+        if reason:
+            raise QueryError(reason)
+        return scores
+
+    def answered(self, x):
+        """Scores of a batch, each of its images asked for until it is told.
+
+        Args:
+            x: Float32 array of images, sent at once.
+
+        Returns:
+            Scores, NaN for images without an answer; and, if there are such,
+            the text of the error that this is, else `""`.
+
+        Raises:
+            QueryError: If the budget does not allow for all; none is sent.
+        """
         scores = np.full((len(x), self.num_classes), np.nan, "float32")
-        missing, reason = np.arange(len(x)), ""
-        for attempt in range(self.attempts):
-            if attempt and self.wait:
-                time.sleep(self.wait * 2 ** (attempt - 1))
-            self._count(len(missing))
+        missing, attempts, reason = np.arange(len(x)), 0, ""
+        while attempts < self.attempts and len(missing):
+            if attempts and not self._affords(len(missing)):
+                break
+            if attempts and self.wait:
+                time.sleep(self.wait * 2 ** (attempts - 1))
+            self.count(len(missing))
             found, reason = self._answer(x[missing])
+            attempts += 1
             if found is not None:
                 scores[missing] = found
                 missing = missing[~np.isfinite(found).all(1)]
-            if not len(missing):
-                return scores
-        raise QueryError(
+        if not len(missing):
+            return scores, ""
+        return scores, (
             f"The function must answer each image. Received: {reason}, in "
-            f"{self.attempts} attempts, for {len(missing)} of {len(x)} images "
+            f"{attempts} attempts, for {len(missing)} of {len(x)} images "
             f"after {self.queries:,} queries. Mend it, or allow for more "
             "`attempts` and a longer `wait`."
         )
 
-    def _count(self, count):
-        if self.budget is not None and self.queries + count > self.budget:
+    def count(self, count):
+        """Count images that are about to be sent, or refuse them."""
+        if not self._affords(count):
             raise QueryError(
                 f"The budget of {self.budget:,} queries must not be exceeded. "
                 f"Received: {count} images more, after {self.queries:,} "
                 "queries. Attack fewer images, or give a larger `budget`."
             )
         self.queries += count
+
+    def _affords(self, count):
+        return self.budget is None or self.queries + count <= self.budget
 
     def _answer(self, x):
         """Scores of images, with NaN for those that failed, and why."""

@@ -275,13 +275,25 @@ class TestModels:
             found = with_defended_answers(other, ReverseSigmoid())(x)
             np.testing.assert_allclose(found, expected, atol=1e-6)
 
-    def test_are_not_taken_for_logits(self, networks):
-        defended = with_defended_answers(networks[0], ReverseSigmoid())
-        with pytest.raises(ValueError, match="defended by ReverseSigmoid"):
-            KerasModelWrapper(defended)
-        inside = keras.Sequential([keras.Input((28, 28, 1)), defended])
-        with pytest.raises(ValueError, match="defended by ReverseSigmoid"):
-            KerasModelWrapper(inside)
+    def test_what_is_told_is_what_attacks_and_thieves_see(
+        self, networks, digits
+    ):
+        x = digits.x_test[:20]
+        for layer in (ReverseSigmoid(), LabelsOnly(), RoundedAnswers(1)):
+            defended = with_defended_answers(networks[0], layer)
+            inside = keras.Sequential([keras.Input((28, 28, 1)), defended])
+            for model in (defended, inside):
+                wrapper = KerasModelWrapper(model)
+                found = softmax(wrapper.logits(x).astype("float64"))
+                np.testing.assert_allclose(found, model(x), atol=1e-6)
+                assert not wrapper.is_random((28, 28, 1))
+        noisy = with_defended_answers(networks[0], NoisyAnswers())
+        wrapper = KerasModelWrapper(noisy)
+        assert wrapper.is_random((28, 28, 1))
+        # Where the stream of draws stands is no other model.
+        before = wrapper.fingerprint((28, 28, 1))
+        wrapper.predict(x)
+        assert wrapper.fingerprint((28, 28, 1)) == before
 
     def test_wrong_arguments(self, networks):
         model, other = networks

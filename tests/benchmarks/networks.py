@@ -15,7 +15,7 @@ _DENSE = 256
 
 
 def network(name, input_shape, quantizer=None, seed=None):
-    """A network: the paper's, a ResNet-20, or convolutions and a dense layer."""
+    """A network: the paper's, a ResNet-20, or of convolutions above."""
     if name == "paper":
         return cleverhans_cnn(input_shape, quantizer=quantizer, seed=seed)
     if name == "resnet20":
@@ -52,9 +52,7 @@ def network(name, input_shape, quantizer=None, seed=None):
 def resnet20(input_shape, quantizer=None, seed=None):
     """ResNet-20 of He et al. (2016), its shortcuts projected (option B)."""
     layers = keras.layers
-    seeds = iter(
-        np.random.default_rng(seed).integers(2**31, size=22).tolist()
-    )
+    seeds = iter(np.random.default_rng(seed).integers(2**31, size=22).tolist())
 
     def normalized(x, filters, size, strides=1):
         x = layers.Conv2D(

@@ -23,9 +23,8 @@ def with_defended_answers(model, *defenses, beside=None):
 
     Returns:
         A `keras.Model` on the layers of `model`, whose outputs are
-        probabilities. It is what to copy, not what to attack by its gradient:
-        for adversarial examples take `model`, or its answers by
-        `QueryModel(function, ..., answers="probabilities")`.
+        probabilities. Attacks and evaluations take their logarithm for its
+        logits: attack `model`, too, whose gradient nothing hides.
 
     Raises:
         TypeError: If a model is no Keras model, or a defence none of these

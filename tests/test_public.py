@@ -140,7 +140,13 @@ NAMES = {
         "transfer_matrix",
         "wilson_interval",
     },
-    "extraction": {"ExtractionAttack", "ExtractionResult", "KnockoffNets"},
+    "extraction": {
+        "DFME",
+        "ExtractionAttack",
+        "ExtractionResult",
+        "KnockoffNets",
+        "MAZE",
+    },
     "initializers": {"EquallySpaced", "initialize_for_intervals"},
     "layers": {
         "ConstantQuantization",

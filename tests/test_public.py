@@ -132,7 +132,14 @@ NAMES = {
         "transfer_matrix",
         "wilson_interval",
     },
-    "extraction": {"ExtractionAttack", "ExtractionResult", "KnockoffNets"},
+    "extraction": {
+        "ActiveThief",
+        "CopyCat",
+        "ExtractionAttack",
+        "ExtractionResult",
+        "JacobianAugmentation",
+        "KnockoffNets",
+    },
     "initializers": {"EquallySpaced", "initialize_for_intervals"},
     "layers": {
         "ConstantQuantization",

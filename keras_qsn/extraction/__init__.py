@@ -1,7 +1,17 @@
 """Attacks that copy a model by asking it, and how good the copy is."""
 
+from keras_qsn.extraction.active_thief import ActiveThief
 from keras_qsn.extraction.base import ExtractionAttack
+from keras_qsn.extraction.copycat import CopyCat
+from keras_qsn.extraction.jacobian import JacobianAugmentation
 from keras_qsn.extraction.knockoff import KnockoffNets
 from keras_qsn.extraction.result import ExtractionResult
 
-__all__ = ["ExtractionAttack", "ExtractionResult", "KnockoffNets"]
+__all__ = [
+    "ActiveThief",
+    "CopyCat",
+    "ExtractionAttack",
+    "ExtractionResult",
+    "JacobianAugmentation",
+    "KnockoffNets",
+]

@@ -236,15 +236,22 @@ class ExtractionAttack(Configured):
 
     def _steal(self, thief):
         """Spend the budget, and leave the copy taught."""
-        parts = self.budget // self.repeats
-        for done in range(self.rounds):
-            spent = parts * (done + 1) // self.rounds - len(thief.x)
-            x = self._propose(thief, min(spent, thief.left))
+        for goal in self._goals(self.budget // self.repeats):
+            count = min(goal - len(thief.x), thief.left)
+            x = self._propose(thief, count) if count > 0 else ()
             if not len(x):
                 break
             thief.ask(x)
             thief.teach()
             thief.measure()
+
+    def _goals(self, images):
+        """How many images have been asked about after each round.
+
+        Args:
+            images: How many the budget allows for.
+        """
+        return [images * (n + 1) // self.rounds for n in range(self.rounds)]
 
     def _propose(self, thief, count):
         """The next images to ask about.

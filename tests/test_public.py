@@ -136,9 +136,11 @@ NAMES = {
         "ActiveThief",
         "CopyCat",
         "ExtractionAttack",
+        "ExtractionComparison",
         "ExtractionResult",
         "JacobianAugmentation",
         "KnockoffNets",
+        "compare_extractions",
     },
     "initializers": {"EquallySpaced", "initialize_for_intervals"},
     "layers": {

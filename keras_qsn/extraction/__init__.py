@@ -2,6 +2,8 @@
 
 from keras_qsn.extraction.active_thief import ActiveThief
 from keras_qsn.extraction.base import ExtractionAttack
+from keras_qsn.extraction.comparison import ExtractionComparison
+from keras_qsn.extraction.comparison import compare_extractions
 from keras_qsn.extraction.copycat import CopyCat
 from keras_qsn.extraction.jacobian import JacobianAugmentation
 from keras_qsn.extraction.knockoff import KnockoffNets
@@ -11,7 +13,9 @@ __all__ = [
     "ActiveThief",
     "CopyCat",
     "ExtractionAttack",
+    "ExtractionComparison",
     "ExtractionResult",
     "JacobianAugmentation",
     "KnockoffNets",
+    "compare_extractions",
 ]

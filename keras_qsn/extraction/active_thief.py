@@ -19,6 +19,8 @@ class ActiveThief(ExtractionAttack):
       are farthest (L2) from those of all images taken.
 
     Args:
+        budget: As for `ExtractionAttack`.
+        answers: As for `ExtractionAttack`.
         strategy: `"uncertainty"` or `"k-center"`. Defaults to
             `"uncertainty"`.
         rounds: Integer >= 1. Equal parts of the budget. Defaults to `10`.
@@ -31,7 +33,7 @@ class ActiveThief(ExtractionAttack):
 
     >>> x = np.random.default_rng(0).random((40, 28, 28, 1), "float32")
     >>> victim, copy = cleverhans_cnn(seed=0), substitute_mlp(seed=1)
-    >>> attack = ActiveThief("k-center", budget=30, rounds=3, epochs=1)
+    >>> attack = ActiveThief(30, "soft", "k-center", rounds=3, epochs=1)
     >>> result = attack.run(victim, copy, x, x[30:], verbose=0)
     >>> [queries for queries, agreement in result.curve]
     [10, 20, 30]
@@ -45,8 +47,15 @@ class ActiveThief(ExtractionAttack):
         - Pal et al., AAAI 2020: https://doi.org/10.1609/aaai.v34i01.5432
     """
 
-    def __init__(self, strategy="uncertainty", rounds=10, **kwargs):
-        super().__init__(rounds=rounds, **kwargs)
+    def __init__(
+        self,
+        budget=10000,
+        answers="soft",
+        strategy="uncertainty",
+        rounds=10,
+        **kwargs,
+    ):
+        super().__init__(budget, answers, rounds, **kwargs)
         if strategy not in STRATEGIES:
             raise ValueError(
                 f"`strategy` must be one of {', '.join(STRATEGIES)}. "

@@ -10,6 +10,7 @@ class CopyCat(ExtractionAttack):
     the adaptive attacker beside any defence of soft answers.
 
     Args:
+        budget: As for `ExtractionAttack`.
         answers: `"hard"`.
         **kwargs: As for `ExtractionAttack`.
 
@@ -32,14 +33,14 @@ class CopyCat(ExtractionAttack):
         - Correia-Silva et al., IJCNN 2018: https://arxiv.org/abs/1806.05476
     """
 
-    def __init__(self, answers="hard", **kwargs):
+    def __init__(self, budget=10000, answers="hard", **kwargs):
         if answers != "hard":
             raise ValueError(
                 "`CopyCat` uses classes alone. "
                 f"Received: answers={answers!r}. Take `KnockoffNets` for "
                 "probabilities."
             )
-        super().__init__(answers=answers, **kwargs)
+        super().__init__(budget, answers, **kwargs)
 
     def _propose(self, thief, count):
         return thief.draw(count)

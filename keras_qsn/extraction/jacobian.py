@@ -23,6 +23,8 @@ class JacobianAugmentation(ExtractionAttack):
     same steps, for a substitute to transfer from.
 
     Args:
+        budget: As for `ExtractionAttack`.
+        answers: As for `ExtractionAttack`.
         initial: Integer >= 1. Images of the first round, drawn from those
             given. Defaults to `150`.
         lmbda: Float > 0. What is added to a pixel. Defaults to `0.1`.
@@ -37,7 +39,7 @@ class JacobianAugmentation(ExtractionAttack):
 
     >>> x = np.random.default_rng(0).random((40, 28, 28, 1), "float32")
     >>> victim, copy = cleverhans_cnn(seed=0), substitute_mlp(seed=1)
-    >>> attack = JacobianAugmentation(5, budget=30, epochs=1)
+    >>> attack = JacobianAugmentation(30, initial=5, epochs=1)
     >>> result = attack.run(victim, copy, x, x[30:], verbose=0)
     >>> [queries for queries, agreement in result.curve]
     [5, 10, 20, 30]
@@ -49,8 +51,16 @@ class JacobianAugmentation(ExtractionAttack):
         - Papernot et al., 2017: https://arxiv.org/abs/1602.02697
     """
 
-    def __init__(self, initial=150, lmbda=0.1, rounds=1, **kwargs):
-        super().__init__(rounds=rounds, **kwargs)
+    def __init__(
+        self,
+        budget=10000,
+        answers="soft",
+        initial=150,
+        lmbda=0.1,
+        rounds=1,
+        **kwargs,
+    ):
+        super().__init__(budget, answers, rounds, **kwargs)
         self.initial = check_count("initial", initial)
         self.lmbda = check_positive("lmbda", lmbda)
         if rounds != 1:

@@ -28,6 +28,8 @@ class KnockoffNets(ExtractionAttack):
     all answers anew.
 
     Args:
+        budget: As for `ExtractionAttack`.
+        answers: As for `ExtractionAttack`.
         sampling: `"random"` or `"adaptive"`, which needs the classes of the
             images: `run(..., images=(x, y))`. Defaults to `"random"`.
         reward: `"certainty"`, `"diversity"`, `"loss"` or `"all"`. Defaults to
@@ -56,8 +58,15 @@ class KnockoffNets(ExtractionAttack):
           https://arxiv.org/abs/1812.02766
     """
 
-    def __init__(self, sampling="random", reward="all", **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        budget=10000,
+        answers="soft",
+        sampling="random",
+        reward="all",
+        **kwargs,
+    ):
+        super().__init__(budget, answers, **kwargs)
         for name, value, known in (
             ("sampling", sampling, SAMPLINGS),
             ("reward", reward, REWARDS),

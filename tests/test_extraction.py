@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 
 from keras_qsn import attacks
+from keras_qsn.extraction import ActiveThief
+from keras_qsn.extraction import CopyCat
 from keras_qsn.extraction import ExtractionAttack
+from keras_qsn.extraction import JacobianAugmentation
 from keras_qsn.extraction import KnockoffNets
+from keras_qsn.extraction.bandit import GradientBandit
+from keras_qsn.extraction.bandit import Rewards
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.models import QueryError
 from keras_qsn.models import QueryModel
@@ -80,9 +85,8 @@ def service_model(service, **kwargs):
 
 
 def steal(victim, budget=200, copy=None, folder=None, images=POOL, **kwargs):
-    attack = KnockoffNets(
-        budget=budget, **{"epochs": 20, "learning_rate": 0.05, **kwargs}
-    )
+    kwargs = {"epochs": 20, "learning_rate": 0.05, **kwargs}
+    attack = KnockoffNets(budget=budget, **kwargs)
     copy = linear(seed=1) if copy is None else copy
     return attack.run(
         victim, copy, images, x_test=TEST, folder=folder, verbose=0
@@ -220,7 +224,9 @@ def test_repeats_average_answers_drawn_at_random():
         return scores + rng.normal(size=scores.shape)
 
     def moved(repeats, answers):
-        attack = KnockoffNets(90, answers, repeats=repeats, epochs=1)
+        attack = KnockoffNets(
+            budget=90, answers=answers, repeats=repeats, epochs=1
+        )
         result = attack.run(
             QueryModel(noisy, 3, SHAPE),
             linear(seed=1),
@@ -247,7 +253,7 @@ def test_hard_answers_are_one_hot_and_soft_ones_the_victims():
             asked[self.answers] = thief.x, thief.answers
 
     for answers in ("soft", "hard"):
-        Looks(20, answers, epochs=1).run(
+        Looks(budget=20, answers=answers, epochs=1).run(
             VICTIM, linear(1), POOL, TEST, verbose=0
         )
     np.testing.assert_array_equal(asked["soft"][0], asked["hard"][0])
@@ -262,7 +268,7 @@ def test_hard_answers_are_one_hot_and_soft_ones_the_victims():
 def test_accuracies_and_what_fools_the_victim_too():
     y = KerasModelWrapper(linear(seed=2)).predict(TEST)
     adversary = attacks.FastGradientMethod(eps=0.3)
-    result = KnockoffNets(200, epochs=20, learning_rate=0.05).run(
+    result = KnockoffNets(budget=200, epochs=20, learning_rate=0.05).run(
         VICTIM,
         copy := linear(seed=1),
         POOL,
@@ -281,13 +287,130 @@ def test_accuracies_and_what_fools_the_victim_too():
     assert result.fooled["images"] == len(TEST)
 
 
-def test_configs():
-    attack = KnockoffNets(budget=70, answers="hard", seed=3)
-    assert KnockoffNets.from_config(attack.get_config()) == attack or (
-        KnockoffNets.from_config(attack.get_config()).get_config()
-        == attack.get_config()
+@pytest.mark.parametrize(
+    "attack",
+    [
+        ActiveThief(70, strategy="k-center"),
+        CopyCat(70),
+        JacobianAugmentation(70, initial=20),
+        KnockoffNets(70, "soft", "adaptive", "loss", seed=3),
+    ],
+)
+def test_configs(attack):
+    again = type(attack).from_config(attack.get_config())
+    assert again.get_config() == attack.get_config()
+    assert repr(attack) == repr(again)
+    assert "budget=70" in repr(attack)
+
+
+@pytest.mark.parametrize("strategy", ["uncertainty", "k-center"])
+def test_active_thief_asks_what_its_copy_knows_least(strategy):
+    asked = []
+
+    @keras.saving.register_keras_serializable("tests")
+    class Looks(ActiveThief):
+        def _propose(self, thief, count):
+            p = thief.copy.get_probs(thief.images).numpy()
+            x = super()._propose(thief, count)
+            rows = [
+                np.flatnonzero((POOL == one).all((1, 2, 3)))[0] for one in x
+            ]
+            asked.append((p, rows))
+            return x
+
+    attack = Looks(40, "soft", strategy, rounds=2, epochs=3)
+    service = Service()
+    attack.run(service_model(service), linear(1), POOL, TEST, verbose=0)
+    (_, first), (p, second) = asked
+    assert len({*first, *second}) == 40
+    others = np.setdiff1d(np.arange(len(POOL)), [*first, *second])
+    if strategy == "uncertainty":
+        entropy = -(p * np.log(p)).sum(-1)
+        assert entropy[second].min() >= entropy[others].max() - 1e-6
+        return
+    # Each is farther from all before it than any left is from all taken.
+    taken = [*first]
+    left = _distances(p, others, [*first, *second]).max()
+    for row in second:
+        assert _distances(p, [row], taken)[0] >= left - 1e-6
+        taken.append(row)
+
+
+def _distances(p, rows, centers):
+    apart = p[rows][:, None] - p[centers][None]
+    return np.sqrt(np.square(apart).sum(-1)).min(1)
+
+
+def test_jacobian_augmentation_steps_along_the_copys_gradient():
+    """The copy is linear: the step is the sign of its class's weights."""
+    service, copy = Service(), linear(seed=1)
+    attack = JacobianAugmentation(35, "hard", 10, epochs=1)
+    result = attack.run(
+        service_model(service), copy, POOL, TEST[:32], verbose=0
     )
-    assert repr(attack).startswith("KnockoffNets(budget=70, answers='hard', ")
+    assert [queries for queries, _ in result.curve] == [10, 20, 35]
+    *_, first, second, third = service.images
+    assert list(map(len, (first, second, third))) == [10, 10, 15]
+    kernel = copy.get_weights()[0].reshape(*SHAPE, 3)
+    classes = KerasModelWrapper(VICTIM).predict(first)
+    moved = first + 0.1 * np.sign(np.moveaxis(kernel, -1, 0)[classes])
+    # Taught further since, the signs of few weights have changed.
+    same = np.isclose(second, np.clip(moved, 0, 1), atol=1e-6)
+    assert same.mean() > 0.9
+    assert np.abs(third - np.concatenate([first, second])[:, None].reshape(
+        20, 1, *SHAPE)).max((2, 3, 4)).min(0).max() <= 0.1 + 1e-6  # fmt: skip
+
+
+def test_the_bandit_prefers_what_pays():
+    bandit = GradientBandit(2)
+    bandit.learn([0], [1.0])
+    np.testing.assert_allclose(bandit.probabilities, [0.5, 0.5])
+    # The mean is then 0.5: of action 1, 0.5 below it.
+    bandit.learn([1], [0.0])
+    gain = -0.5
+    expected = np.exp([-gain / 2, gain / 2])
+    np.testing.assert_allclose(bandit.probabilities, expected / expected.sum())
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        action = rng.choice(2, p=bandit.probabilities)
+        bandit.learn([action], [action])
+    assert bandit.probabilities[1] > 0.9
+
+
+def test_rewards():
+    answers = np.array([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6]])
+    copied = np.full((2, 3), 1 / 3)
+    np.testing.assert_allclose(
+        Rewards("certainty")(answers, copied), [0.3, 0.4]
+    )
+    np.testing.assert_allclose(
+        Rewards("diversity")(answers, copied), [0.25, 0.25]
+    )
+    np.testing.assert_allclose(Rewards("loss")(answers, copied), np.log(3))
+    of_all = Rewards("all")(answers, copied)
+    np.testing.assert_allclose(of_all, [-1 / 3, 1 / 3], atol=1e-3)
+
+
+def test_adaptive_sampling_asks_about_the_classes_that_pay():
+    """Images of one class are noise the victim is sure of, by its scores."""
+    labels = np.arange(len(POOL)) % 2
+    images = np.where(labels[:, None, None, None], POOL, 0.5).astype("float32")
+    # So that no image is there twice.
+    images[labels == 0] += 1e-3 * POOL[labels == 0]
+    service = Service()
+    attack = KnockoffNets(
+        120, "soft", "adaptive", "certainty", epochs=1, batch_size=8
+    )
+    result = attack.run(
+        service_model(service), linear(1), (images, labels), TEST, verbose=0
+    )
+    assert result.queries == service.sent - len(TEST) == 120
+    asked = np.concatenate(service.images[4:])
+    assert len(np.unique(asked, axis=0)) == 120
+    bright = asked.std((1, 2, 3)) > 0.1
+    assert bright.mean() > 0.7
+    with pytest.raises(ValueError, match="told the classes of the images"):
+        attack.run(VICTIM, linear(1), images, TEST, verbose=0)
 
 
 @pytest.mark.parametrize(
@@ -302,11 +425,29 @@ def test_configs():
         ({"learning_rate": 0}, "`learning_rate` must be"),
         ({"clip_min": 1}, "`clip_min` must be below"),
         ({"seed": -1}, "`seed` must be"),
+        ({"sampling": "best"}, "`sampling` must be one of random, adaptive"),
+        ({"reward": "most"}, "`reward` must be one of certainty"),
+        ({"sampling": "adaptive", "rounds": 2}, "has no rounds"),
     ],
 )
 def test_wrong_arguments(arguments, says):
     with pytest.raises(ValueError, match=says):
         KnockoffNets(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: CopyCat(answers="soft"), "uses classes alone"),
+        (lambda: ActiveThief(strategy="best"), "`strategy` must be one of"),
+        (lambda: JacobianAugmentation(budget=100), "no more images than"),
+        (lambda: JacobianAugmentation(rounds=2), "follow from `budget`"),
+        (lambda: JacobianAugmentation(lmbda=0), "`lmbda` must be"),
+    ],
+)
+def test_wrong_arguments_of_each(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
 
 
 @pytest.mark.parametrize(
@@ -339,7 +480,7 @@ def test_wrong_input_is_refused_before_anything_is_sent(changed, error, says):
     arguments = {"victim": VICTIM, "copy": linear(1), "images": POOL}
     arguments = {**arguments, "x_test": TEST, "verbose": 0, **changed}
     with pytest.raises(error, match=says):
-        KnockoffNets(50).run(**arguments)
+        KnockoffNets(budget=50).run(**arguments)
     asked = getattr(arguments["victim"], "queries", 0)
     assert asked == 0
 

@@ -141,11 +141,16 @@ NAMES = {
         "wilson_interval",
     },
     "extraction": {
+        "ActiveThief",
+        "CopyCat",
         "DFME",
         "ExtractionAttack",
+        "ExtractionComparison",
         "ExtractionResult",
+        "JacobianAugmentation",
         "KnockoffNets",
         "MAZE",
+        "compare_extractions",
     },
     "initializers": {"EquallySpaced", "initialize_for_intervals"},
     "layers": {

@@ -180,22 +180,15 @@ class ExtractionAttack(Configured):
         copy = check_copy(copy, victim)
         images, labels = self._check_images(images, copy)
         x_test, y_test = self._check_test(x_test, y_test, copy)
-        self._check_victim(victim, len(x_test))
         metrics.check_adversary(adversary, copy)
+        self._check_victim(victim, metrics.measured(len(x_test), adversary))
         teaching = Teaching(
             copy, self.learning_rate, self.batch_size, self.seed, self._loss
         )
-        shape = x_test.shape[1:]
-        settings = {
-            "attack": plain(self),
-            "victim": victim.told(shape),
-            "copy": copy.fingerprint(shape),
-            "images": None if images is None else fingerprint(images),
-            "test": fingerprint(x_test),
-        }
         started = time.perf_counter()
         try:
-            with work_folder(folder, settings) as path:
+            told = self._told(victim, copy, images, x_test, folder)
+            with work_folder(folder, told) as path:
                 truth = _victims_classes(victim, x_test, Folder(path))
                 ledger = Ledger(
                     victim, self.budget, self.answers, self.repeats, path
@@ -237,17 +230,37 @@ class ExtractionAttack(Configured):
             fooled=metrics.fooled(adversary, copy, victim, x_test, truth),
         )
 
+    def _told(self, victim, copy, images, x_test, folder):
+        """What decides the images asked about, as plain values."""
+        if folder is None:
+            return None
+        shape = x_test.shape[1:]
+        return {
+            "attack": plain(self),
+            "victim": victim.told(shape),
+            "copy": copy.fingerprint(shape),
+            "images": None if images is None else fingerprint(images),
+            "test": fingerprint(x_test),
+        }
+
     def _steal(self, thief):
         """Spend the budget, and leave the copy taught."""
-        parts = self.budget // self.repeats
-        for done in range(self.rounds):
-            spent = parts * (done + 1) // self.rounds - len(thief.x)
-            x = self._propose(thief, min(spent, thief.left))
+        for goal in self._goals(self.budget // self.repeats):
+            count = min(goal - len(thief.x), thief.left)
+            x = self._propose(thief, count) if count > 0 else ()
             if not len(x):
                 break
             thief.ask(x)
             thief.teach()
             thief.measure()
+
+    def _goals(self, images):
+        """How many images have been asked about after each round.
+
+        Args:
+            images: How many the budget allows for.
+        """
+        return [images * (n + 1) // self.rounds for n in range(self.rounds)]
 
     def _propose(self, thief, count):
         """The next images to ask about.

@@ -27,6 +27,8 @@ class DataFreeExtraction(ExtractionAttack):
     networks are taught by Adam (ours).
 
     Args:
+        budget: As for `ExtractionAttack`. Defaults to `1000000`.
+        answers: As for `ExtractionAttack`.
         directions: Integer >= 1, `m`. Defaults to `1`.
         step: Float > 0, `mu`. Defaults to `0.001`.
         generator_steps: Integer >= 1, in a turn. Defaults to `1`.
@@ -34,7 +36,6 @@ class DataFreeExtraction(ExtractionAttack):
         generator_learning_rate: Float > 0. Defaults to `0.0001`.
         latent_dim: Integer >= 1, length of `z`. Defaults to `256`.
         width: Integer >= 1, filters of the generator. Defaults to `64`.
-        budget: As for `ExtractionAttack`. Defaults to `1000000`.
         batch_size: Integer >= 2. Images in a step. Defaults to `256`.
         rounds: Integer >= 1. How often the copy is measured. Defaults to
             `10`.
@@ -47,6 +48,8 @@ class DataFreeExtraction(ExtractionAttack):
 
     def __init__(
         self,
+        budget=1000000,
+        answers="soft",
         directions=1,
         step=0.001,
         generator_steps=1,
@@ -54,13 +57,12 @@ class DataFreeExtraction(ExtractionAttack):
         generator_learning_rate=0.0001,
         latent_dim=256,
         width=64,
-        budget=1000000,
         batch_size=256,
         rounds=10,
         **kwargs,
     ):
         super().__init__(
-            budget=budget, batch_size=batch_size, rounds=rounds, **kwargs
+            budget, answers, rounds, batch_size=batch_size, **kwargs
         )
         # Of one image a batch has no statistics.
         self._keep_counts(2, batch_size=batch_size)

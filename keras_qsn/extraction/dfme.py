@@ -36,6 +36,9 @@ class DFME(DataFreeExtraction):
     taught by Adam (ours; the authors' copy by SGD).
 
     Args:
+        budget: As for `ExtractionAttack`. Defaults to `1000000`; the authors
+            spend 2 to 20 millions.
+        answers: As for `ExtractionAttack`.
         directions: Integer >= 1, `m`. Defaults to `1`.
         step: Float > 0, `mu`. Defaults to `0.001`.
         generator_steps: Integer >= 1, in a turn. Defaults to `1`.
@@ -43,8 +46,6 @@ class DFME(DataFreeExtraction):
         generator_learning_rate: Float > 0. Defaults to `0.0001`.
         latent_dim: Integer >= 1, length of `z`. Defaults to `256`.
         width: Integer >= 1, filters of the generator. Defaults to `64`.
-        budget: As for `ExtractionAttack`. Defaults to `1000000`; the authors
-            spend 2 to 20 millions.
         batch_size: Integer >= 2. Images in a step. Defaults to `256`.
         rounds: Integer >= 1. How often the copy is measured. Defaults to
             `10`.

@@ -33,6 +33,9 @@ class MAZE(DataFreeExtraction):
     are drawn with replacement.
 
     Args:
+        budget: As for `ExtractionAttack`. Defaults to `1000000`; the authors
+            spend 5 to 30 millions.
+        answers: As for `ExtractionAttack`.
         directions: Integer >= 1, `m`. Defaults to `10`.
         replay_steps: Integer >= 0, in a turn, on images of earlier ones.
             Defaults to `10`.
@@ -43,8 +46,6 @@ class MAZE(DataFreeExtraction):
         generator_learning_rate: Float > 0. Defaults to `0.0001`.
         latent_dim: Integer >= 1, length of `z`. Defaults to `100`.
         width: Integer >= 1, filters of the generator. Defaults to `64`.
-        budget: As for `ExtractionAttack`. Defaults to `1000000`; the authors
-            spend 5 to 30 millions.
         batch_size: Integer >= 2. Images in a step. Defaults to `128`.
         rounds: Integer >= 1. How often the copy is measured. Defaults to
             `10`.
@@ -77,6 +78,8 @@ class MAZE(DataFreeExtraction):
 
     def __init__(
         self,
+        budget=1000000,
+        answers="soft",
         directions=10,
         replay_steps=10,
         latent_dim=100,
@@ -84,7 +87,9 @@ class MAZE(DataFreeExtraction):
         **kwargs,
     ):
         super().__init__(
-            directions=directions,
+            budget,
+            answers,
+            directions,
             latent_dim=latent_dim,
             batch_size=batch_size,
             **kwargs,
@@ -96,6 +101,6 @@ class MAZE(DataFreeExtraction):
 
     def _replay(self, thief):
         for _ in range(self.replay_steps):
-            x, answers = thief.drawn(self.batch_size)
+            x, answers = thief.recall(self.batch_size)
             if len(x):
                 thief.teaching.step(x, answers)

@@ -54,6 +54,11 @@ def check_adversary(adversary, copy):
     check_gradient(adversary, copy)
 
 
+def measured(count, adversary):
+    """Images sent to the victim to measure on so many of them."""
+    return count + (0 if adversary is None else min(count, _IMAGES))
+
+
 def fooled(adversary, copy, victim, x, classes):
     """How often the victim falls for what fools its copy.
 

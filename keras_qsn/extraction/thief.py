@@ -14,6 +14,8 @@ class Thief:
         images: The images given to the attack, float32; `None` if there are
             none.
         labels: Their classes, where they were given; else `None`.
+        untaken: Numbers of the images that no attack has taken yet, in an
+            order drawn by the seed.
         rng: The attack's `np.random.Generator`.
         curve: A list of `(queries, agreement)`, one for each `measure`.
         asked: How many images were answered.
@@ -29,6 +31,8 @@ class Thief:
         self.rng = np.random.default_rng(attack.seed)
         self.curve = []
         self.asked = 0
+        count = 0 if images is None else len(images)
+        self.untaken = np.random.default_rng(attack.seed).permutation(count)
         self._attack = attack
         self._ledger = ledger
         self._agreement = agreement
@@ -59,6 +63,15 @@ class Thief:
         """Their answers, of shape `(images, classes)`, rows that sum to 1."""
         return self._joined(1, (self.num_classes,))
 
+    def draw(self, count):
+        """So many of the images given, drawn at random, none of them twice."""
+        return self.take(self.untaken[:count])
+
+    def take(self, numbers):
+        """Images of these numbers, which are `untaken` no longer."""
+        self.untaken = self.untaken[~np.isin(self.untaken, numbers)]
+        return self.images[numbers]
+
     def ask(self, x, keep=True):
         """What the victim says of images, of as many as can be paid.
 
@@ -85,7 +98,7 @@ class Thief:
             self._found.append(found)
         return found
 
-    def drawn(self, count):
+    def recall(self, count):
         """Images asked about and kept, drawn with replacement, and answers;
         of none if none was kept."""
         if not self._found:

@@ -145,8 +145,8 @@ def train_substitute(
     )
     for done in range(data_aug):
         if done:
-            step = lmbda * (-1) ** ((done - 1) // _PERIOD)
-            moved = _move(wrapper, x, y, step, aug_batch_size)
+            step = augmentation_step(lmbda, done - 1)
+            moved = augmented(wrapper, x, y, step, aug_batch_size)
             new = np.clip(moved, clip_min, clip_max)
             x, y = np.concatenate([x, new]), np.concatenate([y, ask(new)])
         for _ in range(epochs):
@@ -218,8 +218,13 @@ def _classes(black_box, x):
     return black_box(x)
 
 
-def _move(wrapper, x, y, step, batch_size):
-    """`x + step * sign(dZ_y / dx)`."""
+def augmentation_step(lmbda, done):
+    """The step of the augmentation, after so many of them."""
+    return lmbda * (-1) ** (done // _PERIOD)
+
+
+def augmented(wrapper, x, y, step, batch_size=512):
+    """`x + step * sign(dZ_y / dx)`, a NumPy array."""
     moved = []
     for start in range(0, len(x), batch_size):
         images = tf.constant(x[start : start + batch_size])

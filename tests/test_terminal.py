@@ -13,6 +13,7 @@ from conftest import small_cnn
 from keras_qsn import cli
 from keras_qsn import datasets
 from keras_qsn.certification.certifying import METHODS
+from keras_qsn.cli import extract
 from keras_qsn.cli import parser
 from keras_qsn.cli import printing
 from keras_qsn.cli.status import NO_READER
@@ -21,7 +22,7 @@ from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import QuantLayer
 
 ROOT = pathlib.Path(__file__).parents[1]
-COMMANDS = ("demo", "evaluate", "certify", "reproduce")
+COMMANDS = ("demo", "evaluate", "extract", "certify", "reproduce")
 
 
 def python(*arguments, **kwargs):
@@ -66,6 +67,7 @@ def test_the_parser_knows_the_names():
     assert parser.DATA == datasets.NAMES
     assert parser.PLANS == plans.NAMES
     assert parser.METHODS == METHODS
+    assert parser.THEFTS == tuple(extract.ATTACKS)
 
 
 def test_an_import_says_nothing_and_registers_the_layers(tmp_path):

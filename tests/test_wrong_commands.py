@@ -69,6 +69,35 @@ WRONG = [
     ("evaluate model.keras --data own.npz --class-names same.txt", "1 of them"),
     ("evaluate model.keras --data own.npz --class-names no.txt", "no.txt"),
     ("evaluate model.keras --data own.npz --class-names few.txt", "10 classes"),
+    ("extract model.keras --data own.npz", "required: --budget"),
+    ("extract model.keras --data own.npz --budget 0", "1 or more"),
+    ("extract model.keras --data own.npz --budget 9", "Name other images"),
+    (
+        "extract model.keras --data own.npz --budget 9 --attack best",
+        "choose from",
+    ),
+    (
+        "extract model.keras --data own.npz --budget 9 --attack copycat "
+        "--answers soft",
+        "uses classes alone",
+    ),
+    (
+        "extract model.keras --data own.npz --budget 9 --attack jacobian",
+        "no more images than the budget",
+    ),
+    (
+        "extract model.keras --data own.npz --budget 9 --rounds 10",
+        "one image in each round",
+    ),
+    (
+        "extract model.keras --data own.npz --budget 9 --copy no.keras",
+        "no copy file no.keras",
+    ),
+    (
+        "extract model.keras --data own.npz --budget 9 --pool own.npz "
+        "--copy two.keras",
+        "`num_classes` of the victim",
+    ),
     ("evaluate model.keras --data own.npz --workers 0", "1 or more"),
     ("evaluate model.keras --data own.npz --ray a:1", "ray start --head"),
     (

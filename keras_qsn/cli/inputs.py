@@ -11,11 +11,16 @@ import numpy as np
 
 from keras_qsn import datasets
 from keras_qsn.classifier.wrapper import KerasModelWrapper
-from keras_qsn.cli.parser import EPS
+from keras_qsn.cli.arguments import EPS
+from keras_qsn.cli.arguments import LITERT
 from keras_qsn.deployment import load_litert
 from keras_qsn.models import QueryModel
 
-_WANTED = {"model": "classifier", "detector": "Keras model"}
+_WANTED = {
+    "model": "classifier",
+    "copy": "classifier",
+    "detector": "Keras model",
+}
 # Images that tell probabilities from other scores, and how near to 1 they sum.
 _PROBES, _ABOUT = 8, 0.05
 # Of what Keras says of a file it cannot load.
@@ -68,7 +73,7 @@ def out_of_model(options):
 def load_model(options):
     """The model in a file, in its `KerasModelWrapper`."""
     path = pathlib.Path(options.model)
-    if path.suffix == ".tflite" and options.command == "evaluate":
+    if path.suffix == ".tflite" and options.command in LITERT:
         return KerasModelWrapper.of(_deployed(path, options.batch_size))
     return KerasModelWrapper.of(load_file(path, "model"))
 
@@ -98,7 +103,7 @@ def _deployed(path, batch_size):
 
 
 def load_file(path, what):
-    """The Keras model in a file, a `"model"` or a `"detector"`."""
+    """The Keras model in a file, a `"model"`, a `"copy"` or a `"detector"`."""
     if path.is_dir():
         raise ValueError(
             f"{path} is a folder: a SavedModel cannot be looked into. "

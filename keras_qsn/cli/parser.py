@@ -1,30 +1,37 @@
 """What the commands take. Nothing here needs TensorFlow: help is quick."""
 
-import argparse
 import os
 
+from keras_qsn.cli.arguments import DATA
+from keras_qsn.cli.arguments import Parser
+from keras_qsn.cli.arguments import add_at_least
+from keras_qsn.cli.arguments import add_command
+from keras_qsn.cli.arguments import add_open
+from keras_qsn.cli.arguments import add_seed
+from keras_qsn.cli.arguments import add_workers
+from keras_qsn.cli.arguments import of_a_model
 from keras_qsn.cli.numbers import above_zero
-from keras_qsn.cli.numbers import finite
-from keras_qsn.cli.numbers import share
 from keras_qsn.cli.numbers import whole
-from keras_qsn.cli.status import BAD_INPUT
 from keras_qsn.version import __version__
 
-# As in `datasets.NAMES`, `evaluation.plans.NAMES`, `certifying.METHODS`.
-DATA = ("digits", "mnist", "cifar10")
+# As in `evaluation.plans.NAMES`, `certifying.METHODS`, `cli.extract`.
 PLANS = ("quick", "standard", "full")
 METHODS = ("interval", "crown", "crown-full", "branching")
+THEFTS = (
+    "knockoff",
+    "knockoff-adaptive",
+    "copycat",
+    "active-thief",
+    "jacobian",
+)
 
 # What `--detector` may name beside a file.
 SQUEEZING = "feature-squeezing"
 
-# Radius where none is given, as a share of the range of pixels.
-EPS = 0.3
-
 
 def parser():
     """The parser; its options have the name of their `command`."""
-    whole_program = _Parser(
+    whole_program = Parser(
         prog="keras-qsn",
         description="Trainable input quantization for Keras, and what it is "
         "worth.",
@@ -35,7 +42,7 @@ def parser():
     commands = whole_program.add_subparsers(
         required=True, metavar="COMMAND", dest="command"
     )
-    for add in (_demo, _evaluate, _certify, _reproduce):
+    for add in (_demo, _evaluate, _extract, _certify, _reproduce):
         command = add(commands)
         command.add_argument(
             "--verbose",
@@ -45,24 +52,8 @@ def parser():
     return whole_program
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the list of all options."""
-
-    def error(self, message):
-        self.exit(BAD_INPUT, f"{self.prog}: {message}\n")
-
-
-class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Says the defaults that say something."""
-
-    def _get_help_string(self, action):
-        if action.default in (None, False):
-            return action.help
-        return super()._get_help_string(action)
-
-
 def _demo(commands):
-    command = _add(
+    command = add_command(
         commands,
         "demo",
         "train the paper's defences, attack them, show what is left",
@@ -79,25 +70,19 @@ def _demo(commands):
         help="folder with mnist.npz or cifar10.npz (else KERAS_QSN_DATA, else "
         "Keras' own cache or download)",
     )
-    _add_seed(command)
+    add_seed(command)
     command.add_argument(
         "--quick", action="store_true", help="few images, weak attacks"
     )
     command.add_argument(
         "--out", help="results folder (default: results/demo-DATA-seedSEED)"
     )
-    _add_open(command)
+    add_open(command)
     return command
 
 
-def _add_open(command):
-    command.add_argument(
-        "--open", action="store_true", help="show the page in a browser"
-    )
-
-
 def _evaluate(commands):
-    command = _of_a_model(
+    command = of_a_model(
         commands,
         "evaluate",
         "attack a saved model in every way, and say what is left",
@@ -124,12 +109,76 @@ def _evaluate(commands):
     command.add_argument(
         "--strict", action="store_true", help="exit with 3 if a check fails"
     )
-    _add_open(command)
+    add_workers(command, 1)
+    add_at_least(command)
+    add_open(command)
+    return command
+
+
+def _extract(commands):
+    command = of_a_model(
+        commands,
+        "extract",
+        "copy a saved model by asking it, and say how well that went",
+        "2 wrong input",
+        images=1000,
+    )
+    command.add_argument(
+        "--budget",
+        type=whole(1),
+        required=True,
+        metavar="N",
+        help="images the model may be asked about",
+    )
+    command.add_argument(
+        "--attack",
+        choices=THEFTS,
+        default="knockoff",
+        metavar="ATTACK",
+        help=f"one of {', '.join(THEFTS)}",
+    )
+    command.add_argument(
+        "--answers",
+        choices=("soft", "hard"),
+        help="soft: probabilities; hard: classes alone (default: soft, of "
+        "copycat hard)",
+    )
+    command.add_argument(
+        "--pool",
+        metavar="DATA",
+        help="images to ask about, all of them, as of --data (default: the "
+        "training images of --data)",
+    )
+    command.add_argument(
+        "--copy",
+        metavar="FILE",
+        help="a saved Keras classifier to teach, from its weights (default: "
+        "the model's architecture with new weights; of a LiteRT file a small "
+        "network)",
+    )
+    command.add_argument(
+        "--epochs", type=whole(1), default=30, metavar="N", help="of teaching"
+    )
+    command.add_argument(
+        "--rounds",
+        type=whole(1),
+        metavar="N",
+        help="parts of the budget, after each of which the copy is measured "
+        "(default: 1, of active-thief 10)",
+    )
+    command.add_argument(
+        "--repeats",
+        type=whole(1),
+        default=1,
+        metavar="N",
+        help="how often each image is asked for, against random answers",
+    )
+    add_open(command)
     return command
 
 
 def _certify(commands):
-    command = _of_a_model(
+    command = of_a_model(
         commands,
         "certify",
         "prove, image by image, that a saved model is robust",
@@ -151,11 +200,13 @@ def _certify(commands):
         metavar="SECONDS",
         help="of branching, for one image",
     )
+    add_workers(command, 1)
+    add_at_least(command)
     return command
 
 
 def _reproduce(commands):
-    command = _add(
+    command = add_command(
         commands,
         "reproduce",
         "run the paper's experiments, set them beside its figures",
@@ -191,113 +242,8 @@ def _reproduce(commands):
         action="store_true",
         help="run nothing: tables and plots of what has finished in OUT",
     )
-    _add_workers(command, min(2, os.cpu_count() or 1))
+    add_workers(command, min(2, os.cpu_count() or 1))
     command.add_argument(
         "--out", help="results folder (default: results/paper, or -quick)"
     )
     return command
-
-
-def _of_a_model(commands, name, help, status, images):
-    """A command for a model and data; `images` of them where none are said."""
-    command = _add(commands, name, help, status)
-    command.add_argument(
-        "model",
-        help="a saved Keras classifier, .keras"
-        + (", or a LiteRT file, .tflite" if name == "evaluate" else ""),
-    )
-    command.add_argument(
-        "--data",
-        required=True,
-        help=f"{', '.join(DATA)}; an .npz file with x_test and y_test, and "
-        "perhaps x_train and y_train; or a folder of images, CLASS/*.png",
-    )
-    command.add_argument(
-        "--data-dir", help="folder with mnist.npz or cifar10.npz"
-    )
-    command.add_argument(
-        "--images",
-        type=whole(1),
-        default=images,
-        metavar="N",
-        help="test images, drawn by --seed, the same share of each class"
-        + ("" if images else " (default: all)"),
-    )
-    _add_seed(command)
-    command.add_argument(
-        "--value-range",
-        type=finite,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="pixels the model takes; images of bytes are scaled to it, others "
-        "left alone (default: what a quantizer or a Rescaling in it says, "
-        "else 0 to 1)",
-    )
-    command.add_argument(
-        "--eps",
-        type=above_zero,
-        help=f"radius, in units of the pixels (default: {EPS} of their range)",
-    )
-    command.add_argument(
-        "--batch-size",
-        type=whole(1),
-        default=128,
-        metavar="N",
-        help="images computed at once",
-    )
-    _add_workers(command, 1)
-    command.add_argument(
-        "--class-names",
-        metavar="FILE",
-        help="text file with a name for each class, one a line (default: "
-        "those of the folders, else numbers)",
-    )
-    command.add_argument(
-        "--out", help=f"results folder (default: results/{name}-MODEL)"
-    )
-    command.add_argument(
-        "--at-least",
-        type=share,
-        metavar="SHARE",
-        help="accuracy left, from 0 to 1, below which to exit with 1",
-    )
-    return command
-
-
-def _add(commands, name, help, status):
-    return commands.add_parser(
-        name,
-        help=help,
-        description=help[0].upper() + help[1:] + ".",
-        formatter_class=_Defaults,
-        epilog=f"Exit status: 0; {status}; 130 interrupted. The same command "
-        "goes on where it was.",
-    )
-
-
-def _add_workers(command, default):
-    where = command.add_mutually_exclusive_group()
-    where.add_argument(
-        "--workers",
-        type=whole(1),
-        default=default,
-        metavar="N",
-        help="processes on this machine",
-    )
-    where.add_argument(
-        "--ray",
-        nargs="?",
-        const="ray",
-        metavar="ADDRESS",
-        help="run on Ray: on this machine, or on the cluster named",
-    )
-
-
-def _add_seed(command):
-    command.add_argument(
-        "--seed",
-        type=whole(0),
-        default=0,
-        metavar="N",
-        help="same seed, same result",
-    )

@@ -295,6 +295,25 @@ class TestModels:
         wrapper.predict(x)
         assert wrapper.fingerprint((28, 28, 1)) == before
 
+    def test_the_classifier_behind(self, networks, digits, tmp_path):
+        x = digits.x_test[:20]
+        layers = (MAD(0.5), NoisyAnswers(), LabelsOnly())
+        model, other = networks
+        defended = with_defended_answers(model, *layers, beside=other)
+        defended.save(tmp_path / "model.keras")
+        for found in (
+            defenses.undefended(defended),
+            defenses.undefended(
+                keras.models.load_model(tmp_path / "model.keras")
+            ),
+        ):
+            expected = softmax(model.predict(x, verbose=0))
+            np.testing.assert_allclose(found(x), expected, atol=1e-5)
+            assert found.count_params() == model.count_params()
+        assert defenses.undefended(model) is model
+        with pytest.raises(TypeError, match="must be a Keras model"):
+            defenses.undefended(None)
+
     def test_wrong_arguments(self, networks):
         model, other = networks
         with pytest.raises(ValueError, match="at least one defence"):

@@ -110,6 +110,7 @@ NAMES = {
         "largest_tau",
         "recommended_squeezers",
         "squeezed",
+        "undefended",
         "with_bounded_relu",
         "with_defended_answers",
         "with_hashed_layers",

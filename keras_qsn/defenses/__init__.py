@@ -4,6 +4,7 @@ from keras_qsn.classifier.detector import Detector
 from keras_qsn.defenses.answers.adaptive_misinformation import (
     AdaptiveMisinformation,
 )
+from keras_qsn.defenses.answers.defended import undefended
 from keras_qsn.defenses.answers.defended import with_defended_answers
 from keras_qsn.defenses.answers.noise import NoisyAnswers
 from keras_qsn.defenses.answers.prediction_poisoning import MAD
@@ -69,6 +70,7 @@ __all__ = [
     "largest_tau",
     "recommended_squeezers",
     "squeezed",
+    "undefended",
     "with_bounded_relu",
     "with_defended_answers",
     "with_hashed_layers",

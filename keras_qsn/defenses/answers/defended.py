@@ -1,9 +1,10 @@
-"""`with_defended_answers`: a classifier whose answers are defended."""
+"""A classifier whose answers are defended, and the one behind."""
 
 import keras
 
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.defenses.answers.base import AnswerDefense
+from keras_qsn.defenses.rewriting import check_model
 
 
 def with_defended_answers(model, *defenses, beside=None):
@@ -59,6 +60,44 @@ def with_defended_answers(model, *defenses, beside=None):
     for defense in defenses:
         told = defense([told, *others] if defense.beside else told)
     return keras.Model(x, told, name=f"{wrappers[0].model.name}_defended")
+
+
+def undefended(model):
+    """The classifier behind the defences of its answers.
+
+    Args:
+        model: What `with_defended_answers` returns, or any Keras model.
+
+    Returns:
+        A `keras.Model` on the same layers, whose outputs are the
+        probabilities before the first defence; `model` itself where its
+        answers are not defended.
+
+    Raises:
+        TypeError: If `model` is not a Keras model.
+
+    Example:
+
+    >>> victim = cleverhans_cnn(seed=0)
+    >>> defended = with_defended_answers(victim, LabelsOnly())
+    >>> x = np.full((1, 28, 28, 1), 0.5, "float32")
+    >>> clean = keras.ops.softmax(victim(x))
+    >>> bool(np.allclose(undefended(defended)(x), clean))
+    True
+
+    Limitations:
+        Sees defences at the very end alone, not those of a model inside.
+    """
+    check_model(model)
+    if not getattr(model, "outputs", None):
+        return model
+    told = model.outputs[0]
+    while isinstance(told._keras_history.operation, AnswerDefense):
+        layer, number, _ = told._keras_history
+        told = layer._inbound_nodes[number].input_tensors[0]
+    if told is model.outputs[0]:
+        return model
+    return keras.Model(model.inputs[0], told, name=f"{model.name}_undefended")
 
 
 def _network(wrapper, number):

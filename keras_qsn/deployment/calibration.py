@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_qsn._core.numbers import check_count
 from keras_qsn._core.tracing import replaced
 from keras_qsn.deployment.layers import FakeQuantActivations
+from keras_qsn.deployment.layers import FakeQuantWeights
 
 
 def calibrate(model, x, batch_size=128):
@@ -62,7 +63,11 @@ def calibrate(model, x, batch_size=128):
     def unrounded(layer, x, only_step=False, **kwargs):
         return tf.constant(0.0) if only_step else x
 
-    with replaced(quantizers, "call", unrounded):
+    weighted = [q for q in model.layers if isinstance(q, FakeQuantWeights)]
+    with (
+        replaced(quantizers, "call", unrounded),
+        replaced(weighted, "exact", FakeQuantWeights.in_floats),
+    ):
         traced = tf.function(ends, autograph=False).get_concrete_function(
             tf.TensorSpec([None, *x.shape[1:]], tf.float32)
         )

@@ -95,6 +95,7 @@ def export_litert(model, filepath, integer_ends=False):
     with contextlib.ExitStack() as stack:
         for layers, method, function in (
             (weighted, "deployed", lambda layer: constants[layer]),
+            (weighted, "exact", FakeQuantWeights.in_floats),
             (weighted, "rounded", lambda layer, kernel: tf.constant(kernel)),
             # The converter rounds it, to the same.
             (weighted, "rounded_bias", lambda layer, bias, *_: bias),

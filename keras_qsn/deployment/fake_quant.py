@@ -4,6 +4,8 @@ import tensorflow as tf
 
 # Of a step: what is nearer to the middle of two levels is a tie.
 _PARTS = 4096.0
+# Of the larger factor in integer sums, but the first.
+_BITS_OF_SUMS = 20
 
 
 def grid(low, high, bits):
@@ -21,9 +23,16 @@ def grid(low, high, bits):
     Returns:
         The step, and the level of zero, from 0 to `2^bits - 1`.
     """
-    step = (high - low) / (2**bits - 1)
+    step = _step(low, high, bits)
     step = tf.where(step > 0, step, tf.ones_like(step))
     return step, tf.floor(0.5 - low / step)
+
+
+def _step(low, high, bits):
+    """In float64: of a constant, a graph takes the reciprocal, other writers
+    of this step divide."""
+    low, high = tf.cast(low, tf.float64), tf.cast(high, tf.float64)
+    return tf.cast((high - low) / (2**bits - 1), tf.float32)
 
 
 def ends(low, high, bits):
@@ -83,6 +92,72 @@ def averages(x, low, high, bits):
     return _straight_through(x, step * (q + middle - zero))
 
 
+def requantized(x, steps, low, high, bits):
+    """As `activations`, of products of levels, by an integer kernel's rounding.
+
+        q = clip(round(n steps / step) + zero, 0, 2^bits - 1),  n = x / steps
+
+    with `n` whole, and halves rounded to the even level. In float32 each of
+    these operations is the kernel's own: the levels are the same, to the bit.
+
+    Args:
+        x: Float32 tensor.
+        steps: Steps of the products, one for each channel.
+        low: Scalar, the smallest value, <= 0.
+        high: Scalar, the largest value, >= 0.
+        bits: Integer.
+    """
+    step, zero = file_grid(low, high, bits)
+    q = tf.round(tf.round(tf.stop_gradient(x) / steps) * (steps / step))
+    return _on_levels(x, q, step, zero, bits)
+
+
+def sums(x, parts, steps, low, high, bits):
+    """As `activations`, of sums of two tensors' levels, by an integer kernel's
+    rounding.
+
+        q = (n_1 m_1 + n_2 m_2 + 2^(s - 1)) >> s,  m_i = round(2^s step_i / step)
+
+    with `n_i` whole, and `s` so that the larger `m_i` has 21 bits.
+
+    Args:
+        x: The sum, or what a ReLU leaves of it.
+        parts: The two tensors.
+        steps: Their steps.
+        low: Scalar, the smallest value, <= 0.
+        high: Scalar, the largest value, >= 0.
+        bits: Integer.
+    """
+    step, zero = file_grid(low, high, bits)
+    shares = [own / step for own in steps]
+    exponent = tf.bitcast(tf.maximum(*shares), tf.int32) // 2**23 - 127
+    shift = _BITS_OF_SUMS - exponent
+    scale = tf.pow(2.0, tf.cast(shift, tf.float32))
+    total = tf.bitwise.left_shift(tf.ones_like(shift), shift - 1)
+    for part, own, share in zip(parts, steps, shares):
+        number = tf.round(tf.stop_gradient(part) / own)
+        total += tf.cast(number, tf.int32) * tf.cast(
+            tf.round(share * scale), tf.int32
+        )
+    q = tf.cast(tf.bitwise.right_shift(total, shift), tf.float32)
+    # What a ReLU has cut, the kernel cuts.
+    return _on_levels(x, tf.where(x == 0, 0.0, q), step, zero, bits)
+
+
+def _on_levels(x, q, step, zero, bits):
+    """These levels, with the gradient of `x` where they are in the range."""
+    low, high = -zero, 2**bits - 1 - zero
+    inside = tf.clip_by_value(x, low * step, high * step)
+    return _straight_through(inside, step * tf.clip_by_value(q, low, high))
+
+
+def file_grid(low, high, bits):
+    """As `grid`, of the ends that a file's writer is given."""
+    low, high = ends(low, high, bits)
+    step = _step(low, high, bits)
+    return step, tf.round(-low / step)
+
+
 def weights(kernel, bits):
     """Per-channel symmetric: `2^bits - 1` levels around 0 for each channel.
 
@@ -119,11 +194,37 @@ def biases(bias, kernel, step, bits):
         bits: Integer, of the kernel.
     """
     fixed, kernel = tf.stop_gradient(bias), tf.stop_gradient(kernel)
-    largest = tf.reduce_max(tf.abs(kernel), list(range(kernel.shape.rank - 1)))
-    steps = step * largest / (2 ** (bits - 1) - 1)
+    steps = product_steps(kernel, step, bits)
     safe = tf.where(steps > 0, steps, tf.ones_like(steps))
     rounded = tf.where(steps > 0, safe * tf.round(fixed / safe), fixed)
     return _straight_through(bias, rounded)
+
+
+def product_steps(kernel, step, bits):
+    """Steps of products of a kernel's and of inputs' levels, by channel.
+
+        step_c = step max |w_c| / (2^(bits - 1) - 1)
+
+    Args:
+        kernel: Tensor; its last axis are the channels.
+        step: Scalar, the step of the product's inputs.
+        bits: Integer, of the kernel.
+    """
+    fixed = tf.stop_gradient(kernel)
+    axes = list(range(fixed.shape.rank - 1))
+    largest = tf.cast(tf.reduce_max(tf.abs(fixed), axes), tf.float64)
+    # In float64, as `_step`.
+    return step * tf.cast(largest / (2 ** (bits - 1) - 1), tf.float32)
+
+
+def whole(x, steps):
+    """How many steps these are, rounded; the gradient is straight through.
+
+    Where a step is a point, 0, they are none.
+    """
+    safe = tf.where(steps > 0, steps, tf.ones_like(steps))
+    number = tf.where(steps > 0, x / safe, tf.zeros_like(x))
+    return _straight_through(number, tf.round(tf.stop_gradient(number)))
 
 
 @tf.custom_gradient

@@ -44,6 +44,12 @@ class FakeQuantActivations(keras.layers.Layer):
         ties: Whether values halfway between two levels are no accident, as
             behind a quantization layer: they go up. Defaults to `False`.
 
+        products: Steps of the products that `inputs` are, one for each
+            channel; in inference they are rounded as integer kernels do.
+            Defaults to `None`: they are none.
+        sums: Two tensors that `inputs` are the sum of, and their steps; in
+            inference it is rounded as integer kernels do. Defaults to `None`:
+            it is none.
         only_step: Whether the step is returned, a scalar, and `inputs` do not
             count. Defaults to `False`.
 
@@ -84,20 +90,38 @@ class FakeQuantActivations(keras.layers.Layer):
         inputs,
         averages=False,
         ties=False,
+        products=None,
+        sums=None,
         only_step=False,
         training=None,
     ):
         if only_step:
-            return fake_quant.grid(self.low, self.high, self.bits)[0]
+            return fake_quant.file_grid(self.low, self.high, self.bits)[0]
         if averages:
             return fake_quant.averages(inputs, self.low, self.high, self.bits)
         if training and self.trainable:
             self._observe(inputs)
+        if products is not None and not training:
+            return fake_quant.requantized(
+                inputs, products, self.low, self.high, self.bits
+            )
+        if sums is not None and not training:
+            return fake_quant.sums(
+                inputs, sums[:2], sums[2:], self.low, self.high, self.bits
+            )
         return fake_quant.activations(
             inputs, self.low, self.high, self.bits, ties
         )
 
-    def surrogate(self, inputs, averages=False, ties=False, only_step=False):
+    def surrogate(
+        self,
+        inputs,
+        averages=False,
+        ties=False,
+        products=None,
+        sums=None,
+        only_step=False,
+    ):
         """What attacks differentiate in its place: the clipping alone."""
         if only_step:
             return self.call(inputs, only_step=True)
@@ -149,6 +173,8 @@ class FakeQuantWeights(keras.layers.Layer):
 
         step: Step of the inputs, a scalar tensor. Defaults to `None`: the bias
             is not rounded.
+        only_steps: Whether the steps of the products are returned, one for
+            each channel, and `inputs` do not count. Defaults to `False`.
 
     Raises:
         TypeError: If `layer` is of another kind.
@@ -191,16 +217,22 @@ class FakeQuantWeights(keras.layers.Layer):
         if not self.layer.built:
             self.layer.build(inputs_shape)
         if self.batch_norm is not None and not self.batch_norm.built:
-            self.batch_norm.build(self.compute_output_shape(inputs_shape))
+            self.batch_norm.build(self.layer.compute_output_shape(inputs_shape))
 
-    def call(self, inputs, step=None, training=None):
+    def call(self, inputs, step=None, only_steps=False, training=None):
+        if only_steps:
+            return fake_quant.product_steps(self.deployed()[0], step, self.bits)
         if training and self.batch_norm is not None:
             y = self._product(inputs, *self._own())
             return self.batch_norm(y, training=True)
         kernel, bias = self.deployed()
-        if bias is not None and step is not None and self.bits == 8:
+        if step is None or self.bits < 8:
+            return self._product(inputs, kernel, bias)
+        if bias is not None:
             bias = self.rounded_bias(bias, kernel, step)
-        return self._product(inputs, kernel, bias)
+        if training:
+            return self._product(inputs, kernel, bias)
+        return self.exact(inputs, kernel, bias, step)
 
     def deployed(self):
         """Kernel, channels last, and bias of the deployed layer, not rounded;
@@ -218,8 +250,20 @@ class FakeQuantWeights(keras.layers.Layer):
         """A bias on the grid of products of this kernel and of inputs."""
         return fake_quant.biases(bias, kernel, step, self.bits)
 
-    def compute_output_shape(self, inputs_shape, step_shape=None):
-        return self.layer.compute_output_shape(inputs_shape)
+    def exact(self, x, kernel, bias, step):
+        """The product, of whole numbers: float32 adds these up as integers.
+
+        Up to 2^24, which sums of the usual layers hardly come near.
+        """
+        steps = fake_quant.product_steps(kernel, step, self.bits)
+        levels = fake_quant.whole(self.rounded(kernel), steps / step)
+        levels = tf.reshape(levels, self.layer.kernel.shape)
+        y = product(self.layer, fake_quant.whole(x, step), levels)
+        if bias is None:
+            return y * steps
+        # Of a channel of zeros the bias is all.
+        y = (y + fake_quant.whole(bias, steps)) * steps
+        return tf.where(steps > 0, y, bias)
 
     def get_config(self):
         parts = self.layer, self.batch_norm
@@ -243,6 +287,10 @@ class FakeQuantWeights(keras.layers.Layer):
     def _own(self):
         kernel = by_channel(self.layer, self.layer.kernel)
         return kernel, self.layer.bias if self.layer.use_bias else None
+
+    def in_floats(self, x, kernel, bias, step):
+        """As `exact`, of numbers on their grids and off them."""
+        return self._product(x, kernel, bias)
 
     def _product(self, x, kernel, bias):
         kernel = tf.reshape(self.rounded(kernel), self.layer.kernel.shape)

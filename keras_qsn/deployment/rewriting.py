@@ -62,6 +62,8 @@ class Rewriting:
         self.images = {}
         self.products = {}
         self.grids = {}
+        # What a tensor off the grids is made of, as its quantizer takes it.
+        self.made_of = {}
         self.settled = {}
         self.ends = {}
         self.tensors = {}
@@ -126,7 +128,7 @@ class Rewriting:
         if type(layer).__name__ == "Add" and len(given) == 2:
             # The layer, and the operation of `x + y`.
             add = keras.layers.Add(name=self._name(layer.name))
-            return [self._made(add(given))]
+            return [self._added(add(given), given)]
         if isinstance(layer, PRODUCTS):
             return [self._product(layer, given[0])]
         if isinstance(layer, keras.layers.AveragePooling2D):
@@ -190,7 +192,11 @@ class Rewriting:
         wrapped = FakeQuantWeights(
             own, inside, bits=self.weight_bits, name=name
         )
-        y = wrapped(x, step=self.grids[id(x)](x, only_step=True))
+        step = self.grids[id(x)](x, only_step=True)
+        y = wrapped(x, step=step)
+        if self.weight_bits == 8:
+            steps = wrapped(x, step=step, only_steps=True)
+            self.made_of[id(y)] = {"products": steps}
         own.set_weights(layer.get_weights())
         if inside is not None:
             inside.set_weights(batch_norm.get_weights())
@@ -202,7 +208,14 @@ class Rewriting:
             return self._keep_grid(
                 self._clone(activation)(x), self.grids[id(x)]
             )
-        return self._made(self._clone(activation)(x))
+        y = self._made(self._clone(activation)(x))
+        self.made_of[id(y)] = self.made_of.get(id(x), {})
+        return y
+
+    def _added(self, y, given):
+        steps = [self.grids[id(t)](t, only_step=True) for t in given]
+        self.made_of[id(y)] = {"sums": [*given, *steps]}
+        return self._made(y)
 
     def _settle(self, x, bits=None):
         """The tensor on a grid, of its own where it is on none yet."""
@@ -215,7 +228,12 @@ class Rewriting:
                 self.momentum,
                 name=self._name(f"{_maker(x).name}_rounded"),
             )
-            y = self._on_grid(x, quantizer, ties=isinstance(_maker(x), BEFORE))
+            y = self._on_grid(
+                x,
+                quantizer,
+                ties=isinstance(_maker(x), BEFORE),
+                **self.made_of.get(id(x), {}),
+            )
             self.settled[id(x)] = y
         return self.settled[id(x)]
 

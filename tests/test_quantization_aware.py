@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from benchmarks.networks import network as network_of
 from conftest import input_gradient
 from conftest import small_cnn
+from keras_qsn._core.tracing import replaced
 from keras_qsn.attacks import FastGradientMethod
 from keras_qsn.deployment import FakeQuantActivations
 from keras_qsn.deployment import FakeQuantWeights
@@ -16,6 +18,7 @@ from keras_qsn.deployment import fake_quant
 from keras_qsn.deployment import load_litert
 from keras_qsn.deployment import quantization_aware
 from keras_qsn.layers import ConstantQuantization
+from keras_qsn.layers import TrainableQuantization
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.training import QuSecNet
 
@@ -360,6 +363,22 @@ def test_biases_are_on_the_grid_of_the_products():
     np.testing.assert_array_equal(few(zero, step=0.01)[0], bias)
 
 
+def resnet():
+    """Sums of two ranges, and shortcuts that are projected or not."""
+    inputs = x = keras.Input((14, 14, 8))
+    for filters in (8, 16):
+        strides = filters // 8
+        y = layers.Conv2D(filters, 3, strides, "same", use_bias=False)(x)
+        y = layers.ReLU()(layers.BatchNormalization()(y))
+        y = layers.Conv2D(filters, 3, padding="same")(y)
+        if x.shape[-1] != filters:
+            x = layers.Conv2D(filters, 1, strides)(x)
+        x = layers.Add()([x, y])
+        if filters == 8:
+            x = layers.ReLU()(x)
+    return keras.Model(inputs, layers.Dense(10)(layers.Flatten()(x)))
+
+
 class TestFile:
     def test_computes_what_the_twin_does(self, twin, network, digits, tmp_path):
         compiled(twin).fit(
@@ -376,6 +395,38 @@ class TestFile:
         assert (error > 0.5 * step).mean() < 0.005
         same = found.argmax(1) == expected.argmax(1)
         assert same.mean() > 0.98
+
+    @pytest.mark.parametrize("dead", [False, True])
+    def test_products_and_sums_are_the_files_to_the_bit(self, dead, tmp_path):
+        model = resnet()
+        # Bytes: none of them halfway between two levels.
+        x = np.random.default_rng(0).integers(0, 256, (200, 14, 14, 8)) / 255
+        if dead:
+            # One channel of zeros: its bias is all.
+            second = [q for q in model.layers if isinstance(q, layers.Conv2D)][
+                1
+            ]
+            kernel, bias = second.get_weights()
+            kernel[..., 1], bias[1] = 0, 0.3
+            second.set_weights([kernel, bias])
+        twin = quantization_aware(model, x[:100])
+        export_litert(twin, tmp_path / "twin.tflite")
+        found = load_litert(tmp_path / "twin.tflite")(x)
+        expected = twin.predict(x, verbose=0)
+        step = float(twin.layers[-1].high - twin.layers[-1].low) / 255
+        assert len(np.unique(np.round(expected / step))) > 50
+        np.testing.assert_allclose(found, expected, rtol=0, atol=0.01 * step)
+
+    def test_gradients_are_those_of_the_product_of_floats(self, twin, digits):
+        x = tf.constant(digits.x_test[:20])
+        weighted = [q for q in twin.layers if isinstance(q, FakeQuantWeights)]
+        exact = input_gradient(lambda x: twin(x, training=False), x)
+        with replaced(weighted, "exact", FakeQuantWeights.in_floats):
+            floats = input_gradient(lambda x: twin(x, training=False), x)
+        assert abs(exact).max() > 0
+        # Where a value is at the end of its range, one has it outside.
+        far = abs(exact - floats) > 1e-3 * abs(floats).max()
+        assert far.mean() < 0.01
 
     def test_behind_a_soft_quantizer_and_with_integer_ends(
         self, digits, tmp_path
@@ -437,3 +488,23 @@ class TestFile:
             load_litert(tmp_path / "bad.tflite")
         with pytest.raises(FileNotFoundError):
             load_litert(tmp_path / "none.tflite")
+
+
+@pytest.mark.parametrize(
+    ("name", "quantizer"),
+    [("paper", TrainableQuantization()), ("resnet20", ConstantQuantization(2))],
+    ids=["paper", "resnet20"],
+)
+def test_networks_of_the_paper_and_of_he(name, quantizer, tmp_path, digits):
+    """Files of a quarter of the size, whose scores are the twin's."""
+    model = network_of(name, (28, 28, 1), quantizer, seed=0)
+    x = digits.x_test[::5]
+    twin = quantization_aware(model, digits.x_train[:100])
+    export_litert(twin, tmp_path / "twin.tflite")
+    error = load_litert(tmp_path / "twin.tflite")(x) - twin.predict(
+        x, verbose=0
+    )
+    step = float(twin.layers[-1].high - twin.layers[-1].low) / 255
+    assert abs(error).max() < 1.5 * step
+    size = (tmp_path / "twin.tflite").stat().st_size
+    assert size <= 0.3 * 4 * model.count_params()

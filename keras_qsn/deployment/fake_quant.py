@@ -108,6 +108,8 @@ def requantized(x, steps, low, high, bits):
         bits: Integer.
     """
     step, zero = file_grid(low, high, bits)
+    # Of a channel of zeros there is a bias alone.
+    steps = tf.where(steps > 0, steps, step * tf.ones_like(steps))
     q = tf.round(tf.round(tf.stop_gradient(x) / steps) * (steps / step))
     return _on_levels(x, q, step, zero, bits)
 
@@ -116,7 +118,8 @@ def sums(x, parts, steps, low, high, bits):
     """As `activations`, of sums of two tensors' levels, by an integer kernel's
     rounding.
 
-        q = (n_1 m_1 + n_2 m_2 + 2^(s - 1)) >> s,  m_i = round(2^s step_i / step)
+        q = (n_1 m_1 + n_2 m_2 + 2^(s - 1)) >> s,
+        m_i = round(2^s step_i / step)
 
     with `n_i` whole, and `s` so that the larger `m_i` has 21 bits.
 

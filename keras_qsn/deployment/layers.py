@@ -234,6 +234,13 @@ class FakeQuantWeights(keras.layers.Layer):
             return self._product(inputs, kernel, bias)
         return self.exact(inputs, kernel, bias, step)
 
+    def surrogate(self, inputs, step=None, only_steps=False):
+        """What attacks differentiate in its place: the product of floats,
+        whose inputs may lie off their grid."""
+        if only_steps:
+            return self.call(inputs, step, only_steps=True)
+        return self._product(inputs, *self.deployed())
+
     def deployed(self):
         """Kernel, channels last, and bias of the deployed layer, not rounded;
         the bias is `None` where there is none."""

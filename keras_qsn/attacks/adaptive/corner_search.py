@@ -22,8 +22,9 @@ NEIGHBOURS = _SINGLE + len(_TOGETHER) + len(_SIDES) + _RANDOM
 
 # Largest random window, as a share of the image's side.
 _LARGEST = 0.25
-# Images in one forward pass.
+# Images in one forward pass, and pixels, of which large images have many.
 _AT_ONCE = 256
+_PIXELS = 2**20
 # The randomness of restarts is that of stream 0.
 _STREAM = 1
 
@@ -73,7 +74,8 @@ def _best(neighbours, behind, now, margin, labels, targeted):
     As many at once as fit into one forward pass with those of the others.
     """
     count = tf.shape(labels)[0]
-    group = tf.clip_by_value(_AT_ONCE // tf.maximum(count, 1), 1, NEIGHBOURS)
+    at_once = min(_AT_ONCE, _PIXELS // int(np.prod(now.shape[1:])))
+    group = tf.clip_by_value(at_once // tf.maximum(count, 1), 1, NEIGHBOURS)
 
     def attempt(i, *best):
         # The last group has the last neighbour several times.

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_cnn
 
+from conftest import small_cnn
 from keras_qsn.attacks import CubeAttack
 from keras_qsn.attacks import FastGradientMethod
 from keras_qsn.attacks.adaptive import corner_search

@@ -33,7 +33,8 @@ def climb(box, levels, margin, labels, targeted, rounds, seeds):
     """The best levels of a search from `levels`, image by image.
 
     Each round moves to the best of `NEIGHBOURS` neighbours if that raises the
-    margin. An image is done once it is fooled.
+    margin. An image is done once it is fooled; one that is alone in its box is
+    from the start.
 
     Args:
         box: What the quantizer lets through, as `CubeAttack` has it.
@@ -64,7 +65,7 @@ def climb(box, levels, margin, labels, targeted, rounds, seeds):
         rounds,
         (levels, margin, tf.zeros_like(labels)),
         (box.bottom, box.top, labels, seeds),
-        lambda levels, margin, tried: margin <= 0,
+        lambda levels, margin, tried: (margin <= 0) & box.has_room,
     )[0]
 
 

@@ -370,7 +370,8 @@ def resnet():
         strides = filters // 8
         y = layers.Conv2D(filters, 3, strides, "same", use_bias=False)(x)
         y = layers.ReLU()(layers.BatchNormalization()(y))
-        y = layers.Conv2D(filters, 3, padding="same")(y)
+        name = "second" if filters == 8 else None
+        y = layers.Conv2D(filters, 3, padding="same", name=name)(y)
         if x.shape[-1] != filters:
             x = layers.Conv2D(filters, 1, strides)(x)
         x = layers.Add()([x, y])

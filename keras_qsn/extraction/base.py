@@ -49,7 +49,7 @@ class ExtractionAttack(Configured):
         epochs: Integer >= 1. Of teaching the copy. Defaults to `30`.
         batch_size: Integer >= 1. Of teaching. Defaults to `64`.
         learning_rate: Float > 0. Adam's at first; it falls to 0 as half a
-            cosine. Defaults to `0.001`.
+            cosine. Defaults to `0.003`.
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
         seed: Integer >= 0. Decides what is asked, and the order of teaching.
@@ -91,7 +91,7 @@ class ExtractionAttack(Configured):
         repeats=1,
         epochs=30,
         batch_size=64,
-        learning_rate=0.001,
+        learning_rate=0.003,
         clip_min=0.0,
         clip_max=1.0,
         seed=0,

@@ -1,4 +1,4 @@
-"""The paper's cost, Eq. 2, as a Keras loss."""
+"""The paper's cost, Eq. 2, and a loss for being wrong, as Keras losses."""
 
 import keras
 
@@ -79,3 +79,61 @@ class ProbabilityMeanSquaredError(keras.losses.Loss):
 
     def get_config(self):
         return {**super().get_config(), "from_logits": self.from_logits}
+
+
+@keras.saving.register_keras_serializable(package="keras_qsn")
+class ReverseCrossentropy(keras.losses.Loss):
+    """Minus the logarithm of the chance that the class is another.
+
+    For each example with class `c`:
+
+        loss = -log(1 - P(c))
+
+    What trains a misinformation model (`defenses.AdaptiveMisinformation`):
+    as far from the class as it can be, not merely unsure.
+
+    Args:
+        **kwargs: Base `Loss` arguments: `reduction`, `name`, `dtype`.
+
+    Call arguments:
+        y_true: Integer labels of shape `(batch,)` or `(batch, 1)`.
+        y_pred: Logits of shape `(batch, C)`, `C >= 2`.
+
+    Raises:
+        ValueError: If the shapes of `y_true` and `y_pred` do not fit.
+
+    Example:
+
+    >>> loss = ReverseCrossentropy()
+    >>> round(float(loss([1], np.log([[0.25, 0.75]]))), 4)
+    1.3863
+
+    Limitations:
+        A model trained on it long enough is wrong on nearly all images, and
+        tells the class by what it never says: show it where the other model
+        is not sure.
+
+    Reference:
+        - Kariyappa & Qureshi, 2020: https://arxiv.org/abs/1911.07100
+    """
+
+    def __init__(self, name="reverse_crossentropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+
+    def call(self, y_true, y_pred):
+        y_pred = keras.ops.convert_to_tensor(y_pred)
+        y_true = keras.ops.convert_to_tensor(y_true)
+        if len(y_true.shape) == 2 and y_true.shape[-1] == 1:
+            y_true = keras.ops.squeeze(y_true, -1)
+        if len(y_true.shape) != 1 or len(y_pred.shape) != 2:
+            raise ValueError(
+                "`y_true` must be integer labels of shape (batch,), and "
+                "`y_pred` logits of shape (batch, C). "
+                f"Received: y_true.shape={tuple(y_true.shape)}, "
+                f"y_pred.shape={tuple(y_pred.shape)}"
+            )
+        own = keras.ops.one_hot(
+            keras.ops.cast(y_true, "int32"), y_pred.shape[-1], dtype="bool"
+        )
+        others = keras.ops.where(own, -float("inf"), y_pred)
+        return keras.ops.logsumexp(y_pred, -1) - keras.ops.logsumexp(others, -1)

@@ -9,6 +9,9 @@ import pytest
 from conftest import small_cnn
 from keras_qsn import cli
 from keras_qsn.cli import extract
+from keras_qsn.defenses import LabelsOnly
+from keras_qsn.defenses import undefended
+from keras_qsn.defenses import with_defended_answers
 from keras_qsn.extraction import KnockoffNets
 from keras_qsn.extraction import compare_extractions
 from keras_qsn.models import KerasModelWrapper
@@ -124,3 +127,19 @@ def test_several_results_side_by_side(digits, trained, tmp_path):
             compare_extractions(wrong)
     with pytest.raises(TypeError, match="must hold what"):
         compare_extractions({"a": 1})
+
+
+def test_a_defended_model_without_images(files, trained, capsys):
+    """The copy is of the network, without the defence."""
+    defended = with_defended_answers(trained["none"], LabelsOnly())
+    defended.save("model.keras")
+    assert call("--attack", "maze") == 0
+    assert "after 60 queries" in capsys.readouterr().out
+    folder = "results/extract-model"
+    copy = keras.models.load_model(f"{folder}/copy.keras")
+    assert copy.count_params() == trained["none"].count_params()
+    assert undefended(copy) is copy
+    with open(f"{folder}/extraction.json") as file:
+        (told,) = json.load(file)["results"]
+    # Of no turn there was an image kept.
+    assert told["settings"]["images"] is None

@@ -31,7 +31,8 @@ class Facts:
     Attributes:
         architecture: A short text that differs for another computation, and
             not for other names or weights.
-        variables: The variables read, in the order of the graph.
+        variables: The variables read, in the order of the graph; not those
+            that it writes: where a stream of draws stands is no other model.
         num_classes: Width of the output; `None` if it is no vector.
         random: Whether it draws random numbers.
         gradient_cut: `None`, or the operation at which the gradient of the
@@ -79,9 +80,19 @@ def facts_of(function, shape):
 
 
 def _read_by(traced):
-    """The variables of a traced function, in the order that it meets them."""
+    """The variables of a traced function, in the order that it meets them,
+    but those that it writes."""
     by_handle = {id(v.handle): v for v in traced.variables}
-    found = (by_handle.get(id(given)) for given, _ in traced.graph.captures)
+    written = {
+        op.inputs[0].name
+        for op in traced.graph.get_operations()
+        if op.type.startswith("Assign")
+    }
+    found = (
+        by_handle.get(id(given))
+        for given, inner in traced.graph.captures
+        if inner.name not in written
+    )
     return tuple(v for v in found if v is not None)
 
 

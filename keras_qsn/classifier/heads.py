@@ -7,6 +7,10 @@ import tensorflow as tf
 from keras_qsn.classifier.facts import producer
 
 _NAMED = keras.activations
+# Layers here change probabilities: what they tell is all that there is.
+_DEFENDED = "keras_qsn.defenses.answers."
+# Of the logarithm of a probability.
+_SMALLEST = 1e-12
 _FIX = (
     "End the model with logits (a `Dense` layer without activation), with "
     '`Dense(classes, "softmax")`, or with `Dense(1, "sigmoid")` for two '
@@ -54,6 +58,8 @@ def _before(output, name):
     if type(layer).__name__ == "Softmax":
         _check_axis(layer.axis, output, name)
         return node.input_tensors[0]
+    if type(layer).__module__.startswith(_DEFENDED):
+        return LogProbabilities()(output)
     if len(node.input_tensors) > 1:
         _check_merged(node.input_tensors, name)
     activation = getattr(layer, "activation", _NAMED.linear)
@@ -173,6 +179,13 @@ class LinearHead(keras.layers.Layer):
     def call(self, inputs):
         x = keras.ops.matmul(inputs, self.dense.kernel)
         return x if self.dense.bias is None else x + self.dense.bias
+
+
+class LogProbabilities(keras.layers.Layer):
+    """Probabilities as the logits that their softmax is of."""
+
+    def call(self, inputs):
+        return keras.ops.log(keras.ops.maximum(inputs, _SMALLEST))
 
 
 class TwoLogits(keras.layers.Layer):

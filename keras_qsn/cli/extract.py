@@ -18,6 +18,7 @@ from keras_qsn.cli.printing import bar
 from keras_qsn.cli.printing import print_table
 from keras_qsn.cli.printing import with_interval
 from keras_qsn.cli.printing import written
+from keras_qsn.defenses import undefended
 from keras_qsn.evaluation.untrained import untrained
 from keras_qsn.models import QueryError
 from keras_qsn.report import extraction as report
@@ -31,6 +32,8 @@ ATTACKS = {
     "copycat": extraction.CopyCat,
     "active-thief": extraction.ActiveThief,
     "jacobian": extraction.JacobianAugmentation,
+    "dfme": extraction.DFME,
+    "maze": extraction.MAZE,
 }
 
 
@@ -50,15 +53,17 @@ def run(options, console):
         repeats=options.repeats,
         **pixels,
     )
-    copy = _copy(options, wrapper, images.x)
+    clean = undefended(wrapper.model)
+    copy = _copy(options, wrapper, clean, images.x)
     with bar(console) as progress:
         try:
             result = attack.run(
                 wrapper,
                 copy,
-                _pool(options, images),
+                _pool(options, images) if attack.needs_images else None,
                 images.x,
                 images.y,
+                clean=None if clean is wrapper.model else clean,
                 adversary=ProjectedGradientDescent(images.eps, **pixels),
                 folder=out / "finished",
                 progress=progress,
@@ -75,7 +80,7 @@ def run(options, console):
     return 0
 
 
-def _copy(options, wrapper, x):
+def _copy(options, wrapper, clean, x):
     """The model to teach."""
     if options.copy:
         return load_file(pathlib.Path(options.copy), "copy")
@@ -83,7 +88,7 @@ def _copy(options, wrapper, x):
     if wrapper.answers_only:
         return substitute_mlp(x.shape[1:], wrapper.num_classes, seed=seed)
     try:
-        return untrained(wrapper.model, x[:1], seed)
+        return untrained(clean, x[:1], seed)
     except CannotRebuild as error:
         raise ValueError(f"{error}. Name a model to teach: --copy") from error
 

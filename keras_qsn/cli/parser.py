@@ -23,6 +23,8 @@ THEFTS = (
     "copycat",
     "active-thief",
     "jacobian",
+    "dfme",
+    "maze",
 )
 
 # What `--detector` may name beside a file.

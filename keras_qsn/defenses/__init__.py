@@ -1,6 +1,17 @@
 """Defences that QuSecNets compares itself with, for any Keras model."""
 
 from keras_qsn.classifier.detector import Detector
+from keras_qsn.defenses.answers.adaptive_misinformation import (
+    AdaptiveMisinformation,
+)
+from keras_qsn.defenses.answers.defended import undefended
+from keras_qsn.defenses.answers.defended import with_defended_answers
+from keras_qsn.defenses.answers.noise import NoisyAnswers
+from keras_qsn.defenses.answers.prediction_poisoning import MAD
+from keras_qsn.defenses.answers.reverse_sigmoid import ReverseSigmoid
+from keras_qsn.defenses.answers.rounding import RoundedAnswers
+from keras_qsn.defenses.answers.top_classes import LabelsOnly
+from keras_qsn.defenses.answers.top_classes import TopAnswers
 from keras_qsn.defenses.ape_gan import APEGAN
 from keras_qsn.defenses.bounded_relu import gaussian_augmentation
 from keras_qsn.defenses.bounded_relu import with_bounded_relu
@@ -30,6 +41,7 @@ from keras_qsn.defenses.wasserstein_gan import WassersteinGAN
 
 __all__ = [
     "APEGAN",
+    "AdaptiveMisinformation",
     "BitDepthReduction",
     "DefenseGANProjection",
     "Detector",
@@ -38,10 +50,16 @@ __all__ = [
     "HashedConv2D",
     "HashedDense",
     "InhibitedDense",
+    "LabelsOnly",
+    "MAD",
     "MedianSmoothing",
     "ModelDetector",
+    "NoisyAnswers",
     "NonLocalMeans",
     "ReconstructionDetector",
+    "ReverseSigmoid",
+    "RoundedAnswers",
+    "TopAnswers",
     "WassersteinGAN",
     "ape_gan_networks",
     "check_reconstruction",
@@ -52,6 +70,8 @@ __all__ = [
     "largest_tau",
     "recommended_squeezers",
     "squeezed",
+    "undefended",
     "with_bounded_relu",
+    "with_defended_answers",
     "with_hashed_layers",
 ]

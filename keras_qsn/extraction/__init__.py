@@ -5,17 +5,21 @@ from keras_qsn.extraction.base import ExtractionAttack
 from keras_qsn.extraction.comparison import ExtractionComparison
 from keras_qsn.extraction.comparison import compare_extractions
 from keras_qsn.extraction.copycat import CopyCat
+from keras_qsn.extraction.dfme import DFME
 from keras_qsn.extraction.jacobian import JacobianAugmentation
 from keras_qsn.extraction.knockoff import KnockoffNets
+from keras_qsn.extraction.maze import MAZE
 from keras_qsn.extraction.result import ExtractionResult
 
 __all__ = [
     "ActiveThief",
     "CopyCat",
+    "DFME",
     "ExtractionAttack",
     "ExtractionComparison",
     "ExtractionResult",
     "JacobianAugmentation",
     "KnockoffNets",
+    "MAZE",
     "compare_extractions",
 ]

@@ -17,6 +17,7 @@ from keras_qsn.extraction import metrics
 from keras_qsn.extraction.ledger import Ledger
 from keras_qsn.extraction.result import ExtractionResult
 from keras_qsn.extraction.teaching import Teaching
+from keras_qsn.extraction.teaching import cross_entropy
 from keras_qsn.extraction.thief import Thief
 from keras_qsn.extraction.victim import Victim
 from keras_qsn.extraction.victim import check_copy
@@ -81,6 +82,8 @@ class ExtractionAttack(Configured):
     """
 
     needs_images = True
+    # What the copy is taught to lower: see `Teaching`.
+    _loss = staticmethod(cross_entropy)
     _first = ("budget", "answers")
 
     def __init__(
@@ -180,7 +183,7 @@ class ExtractionAttack(Configured):
         metrics.check_adversary(adversary, copy)
         self._check_victim(victim, metrics.measured(len(x_test), adversary))
         teaching = Teaching(
-            copy, self.learning_rate, self.batch_size, self.seed
+            copy, self.learning_rate, self.batch_size, self.seed, self._loss
         )
         started = time.perf_counter()
         try:
@@ -214,7 +217,7 @@ class ExtractionAttack(Configured):
                 "copy": copy.model.name,
                 "classes": copy.num_classes,
                 "images": None if images is None else len(images),
-                "asked": len(thief.x),
+                "asked": thief.asked,
                 "failures": ledger.failures,
                 "seconds": time.perf_counter() - started,
             },

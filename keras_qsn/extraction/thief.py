@@ -18,6 +18,7 @@ class Thief:
             order drawn by the seed.
         rng: The attack's `np.random.Generator`.
         curve: A list of `(queries, agreement)`, one for each `measure`.
+        asked: How many images were answered.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Thief:
         self.labels = labels
         self.rng = np.random.default_rng(attack.seed)
         self.curve = []
+        self.asked = 0
         count = 0 if images is None else len(images)
         self.untaken = np.random.default_rng(attack.seed).permutation(count)
         self._attack = attack
@@ -53,7 +55,7 @@ class Thief:
 
     @property
     def x(self):
-        """All images that were asked about."""
+        """All images that were asked about and kept."""
         return self._joined(0, self.copy.input_shape)
 
     @property
@@ -70,11 +72,13 @@ class Thief:
         self.untaken = self.untaken[~np.isin(self.untaken, numbers)]
         return self.images[numbers]
 
-    def ask(self, x):
+    def ask(self, x, keep=True):
         """What the victim says of images, of as many as can be paid.
 
         Args:
             x: Array of images in the attack's range.
+            keep: Whether they are among `x` and `answers` from now on. Of
+                millions, not all fit into memory.
 
         Returns:
             Images and answers, fewer than were given where the budget ends.
@@ -89,8 +93,24 @@ class Thief:
         found = self._ledger.ask(
             x, lambda n: self._show("asking", n, attack.budget)
         )
-        self._found.append(found)
+        self.asked += len(found[0])
+        if keep:
+            self._found.append(found)
         return found
+
+    def recall(self, count):
+        """Images asked about and kept, drawn with replacement, and answers;
+        of none if none was kept."""
+        if not self._found:
+            return self.x, self.answers
+        ends = np.cumsum([len(x) for x, _ in self._found])
+        places = self.rng.integers(ends[-1], size=count)
+        batches = np.searchsorted(ends, places, "right")
+        rows = places - ends[batches]
+        return tuple(
+            np.stack([self._found[b][part][r] for b, r in zip(batches, rows)])
+            for part in (0, 1)
+        )
 
     def teach(self):
         """Train the copy, from the weights it came with, on all answers."""

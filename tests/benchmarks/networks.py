@@ -10,14 +10,16 @@ CONVOLUTIONS = {
     "3x3": [(32, 3, 1), (32, 3, 2), (64, 3, 1), (64, 3, 2), (128, 3, 1)],
     "5x5": [(48, 5, 1), (96, 4, 2), (128, 3, 1), (192, 4, 2)],
 }
-NAMES = ("paper", *CONVOLUTIONS)
+NAMES = ("paper", *CONVOLUTIONS, "resnet20")
 _DENSE = 256
 
 
 def network(name, input_shape, quantizer=None, seed=None):
-    """A network: the paper's, or convolutions, a dense layer and logits."""
+    """A network: the paper's, a ResNet-20, or of convolutions above."""
     if name == "paper":
         return cleverhans_cnn(input_shape, quantizer=quantizer, seed=seed)
+    if name == "resnet20":
+        return resnet20(input_shape, quantizer, seed)
     convolutions = CONVOLUTIONS[name]
     seeds = iter(
         np.random.default_rng(seed)
@@ -45,3 +47,36 @@ def network(name, input_shape, quantizer=None, seed=None):
     model.add(keras.layers.Dense(_DENSE, "relu", kernel_initializer=start()))
     model.add(keras.layers.Dense(10, kernel_initializer=start()))
     return model
+
+
+def resnet20(input_shape, quantizer=None, seed=None):
+    """ResNet-20 of He et al. (2016), its shortcuts projected (option B)."""
+    layers = keras.layers
+    seeds = iter(np.random.default_rng(seed).integers(2**31, size=22).tolist())
+
+    def normalized(x, filters, size, strides=1):
+        x = layers.Conv2D(
+            filters,
+            size,
+            strides,
+            "same",
+            use_bias=False,
+            kernel_initializer=keras.initializers.HeNormal(next(seeds)),
+        )(x)
+        return layers.BatchNormalization(momentum=0.9)(x)
+
+    inputs = x = keras.Input(input_shape)
+    if quantizer is not None:
+        x = quantizer(x)
+    x = layers.ReLU()(normalized(x, 16, 3))
+    for filters in (16, 32, 64):
+        for block in range(3):
+            strides = 2 if filters > 16 and not block else 1
+            y = layers.ReLU()(normalized(x, filters, 3, strides))
+            y = normalized(y, filters, 3)
+            if strides > 1:
+                x = normalized(x, filters, 1, strides)
+            x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling2D()(x)
+    start = keras.initializers.HeNormal(next(seeds))
+    return keras.Model(inputs, layers.Dense(10, kernel_initializer=start)(x))

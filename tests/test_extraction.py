@@ -149,7 +149,8 @@ def test_what_is_paid_for_outlives_a_service(tmp_path):
     service = Service(dict.fromkeys((7, 8, 9), one_is_nan))
     copy = linear(seed=1)
     start = copy.get_weights()
-    victim = service_model(service)
+    # Its own budget allows for no image twice.
+    victim = service_model(service, budget=120 + len(TEST))
     with pytest.raises(QueryError, match="in 3 attempts, for 1 of 32"):
         steal(victim, 120, copy, tmp_path)
     for weight, value in zip(copy.get_weights(), start):
@@ -459,6 +460,7 @@ def test_wrong_arguments_of_each(make, says):
         ({"images": POOL + 1}, ValueError, "must lie in"),
         ({"images": POOL * np.nan}, ValueError, "must be finite"),
         ({"images": (POOL, [1])}, ValueError, "one label for each"),
+        ({"images": (POOL, ["a"] * 300)}, ValueError, "numbers of classes"),
         ({"x_test": None}, ValueError, "must hold images to measure"),
         ({"y_test": [0]}, ValueError, "one label for each"),
         ({"adversary": "PGD"}, TypeError, "must be an attack of"),

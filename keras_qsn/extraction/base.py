@@ -45,8 +45,8 @@ class ExtractionAttack(Configured):
             is used. Defaults to `1`.
         epochs: Integer >= 1. Of teaching the copy. Defaults to `30`.
         batch_size: Integer >= 1. Of teaching. Defaults to `64`.
-        learning_rate: Float > 0. Adam's at first; it falls to 0 as half a
-            cosine. Defaults to `0.003`.
+        learning_rate: Float > 0. Adam's; it falls to 0, as half a cosine, in
+            the second half of the epochs. Defaults to `0.003`.
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
         seed: Integer >= 0. Decides what is asked, and the order of teaching.
@@ -243,7 +243,7 @@ class ExtractionAttack(Configured):
     def _steal(self, thief):
         """Spend the budget, and leave the copy taught."""
         for goal in self._goals(self.budget // self.repeats):
-            count = min(goal - len(thief.x), thief.left)
+            count = min(goal - thief.asked, thief.left)
             x = self._propose(thief, count) if count > 0 else ()
             if not len(x):
                 break

@@ -24,8 +24,8 @@ def files(digits, trained, tmp_path, monkeypatch):
         "own.npz",
         x_train=digits.x_train[:300],
         y_train=digits.y_train[:300],
-        x_test=digits.x_test[::10],
-        y_test=digits.y_test[::10],
+        x_test=digits.x_test[::25],
+        y_test=digits.y_test[::25],
     )
     trained["none"].save("model.keras")
     small_cnn().save("start.keras")

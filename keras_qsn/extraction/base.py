@@ -2,18 +2,14 @@
 
 import time
 
-import numpy as np
-
 from keras_qsn._core.config import Configured
 from keras_qsn._core.config import plain
 from keras_qsn._core.files import fingerprint
-from keras_qsn._core.kept import Folder
 from keras_qsn._core.kept import work_folder
 from keras_qsn._core.progress import Progress
-from keras_qsn.classifier.inputs import as_arrays
-from keras_qsn.classifier.inputs import check_images
-from keras_qsn.classifier.inputs import check_labels
 from keras_qsn.extraction import metrics
+from keras_qsn.extraction.given import check_pool
+from keras_qsn.extraction.given import check_test
 from keras_qsn.extraction.ledger import Ledger
 from keras_qsn.extraction.result import ExtractionResult
 from keras_qsn.extraction.teaching import Teaching
@@ -49,8 +45,8 @@ class ExtractionAttack(Configured):
             is used. Defaults to `1`.
         epochs: Integer >= 1. Of teaching the copy. Defaults to `30`.
         batch_size: Integer >= 1. Of teaching. Defaults to `64`.
-        learning_rate: Float > 0. Adam's at first; it falls to 0 as half a
-            cosine. Defaults to `0.001`.
+        learning_rate: Float > 0. Adam's; it falls to 0, as half a cosine, in
+            the second half of the epochs. Defaults to `0.003`.
         clip_min: Smallest pixel value. Defaults to `0.0`.
         clip_max: Largest pixel value. Defaults to `1.0`.
         seed: Integer >= 0. Decides what is asked, and the order of teaching.
@@ -94,7 +90,7 @@ class ExtractionAttack(Configured):
         repeats=1,
         epochs=30,
         batch_size=64,
-        learning_rate=0.001,
+        learning_rate=0.003,
         clip_min=0.0,
         clip_max=1.0,
         seed=0,
@@ -178,10 +174,10 @@ class ExtractionAttack(Configured):
         """
         victim = Victim(victim)
         copy = check_copy(copy, victim)
-        images, labels = self._check_images(images, copy)
-        x_test, y_test = self._check_test(x_test, y_test, copy)
+        victim.check_answers(self.answers)
+        images, labels = check_pool(self, images, copy)
+        x_test, y_test = check_test(self, x_test, y_test, copy)
         metrics.check_adversary(adversary, copy)
-        self._check_victim(victim, metrics.measured(len(x_test), adversary))
         teaching = Teaching(
             copy, self.learning_rate, self.batch_size, self.seed, self._loss
         )
@@ -189,10 +185,11 @@ class ExtractionAttack(Configured):
         try:
             told = self._told(victim, copy, images, x_test, folder)
             with work_folder(folder, told) as path:
-                truth = _victims_classes(victim, x_test, Folder(path))
                 ledger = Ledger(
                     victim, self.budget, self.answers, self.repeats, path
                 )
+                fooling = metrics.fooling_images(x_test, adversary)
+                truth = ledger.measured(x_test, fooling)
                 thief = Thief(
                     self,
                     ledger,
@@ -246,7 +243,7 @@ class ExtractionAttack(Configured):
     def _steal(self, thief):
         """Spend the budget, and leave the copy taught."""
         for goal in self._goals(self.budget // self.repeats):
-            count = min(goal - len(thief.x), thief.left)
+            count = min(goal - thief.asked, thief.left)
             x = self._propose(thief, count) if count > 0 else ()
             if not len(x):
                 break
@@ -273,64 +270,3 @@ class ExtractionAttack(Configured):
             Array of images; of none, if there are no more.
         """
         raise TypeError(f"{type(self).__name__} does not implement `_propose`.")
-
-    def _check_images(self, images, copy):
-        if not self.needs_images:
-            if images is not None:
-                raise ValueError(
-                    f"{type(self).__name__} makes its own images. Received: "
-                    "`images`. Leave them out."
-                )
-            return None, None
-        if images is None:
-            raise ValueError(
-                f"{type(self).__name__} must be given `images` to ask about. "
-                "Received: images=None"
-            )
-        pair = images if isinstance(images, tuple) else (images,)
-        images, labels = as_arrays(*pair)
-        images = check_images(images, self.clip_min, self.clip_max, copy)
-        if labels is not None:
-            labels = np.asarray(labels)
-            # Of any classes: the images need not be of the victim's.
-            labels = check_labels(
-                labels, len(images), int(labels.max()) + 1, "images[1]"
-            )
-        return images, labels
-
-    def _check_test(self, x_test, y_test, copy):
-        if x_test is None:
-            raise ValueError(
-                "`x_test` must hold images to measure agreement on. "
-                "Received: x_test=None"
-            )
-        x_test, y_test = as_arrays(x_test, y_test)
-        x_test = check_images(x_test, self.clip_min, self.clip_max, copy)
-        if y_test is not None:
-            y_test = check_labels(
-                y_test, len(x_test), copy.num_classes, "y_test"
-            )
-        return x_test, y_test
-
-    def _check_victim(self, victim, measured):
-        if self.answers == "soft" and victim.classes_only:
-            raise ValueError(
-                "Soft answers need a victim that tells scores. Received: a "
-                'victim of classes alone, for answers="soft". Say '
-                'answers="hard".'
-            )
-        if victim.left is not None and victim.left < self.budget + measured:
-            raise ValueError(
-                f"The victim's own budget must allow for the attack's "
-                f"{self.budget:,} images and the {measured:,} measured on. "
-                f"Received: {victim.left:,} images left."
-            )
-
-
-def _victims_classes(victim, x_test, folder):
-    """What the victim says of the images measured on, asked once."""
-    kept = folder.get("test.npz")
-    if kept is None:
-        kept = {"victim": victim.predict(x_test)}
-        folder.put("test.npz", kept)
-    return kept["victim"]

@@ -37,6 +37,7 @@ class DataFreeExtraction(ExtractionAttack):
         latent_dim: Integer >= 1, length of `z`. Defaults to `256`.
         width: Integer >= 1, filters of the generator. Defaults to `64`.
         batch_size: Integer >= 2. Images in a step. Defaults to `256`.
+        learning_rate: Float > 0. The copy's. Defaults to `0.001`.
         rounds: Integer >= 1. How often the copy is measured. Defaults to
             `10`.
         **kwargs: As for `ExtractionAttack`; `epochs` do not count.
@@ -58,11 +59,17 @@ class DataFreeExtraction(ExtractionAttack):
         latent_dim=256,
         width=64,
         batch_size=256,
+        learning_rate=0.001,
         rounds=10,
         **kwargs,
     ):
         super().__init__(
-            budget, answers, rounds, batch_size=batch_size, **kwargs
+            budget,
+            answers,
+            rounds,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            **kwargs,
         )
         # Of one image a batch has no statistics.
         self._keep_counts(2, batch_size=batch_size)

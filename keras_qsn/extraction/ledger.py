@@ -7,6 +7,7 @@ from keras_qsn._core.kept import Folder
 from keras_qsn.classifier.queries import QueryError
 
 _SENT = "sent.json"
+_TEST = "test.npz"
 
 
 class Ledger:
@@ -33,6 +34,7 @@ class Ledger:
     """
 
     def __init__(self, victim, budget, answers, repeats, folder=None):
+        self._victim = victim
         self._folder = Folder(folder)
         self._paid = victim.queries(budget, self._sending)
         self._paid.queries = (self._folder.get(_SENT) or {"queries": 0})[
@@ -54,6 +56,31 @@ class Ledger:
         """Images that the budget still allows for."""
         spent = self._paid.queries if self._kept is None else self.queries
         return (self._paid.budget - spent) // self._repeats
+
+    def measured(self, x_test, more):
+        """The victim's classes of images to measure on, asked once.
+
+        Args:
+            x_test: The images, which the budget does not count.
+            more: Images that will be sent to measure later on.
+
+        Raises:
+            ValueError: If the victim has a budget that does not allow for all
+                that is to come.
+        """
+        kept = self._folder.get(_TEST)
+        more += 0 if kept else len(x_test)
+        to_ask, left = self._paid.budget - self._paid.queries, self._victim.left
+        if left is not None and left < to_ask + more:
+            raise ValueError(
+                "The victim's own budget must allow for the attack's "
+                f"{to_ask:,} images and the {more:,} measured on. Received: "
+                f"{left:,} images left."
+            )
+        if kept is None:
+            kept = {"victim": self._victim.predict(x_test)}
+            self._folder.put(_TEST, kept)
+        return kept["victim"]
 
     def ask(self, x, progress=lambda queries: None):
         """What the victim says of images, of as many as can be paid.

@@ -47,6 +47,7 @@ class MAZE(DataFreeExtraction):
         latent_dim: Integer >= 1, length of `z`. Defaults to `100`.
         width: Integer >= 1, filters of the generator. Defaults to `64`.
         batch_size: Integer >= 2. Images in a step. Defaults to `128`.
+        learning_rate: Float > 0. The copy's. Defaults to `0.001`.
         rounds: Integer >= 1. How often the copy is measured. Defaults to
             `10`.
         **kwargs: As for `ExtractionAttack`; `epochs` do not count, each

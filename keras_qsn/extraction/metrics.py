@@ -54,9 +54,9 @@ def check_adversary(adversary, copy):
     check_gradient(adversary, copy)
 
 
-def measured(count, adversary):
-    """Images sent to the victim to measure on so many of them."""
-    return count + (0 if adversary is None else min(count, _IMAGES))
+def fooling_images(x, adversary):
+    """How many images `fooled` sends to the victim."""
+    return 0 if adversary is None else min(len(x), _IMAGES)
 
 
 def fooled(adversary, copy, victim, x, classes):

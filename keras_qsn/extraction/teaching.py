@@ -18,8 +18,8 @@ def cross_entropy(answers, log_p):
 class Teaching:
     """Trains a copy, in place, on images and the probabilities wanted there.
 
-    By Adam, on the mean of a loss; in `fit` the learning rate falls to 0 as
-    half a cosine.
+    By Adam, on the mean of a loss; in the second half of `fit` the learning
+    rate falls to 0 as half a cosine.
 
     Args:
         copy: The copy's `KerasModelWrapper`.
@@ -81,7 +81,8 @@ class Teaching:
         """
         batches = ShuffledBatches(x, answers, self._batch_size, self._seed)
         for epoch in range(epochs):
-            self.pace((1 + np.cos(np.pi * epoch / epochs)) / 2)
+            over = max(0.0, 2 * epoch / epochs - 1)
+            self.pace((1 + np.cos(np.pi * over)) / 2)
             for i in range(len(batches)):
                 self.step(*batches[i])
             batches.on_epoch_end()

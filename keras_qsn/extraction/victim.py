@@ -23,11 +23,6 @@ class Victim:
         self._asked = model.asked if isinstance(model, QueryModel) else None
 
     @property
-    def classes_only(self):
-        """Whether it answers with nothing but classes."""
-        return self._asked is not None and self._asked.answers == "classes"
-
-    @property
     def left(self):
         """Images that its own budget allows for; `None`: any number."""
         if self._asked is None or self._asked.budget is None:
@@ -60,6 +55,16 @@ class Victim:
             name="paid",
             **told,
         )
+
+    def check_answers(self, answers):
+        """Refuse to be asked for probabilities where there are none."""
+        classes = self._asked is not None and self._asked.answers == "classes"
+        if classes and answers == "soft":
+            raise ValueError(
+                "Soft answers need a victim that tells scores. Received: a "
+                'victim of classes alone, for answers="soft". Say '
+                'answers="hard".'
+            )
 
     def predict(self, x):
         """Classes of images, outside of any thief's budget."""

@@ -1,5 +1,7 @@
 """Copying a model: what is asked, counted, kept, and what comes of it."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -142,6 +144,25 @@ def test_images_sent_again_count(failure):
     assert result.queries == service.sent - len(TEST) == 100
     assert result.settings["asked"] < 100
     assert sum(result.settings["failures"].values()) == 2
+
+
+def test_garbage_is_asked_for_again(tmp_path):
+    """Of each kind, at any time: it counts, and is told."""
+    rng = np.random.default_rng(0)
+    garbage = itertools.cycle([down, one_is_nan, lambda scores: scores[1:]])
+    service = Service()
+
+    def answer(x):
+        scores = service(x)
+        return next(garbage)(scores) if rng.random() < 0.2 else scores
+
+    victim = QueryModel(answer, 3, SHAPE, batch_size=8, attempts=9)
+    result = steal(victim, 250, folder=tmp_path, epochs=1)
+    assert result.queries == 250
+    assert victim.queries == service.sent >= 250 + len(TEST)
+    failed = result.settings["failures"]
+    assert min(failed.values()) >= 1
+    assert 150 <= result.settings["asked"] < 250
 
 
 def test_what_is_paid_for_outlives_a_service(tmp_path):

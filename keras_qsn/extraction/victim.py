@@ -1,7 +1,5 @@
 """The model that is copied, as its thief sees it: answers that are paid."""
 
-import keras
-
 from keras_qsn.classifier.queries import Queries
 from keras_qsn.classifier.queries import QueryModel
 from keras_qsn.classifier.wrapper import KerasModelWrapper
@@ -104,7 +102,6 @@ def check_copy(copy, victim):
     if not wrapper.model.trainable_weights:
         raise ValueError(
             "`copy` must have weights to train. Received: "
-            f"'{wrapper.model.name}', which has none. Give a "
-            f"{keras.Model.__name__} that is not frozen."
+            f"'{wrapper.model.name}', which has none. Is it frozen?"
         )
     return wrapper

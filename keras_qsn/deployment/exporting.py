@@ -21,9 +21,10 @@ def export_litert(model, filepath, integer_ends=False):
 
     Weights are in int8 with a scale for each channel, biases in int32,
     activations in int8; what stands before the first rounding, such as a
-    quantization layer, and behind the last one is computed in floats. Scores
-    of the file and of the twin differ by at most one step of the twin's last
-    rounding wherever kernels round as they should.
+    quantization layer, and behind the last one is computed in floats. Products
+    and sums of the twin are those of XNNPACK's kernels to the bit, as long as
+    sums stay below 2^24; means, and numbers that happen to lie halfway
+    between two levels of the image, may be a step off.
 
     Args:
         model: What `quantization_aware` has returned, with 8 bits.

@@ -81,7 +81,7 @@ class TestCells:
         assert cells.key(other) != cells.key(CQ)
 
     def test_needs_come_first_and_once(self):
-        squeezed = dataclasses.replace(PLAIN, squeezer="Q2")
+        squeezed = dataclasses.replace(PLAIN, after="Q2")
         attacked = dataclasses.replace(BLACK_BOX, network=squeezed)
         ordered = cells.with_needs([attacked, WHITE_BOX, attacked])
         assert ordered == [PLAIN, squeezed, CRAFTED, attacked, CQ, WHITE_BOX]
@@ -102,7 +102,7 @@ class TestCells:
                 for row in all_rows(grid.FULL, data)
                 if isinstance(row.cell, cells.Attacked)
                 and row.cell.network.quantized
-                and not row.cell.network.squeezer
+                and not row.cell.network.after
             }
             worst = {
                 row.worst.network

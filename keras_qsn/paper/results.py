@@ -83,7 +83,11 @@ def table(results, name):
         Header and rows, as text: defence, setting, accuracy on the images as
         they are, the paper's figure, what was measured (mean and range over
         seeds), the worst case, with a † where a check of that evaluation
-        failed (see `failed_checks`).
+        failed (see `failed_checks`). Of `"table1"` a row for each defence:
+        accuracy as it is and under each attack; times of training and of an
+        answer, as multiples of the undefended network's; trainable
+        parameters; what its own paper claims; the layers that the evaluation
+        found to hide their gradient.
 
     Example:
 
@@ -91,6 +95,8 @@ def table(results, name):
     >>> rows[0][:4]
     ['none', 'white-box', '94.0 %', '1.48 %']
     """
+    if results["figures"][name]["kind"] == "table":
+        return lines(results["figures"][name]["rows"])
     header = [
         "defence",
         "setting",
@@ -177,6 +183,9 @@ def spread(by_seed, field):
     before, scale, digits, unit = {
         "accuracy": ("", 100, ".1f", " %"),
         "gain": ("", 100, "+.1f", " points"),
+        "training": ("", 1, ".1f", " ×"),
+        "inference": ("", 1, ".1f", " ×"),
+        "parameters": ("", 1, ",.0f", ""),
     }.get(field, (f"{field} ", 1, ".2f", ""))
 
     def number(value):
@@ -186,6 +195,28 @@ def spread(by_seed, field):
     if len(values) > 1:
         text += f" ({number(min(values))} to {number(max(values))})"
     return text
+
+
+def lines(rows):
+    """Rows as a table of one line for each defence."""
+    by_defence = {}
+    for row in rows:
+        by_defence.setdefault(row["defence"], {})[row["setting"]] = row
+    settings = list(dict.fromkeys(row["setting"] for row in rows))
+    header = ["defence", "clean", *settings, "its own paper", "masks"]
+    lines = []
+    for defence, line in by_defence.items():
+        cells = [spread(row["measured"], row["field"]) for row in line.values()]
+        first, last = (next(iter(it)) for it in (
+            line.values(), reversed(line.values())
+        ))
+        place = settings.index("worst case")
+        cells[place] += " †" if _failed(first) else ""
+        masks = {m for found in first["masks"].values() for m in found or ()}
+        clean = spread(first["clean"], "accuracy")
+        told = [last["claim"] or "–", ", ".join(sorted(masks)) or "–"]
+        lines.append([defence, clean, *cells, *told])
+    return header, lines
 
 
 def _figure(figure, scale, data, seeds, finished):
@@ -230,6 +261,7 @@ def _row(rows, finished):
         "at": first.at,
         "printed": first.printed,
         "field": first.field,
+        "claim": first.claim,
         "worst_field": worst_field,
         **{name: each(value) for name, value in kept.items()},
         **{
@@ -238,7 +270,7 @@ def _row(rows, finished):
         },
         **{
             name: each(lambda row, name=name: of(row.worst, name))
-            for name in ("broken", "failed_checks")
+            for name in ("broken", "failed_checks", "masks", "left")
         },
     }
 
@@ -248,6 +280,11 @@ def _value(cell, field, baseline, finished):
     values = finished.values.get(cell)
     if values is None:
         return None
+    if field in ("inference", "parameters"):
+        return values.get("ratio" if field == "inference" else field)
+    if field == "training":
+        own, other = (_trained_in(c, finished) for c in (cell, baseline))
+        return own / other if own and other else None
     if field == "gain":
         without = _value(baseline, "accuracy", None, finished)
         return None if without is None else values["accuracy"] - without
@@ -256,3 +293,10 @@ def _value(cell, field, baseline, finished):
     if isinstance(cell, cells.Network):
         return values["history"]["val_adv_accuracy"][-1]
     return values["accuracy"]
+
+
+def _trained_in(network, finished):
+    """Seconds that a network took, and all that it needs; `None` unknown."""
+    needed = cells.with_needs([network])
+    found = [finished.values.get(c, {}).get("seconds") for c in needed]
+    return None if None in found else sum(found)

@@ -151,6 +151,7 @@ NAMES = {
     "paper": {
         "failed_checks",
         "here",
+        "limitations",
         "load_results",
         "plot",
         "processes",

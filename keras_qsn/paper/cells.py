@@ -102,7 +102,7 @@ class Attacked:
 
     Args:
         network: The `Network` judged.
-        attack: Name of the attack, a key of `measuring.ATTACKS`.
+        attack: Name of the attack, a key of `attacking.ATTACKS`.
         eps: Radius of the ball; `0` for attacks without one.
         source: `Network` whose examples are used, a black-box attack;
             `"substitute"` for one taught by the network's answers; `None`

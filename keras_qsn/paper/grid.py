@@ -22,13 +22,14 @@ class Scale:
             attacks.
         sources: Test images of targeted attacks, each with nine targets.
         sweep: Every how many values of a sweep are taken.
-        pgd: Which of `measuring.ATTACKS` PGD is, by its number of steps.
+        pgd: Which of `attacking.ATTACKS` PGD is, by its number of steps.
         watched: Whether adversarial training is, epoch by epoch.
         fewer_images: Training images of networks that a defence needs others
             beside; `None` is `train_images`.
         table: Of the networks of Table 1, what differs from the others.
         settings: Of parts of defences, by name, what differs from their
             defaults.
+        table_lines: Lines of Table 1; none is all.
         table_images: Test images in Table 1, worst case.
         table_plan: Name of the plan there.
     """
@@ -47,6 +48,7 @@ class Scale:
     fewer_images: int | None = None
     table: dict = dataclasses.field(default_factory=dict)
     settings: dict = dataclasses.field(default_factory=dict)
+    table_lines: tuple = ()
     table_images: int = 1000
     table_plan: str = "standard"
 
@@ -86,7 +88,6 @@ QUICK = Scale(
     table={"architecture": "small", "epochs": 10},
     settings={
         "PGD": {"nb_iter": 4},
-        "TRADES": {"nb_iter": 4},
         "APE-GAN": {"width": 8, "epochs": 3, "learning_rate": 2e-3},
         "Defense-GAN": {
             "latent_dim": 16,
@@ -98,6 +99,19 @@ QUICK = Scale(
             "num_steps": 30,
         },
     },
+    table_lines=(
+        "undefended",
+        "CQ",
+        "squeezing, detector",
+        "BReLU + GDA",
+        "APE-GAN",
+        "Defense-GAN",
+        "adversarial, PGD",
+        "distillation, T = 100",
+        "DQA *",
+        "hashing, random inhibition *",
+        "superimposing *",
+    ),
     table_images=40,
     table_plan="quick",
 )

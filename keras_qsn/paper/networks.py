@@ -18,6 +18,7 @@ BATCH_SIZE = 128
 # Adversarial accuracy of each epoch is measured on this many test images.
 _WATCHED = 1000
 
+
 def quantizer_of(network):
     """The quantization layer a network is trained behind, or `None`."""
     return BUILT[network.defence].quantizer(network)

@@ -121,9 +121,7 @@ def _defense_gan(
     gan = defenses.WassersteinGAN(
         *networks, critic_steps=critic_steps, seed=network.seed
     )
-    gan.compile(
-        keras.optimizers.Adam(learning_rate, beta_1=0.5, beta_2=0.9)
-    )
+    gan.compile(keras.optimizers.Adam(learning_rate, beta_1=0.5, beta_2=0.9))
     batches = datasets.ShuffledBatches(x, y, 50, network.seed)
     gan.fit(batches, epochs=epochs, shuffle=False, verbose=0)
     projection = defenses.DefenseGANProjection(

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -27,10 +28,14 @@ def _fgsm(cell):
 
 
 def _of_probabilities(y, logits):
-    """The cross-entropy of float32 probabilities: 0 where one of them is 1."""
+    """The cross-entropy as Keras has it of probabilities, which it clips.
+
+    Where the network is surer than that there is no gradient.
+    """
     probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
     own = tf.gather(probabilities, y, batch_dims=1)
-    return -tf.math.log(tf.maximum(own, 1e-30))
+    least = keras.config.epsilon()
+    return -tf.math.log(tf.clip_by_value(own, least, 1 - least))
 
 
 def _transferable(cell):

@@ -157,6 +157,9 @@ def limitations(results):
         the figure behind it. Of attacks without a radius, which go as far as
         they must, it has the median distance, and the undefended network's.
 
+    Raises:
+        ValueError: If `results` does not hold that figure.
+
     Example:
 
     >>> header, rows = limitations(load_results("digits"))
@@ -166,6 +169,12 @@ def limitations(results):
     Reference:
         - Ali et al., 2018, Table 1: https://arxiv.org/abs/1811.01437
     """
+    if "table1" not in results["figures"]:
+        raise ValueError(
+            "`results` must hold the figure 'table1', which "
+            '`reproduce(only=["table1"])` measures. Received: results of '
+            f"{', '.join(results['figures'])}"
+        )
     by_defence = _by_defence(results["figures"]["table1"]["rows"])
     plain, rows = by_defence["undefended"], []
     for defence, line in by_defence.items():

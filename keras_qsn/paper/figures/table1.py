@@ -201,7 +201,7 @@ def table1(grid):
         entry = ENTRIES[name]
         cells = columns(grid, network, plain, entry)
         for column, cell in cells.items():
-            worst = cells["worst case"]
+            worst = cell if column == "worst case" else None
             yield Row(name, column, cell, worst=worst, claim=entry.claim)
         yield Row(name, "training", network, field="training", baseline=plain)
         inference = Inference(network, plain, grid.scale.few_images, grid.seed)

@@ -87,7 +87,7 @@ def _ape_gan(
     x, y = datasets.seeded_subset(
         data.x_train, data.y_train, network.train_images, network.seed
     )
-    x_adv = attacks.FastGradientMethod(eps).generate(model, x, y)
+    x_adv = attacks.FastGradientMethod(eps).run(model, x, y, verbose=0).x_adv
     networks = defenses.ape_gan_networks(x.shape[1:], width, network.seed)
     gan = defenses.APEGAN(*networks)
     gan.compile(keras.optimizers.Adam(learning_rate, beta_1=0.5))

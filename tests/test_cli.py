@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import warnings
 import webbrowser
@@ -77,6 +78,9 @@ def call(command, *options):
         ["--images", "0"],
         ["--images", "ten"],
         ["--batch-size", "0"],
+        ["--batch-size", "2.5"],
+        ["--batch-size", "much"],
+        ["--batch-size", "0MB"],
         ["--at-least", "2"],
         ["--at-least", "nan"],
         ["--eps", "-1"],
@@ -166,16 +170,17 @@ def test_a_full_disk_does_not_hide_the_table(
 
 
 @every_command
+@pytest.mark.parametrize("size", ["3", "500MB"])
 def test_the_batch_size_is_passed_on(
-    command, labels, asked, monkeypatch, capsys
+    command, size, labels, asked, monkeypatch, capsys
 ):
     def refused(model, x, y, **given):
         raise ValueError(f"in batches of {given['batch_size']}")
 
     monkeypatch.setattr(evaluate_command, "evaluate_robustness", refused)
     monkeypatch.setattr(certify_command, "certify", refused)
-    assert call(command, "--batch-size", "3") == 2
-    assert "in batches of 3" in capsys.readouterr().err
+    assert call(command, "--batch-size", size) == 2
+    assert f"in batches of {size}" in capsys.readouterr().err
 
 
 def test_warnings_are_said_without_a_line_of_source(
@@ -427,3 +432,14 @@ class TestModelFile:
             assert cli.main(["certify", str(path), "--data", "digits"]) == 2
             error = " ".join(capsys.readouterr().err.split())
             assert "cannot be loaded" in error
+
+
+@pytest.mark.parametrize("set_by_user, used", [(None, "1"), ("0", "0")])
+def test_a_command_computes_with_fast_kernels(set_by_user, used, monkeypatch):
+    name = "TF_ENABLE_ONEDNN_OPTS"
+    # So that it is as before afterwards.
+    monkeypatch.setenv(name, "0")
+    if set_by_user is None:
+        monkeypatch.delenv(name)
+    assert cli.main(["evaluate", "no.keras", "--data", "digits"]) == 2
+    assert os.environ[name] == used

@@ -5,8 +5,11 @@ All raise `TypeError` for what is no number (text, a list, none at all) and
 """
 
 import numbers
+import re
 
 import numpy as np
+
+_UNITS = {"KB": 2**10, "MB": 2**20, "GB": 2**30}
 
 
 def check_number(name, value):
@@ -51,6 +54,14 @@ def check_share(name, value):
     fits = 0 <= check_number(name, value) <= 1
     _check(name, value, fits, "a number from 0 to 1")
     return float(value)
+
+
+def bytes_in(text):
+    """The bytes that a text such as `"1.5GB"` names; `None` if it does not."""
+    found = re.fullmatch(r"(\d+\.?\d*) ?(KB|MB|GB)", text.strip().upper())
+    if found is None or not float(found[1]):
+        return None
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def _check(name, value, fits, what):

@@ -131,7 +131,7 @@ class Attack(Configured):
         x,
         y=None,
         y_target=None,
-        batch_size=128,
+        batch_size=None,
         progress=None,
         verbose="auto",
     ):
@@ -146,7 +146,9 @@ class Attack(Configured):
                 labels of the dataset, or else the model's own predictions,
                 which avoids label leaking.
             y_target: Classes to reach; makes the attack targeted.
-            batch_size: Images attacked at once. Defaults to `128`.
+            batch_size: Images attacked at once: a number, or the memory that
+                they may take, such as `"500MB"`, and 128 at most. Defaults to
+                `None`: `"2GB"`.
             progress: Optional function called after each batch with the name
                 of the attack, the number of images finished, and their count.
             verbose: `0`, `1` or `"auto"`: a progress bar never, always, or
@@ -173,7 +175,7 @@ class Attack(Configured):
         x,
         y=None,
         y_target=None,
-        batch_size=128,
+        batch_size=None,
         progress=None,
         verbose="auto",
     ):

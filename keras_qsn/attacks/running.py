@@ -9,7 +9,6 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from keras_qsn._core.numbers import check_count
 from keras_qsn._core.progress import Progress
 from keras_qsn.attacks import losses
 from keras_qsn.attacks import norms
@@ -25,6 +24,7 @@ from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.inputs import check_labels
 from keras_qsn.classifier.inputs import in_words
+from keras_qsn.classifier.memory import images_at_once
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 
 
@@ -34,7 +34,7 @@ def run_attack(
     x,
     y=None,
     y_target=None,
-    batch_size=128,
+    batch_size=None,
     progress=None,
     verbose="auto",
     first=0,
@@ -46,9 +46,9 @@ def run_attack(
     """
     wrapper = KerasModelWrapper.of(model)
     check_gradient(attack, wrapper)
-    batch_size = check_count("batch_size", batch_size)
     x, y = as_arrays(x, y)
     x = check_images(x, attack.clip_min, attack.clip_max, wrapper)
+    batch_size = images_at_once(batch_size, wrapper, x.shape[1:])
     check_eps(attack, x.shape[1:])
     labels = _check_labels(y, y_target, len(x), wrapper.num_classes)
     if labels is None:

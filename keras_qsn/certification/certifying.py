@@ -7,7 +7,6 @@ from keras_qsn._core.files import fingerprint
 from keras_qsn._core.kept import Folder
 from keras_qsn._core.kept import versions
 from keras_qsn._core.kept import work_folder
-from keras_qsn._core.numbers import check_count
 from keras_qsn._core.numbers import check_number
 from keras_qsn._core.progress import Progress
 from keras_qsn.certification.bounds.compiled import CompiledBounds
@@ -16,6 +15,7 @@ from keras_qsn.certification.proving import Prover
 from keras_qsn.classifier.inputs import check_weights
 from keras_qsn.classifier.inputs import in_words
 from keras_qsn.classifier.inputs import labelled_images
+from keras_qsn.classifier.memory import images_at_once
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 
 METHODS = ("interval", "crown", "crown-full", "branching")
@@ -32,7 +32,7 @@ def certify(
     eps=0.1,
     methods=None,
     time_limit=60.0,
-    batch_size=128,
+    batch_size=None,
     value_range=None,
     folder=None,
     progress=None,
@@ -82,7 +82,9 @@ def certify(
         time_limit: Seconds of `"crown-full"`, and of branching, for one
             image, without what it takes to build the functions for it, once.
             Defaults to `60.0`.
-        batch_size: Integer >= 1. Defaults to `128`.
+        batch_size: Images at once: a number, or the memory that they
+            may take, such as `"500MB"`, and 128 at most. Defaults to `None`:
+            `"2GB"`.
         value_range: Smallest and largest pixel value, numbers or arrays that
             broadcast to one image. Defaults to `None`: what a quantizer or a
             `Rescaling` in the model says, else `(0, 1)`.
@@ -131,7 +133,6 @@ def certify(
         - Bunel et al., 2020 (branching): https://arxiv.org/abs/1909.06588
     """
     wrapper = KerasModelWrapper.of(model)
-    batch_size = check_count("batch_size", batch_size)
     executor = executor_of(workers)
     x, y, low, high = labelled_images(
         wrapper, x, y, value_range, "a certificate is about the right one"
@@ -149,6 +150,7 @@ def certify(
             "`time_limit` must be a number of seconds above 0. "
             f"Received: time_limit={time_limit}"
         )
+    batch_size = images_at_once(batch_size, wrapper, x.shape[1:])
     check_weights(wrapper.model)
     bounds = CompiledBounds(wrapper, x.shape[1:])
     methods = _check_methods(methods, bounds)

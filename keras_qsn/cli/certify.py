@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_qsn import report
 from keras_qsn.certification import certify
+from keras_qsn.classifier.memory import images_at_once
 from keras_qsn.cli.inputs import load_images
 from keras_qsn.cli.inputs import load_model
 from keras_qsn.cli.inputs import out_of_model
@@ -67,6 +68,7 @@ def run(options, console):
 
 def _warn_of_a_guess(wrapper, images, batch_size):
     """Say that there is hardly anything to prove."""
+    batch_size = images_at_once(batch_size, wrapper, images.x.shape[1:])
     right = wrapper.predict(images.x, batch_size) == images.y
     status, value, meaning = beats_chance(
         float(right.mean()), len(right), wrapper.num_classes

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_qsn import datasets
+from keras_qsn.classifier.memory import MOST
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.cli.parser import EPS
 from keras_qsn.deployment import load_litert
@@ -75,7 +76,8 @@ def load_model(options):
 
 def _deployed(path, batch_size):
     """The network in a LiteRT file, by its answers: what they are shows."""
-    network = load_litert(path, batch_size)
+    at_once = batch_size if isinstance(batch_size, int) else MOST
+    network = load_litert(path, at_once)
     if len(network.output_shape) != 1 or network.output_shape[0] < 2:
         raise ValueError(
             "A LiteRT network must return one vector of class scores for each "
@@ -92,7 +94,7 @@ def _deployed(path, batch_size):
         network.output_shape[-1],
         network.input_shape,
         answers="probabilities" if probabilities else "scores",
-        batch_size=batch_size,
+        batch_size=at_once,
         name=network.name,
     )
 

@@ -4,6 +4,7 @@ import argparse
 import os
 
 from keras_qsn.cli.numbers import above_zero
+from keras_qsn.cli.numbers import at_once
 from keras_qsn.cli.numbers import finite
 from keras_qsn.cli.numbers import share
 from keras_qsn.cli.numbers import whole
@@ -240,10 +241,10 @@ def _of_a_model(commands, name, help, status, images):
     )
     command.add_argument(
         "--batch-size",
-        type=whole(1),
-        default=128,
+        type=at_once,
         metavar="N",
-        help="images computed at once",
+        help="images computed at once, or the memory that they may take, such "
+        "as 500MB (default: 2GB, 128 images at most)",
     )
     _add_workers(command, 1)
     command.add_argument(

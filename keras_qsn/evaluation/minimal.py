@@ -12,6 +12,7 @@ from keras_qsn._core.progress import Progress
 from keras_qsn._core.shares import percent
 from keras_qsn.attacks import norms
 from keras_qsn.classifier.inputs import labelled_images
+from keras_qsn.classifier.memory import images_at_once
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import nearest
 from keras_qsn.evaluation import plans
@@ -34,7 +35,7 @@ def minimal_distances(
     plan="standard",
     value_range=None,
     seed=0,
-    batch_size=128,
+    batch_size=None,
     folder=None,
     progress=None,
     verbose="auto",
@@ -58,7 +59,9 @@ def minimal_distances(
             attacks. Defaults to `"standard"`.
         value_range: As for `evaluate_robustness`.
         seed: Integer. Same seed, same result. Defaults to `0`.
-        batch_size: Images attacked at once. Defaults to `128`.
+        batch_size: Images attacked at once: a number, or the memory that they
+            may take, such as `"500MB"`, and 128 at most. Defaults to `None`:
+            `"2GB"`.
         folder: Optional folder that keeps each finished batch of each attack;
             the same call goes on from there after an interrupt or a kill.
         progress: Optional function called with the name of the attack, the
@@ -99,7 +102,7 @@ def minimal_distances(
         wrapper, x, y, value_range, "the distance is to another one"
     )
     norm = norms.check_norm(norm, (np.inf, 2, 1, 0))
-    batch_size = check_count("batch_size", batch_size)
+    batch_size = images_at_once(batch_size, wrapper, x.shape[1:])
     seed = check_count("seed", seed, np.iinfo("int32").min)
     if verbose == "auto":
         verbose = int(progress is None)

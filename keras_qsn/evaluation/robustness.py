@@ -17,6 +17,7 @@ from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_images
 from keras_qsn.classifier.inputs import check_labels
 from keras_qsn.classifier.inputs import labelled_images
+from keras_qsn.classifier.memory import images_at_once
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import plans
 from keras_qsn.evaluation import preflight
@@ -49,7 +50,7 @@ def evaluate_robustness(
     train_data=None,
     value_range=None,
     seed=0,
-    batch_size=128,
+    batch_size=None,
     folder=None,
     certified=None,
     strict=False,
@@ -91,7 +92,9 @@ def evaluate_robustness(
             each feature of a table. Defaults to `None`: what the model's
             quantizer or `Rescaling` says, else `(0, 1)`.
         seed: Integer. Same seed, same result. Defaults to `0`.
-        batch_size: Images attacked at once. Defaults to `128`.
+        batch_size: Images attacked at once: a number, or the memory that they
+            may take, such as `"500MB"`, and 128 at most. Defaults to `None`:
+            `"2GB"`.
         folder: Optional folder that keeps each finished attack; the same
             call goes on from there after an interrupt or a kill.
         certified: Optional booleans, one for each image: which are proved
@@ -157,7 +160,7 @@ def evaluate_robustness(
         raise ValueError(
             f"`eps` must be a finite number above 0. Received: eps={eps}"
         )
-    batch_size = check_count("batch_size", batch_size)
+    batch_size = images_at_once(batch_size, wrapper, x.shape[1:])
     seed = check_count("seed", seed, np.iinfo("int32").min)
     if not isinstance(sources or {}, dict):
         raise TypeError(

@@ -4,12 +4,12 @@ import warnings
 
 import numpy as np
 
-from keras_qsn._core.numbers import check_count
 from keras_qsn._core.progress import Progress
 from keras_qsn.attacks import Attack
 from keras_qsn.attacks import BlindAttackWarning
 from keras_qsn.classifier.inputs import as_arrays
 from keras_qsn.classifier.inputs import check_labels
+from keras_qsn.classifier.memory import images_at_once
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import plans
 from keras_qsn.evaluation.transferability import TransferMatrix
@@ -21,7 +21,7 @@ def transfer_matrix(
     y=None,
     attacks=(),
     sources=None,
-    batch_size=128,
+    batch_size=None,
     progress=None,
     verbose="auto",
 ):
@@ -42,7 +42,9 @@ def transfer_matrix(
             names them. None that has a source already.
         sources: More of `{name: model}`, crafted on but not judged, such as
             an `ensemble` of some. Defaults to `None`.
-        batch_size: Images at once. Defaults to `128`.
+        batch_size: Images attacked at once: a number, or the memory that they
+            may take, such as `"500MB"`, and 128 at most. Defaults to `None`:
+            `"2GB"`.
         progress: Optional function called with `"attack on source"`, the
             number of images done, and their count.
         verbose: `0`, `1` or `"auto"`: lines and bars never, always, or for
@@ -82,7 +84,6 @@ def transfer_matrix(
     targets = _models("models", models, 2)
     sources = {**targets, **_more(sources, targets)}
     attacks = _attacks(attacks)
-    batch_size = check_count("batch_size", batch_size)
     x, y = as_arrays(x, y)
     if y is None:
         raise ValueError(
@@ -96,6 +97,10 @@ def transfer_matrix(
             + ", ".join(f"'{name}' of {n}" for name, n in classes.items())
         )
     y = check_labels(y, len(x), next(iter(classes.values())))
+    batch_size = min(
+        images_at_once(batch_size, wrapper, x.shape[1:])
+        for wrapper in sources.values()
+    )
     show = Progress(progress, verbose)
     became, blind = {}, {}
     for name, attack in attacks.items():

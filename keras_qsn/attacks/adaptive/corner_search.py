@@ -22,8 +22,9 @@ NEIGHBOURS = _SINGLE + len(_TOGETHER) + len(_SIDES) + _RANDOM
 
 # Largest random window, as a share of the image's side.
 _LARGEST = 0.25
-# Images in one forward pass.
+# Images in one forward pass, and pixels, of which large images have many.
 _AT_ONCE = 256
+_PIXELS = 2**20
 # The randomness of restarts is that of stream 0.
 _STREAM = 1
 
@@ -32,7 +33,8 @@ def climb(box, levels, margin, labels, targeted, rounds, seeds):
     """The best levels of a search from `levels`, image by image.
 
     Each round moves to the best of `NEIGHBOURS` neighbours if that raises the
-    margin. An image is done once it is fooled.
+    margin. An image is done once it is fooled; one that is alone in its box is
+    from the start.
 
     Args:
         box: What the quantizer lets through, as `CubeAttack` has it.
@@ -63,7 +65,7 @@ def climb(box, levels, margin, labels, targeted, rounds, seeds):
         rounds,
         (levels, margin, tf.zeros_like(labels)),
         (box.bottom, box.top, labels, seeds),
-        lambda levels, margin, tried: margin <= 0,
+        lambda levels, margin, tried: (margin <= 0) & box.has_room,
     )[0]
 
 
@@ -73,7 +75,8 @@ def _best(neighbours, behind, now, margin, labels, targeted):
     As many at once as fit into one forward pass with those of the others.
     """
     count = tf.shape(labels)[0]
-    group = tf.clip_by_value(_AT_ONCE // tf.maximum(count, 1), 1, NEIGHBOURS)
+    at_once = min(_AT_ONCE, _PIXELS // int(np.prod(now.shape[1:])))
+    group = tf.clip_by_value(at_once // tf.maximum(count, 1), 1, NEIGHBOURS)
 
     def attempt(i, *best):
         # The last group has the last neighbour several times.

@@ -110,7 +110,7 @@ class CubeAttack(Attack):
             self.nb_restarts,
             (clean, margin),
             (box.bottom, box.top, labels, seeds),
-            lambda levels, margin: margin <= 0,
+            lambda levels, margin: (margin <= 0) & box.has_room,
         )
         if opened.hard:
             levels = corner_search.climb(
@@ -170,6 +170,13 @@ class _Box:
     def of(self, bottom, top):
         """The box of some of the images."""
         return _Box(self.opened, bottom, top)
+
+    @property
+    def has_room(self):
+        """Which images have another image in their box."""
+        return tf.reduce_any(
+            tf.reshape(self.top > self.bottom, [-1, self.pixels]), 1
+        )
 
     @property
     def middle(self):

@@ -223,6 +223,10 @@ class TestTable:
             "JSMA leaves 80.0 % of 90.0 %, at a median L0 of 12.00, not 6.00",
         ]
         assert held["DQA *", "transfer attacks"][0] == "not measured"
+        assert held["DQA *", "black-box attacks"] == [
+            "yes",
+            "substitute leaves 30.0 % of 90.0 %",
+        ]
 
     def test_results_without_it_are_refused(self):
         with pytest.raises(ValueError, match="must hold the figure 'table1'"):
@@ -268,7 +272,7 @@ def results():
         row("CQ", "worst case", 0.3, **found),
         row("CQ", "training", 1.5, "training"),
         row("DQA *", "transfer", None),
-        row("DQA *", "substitute", None),
+        row("DQA *", "substitute", 0.3),
         row("DQA *", "worst case", None),
         row("DQA *", "parameters", None, "parameters"),
     ]

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from keras_qsn.paper.figures.table1 import COLUMNS
 from keras_qsn.report.plots import plot_images
 
 _COLORS = ("#0b5cad", "#c2410c", "#0f766e", "#7c3aed", "#92650a", "#475569")
@@ -89,7 +90,8 @@ def _table(rows, title):
     """A square for each defence and attack: the darker, the more is left."""
     rows = [row for row in rows if row["field"] == "accuracy"]
     defences = list(dict.fromkeys(row["defence"] for row in rows))
-    settings = list(dict.fromkeys(row["setting"] for row in rows))
+    measured = {row["setting"] for row in rows}
+    settings = [column for column in COLUMNS if column in measured]
     left = np.full((len(defences), 1 + len(settings)), np.nan)
     for row in rows:
         place = defences.index(row["defence"])

@@ -220,7 +220,8 @@ class TestTable:
         assert held["CQ", "CW"][0] == "yes"
         assert held["CQ", "JSMA"] == [
             "no",
-            "JSMA leaves 80.0 % of 90.0 %, at a median L0 of 12.00, not 6.00",
+            "JSMA leaves 80.0 % of 90.0 %, at a median L0 of 12.00 "
+            "(undefended 6.00)",
         ]
         assert held["DQA *", "transfer attacks"][0] == "not measured"
         assert held["DQA *", "black-box attacks"] == [

@@ -203,7 +203,7 @@ def limitations(results):
                 far = _distance(line[column], norm)
                 other = _distance(plain.get(column), norm)
                 text += f", at a median {norm} of {far:.2f}" if far else ""
-                text += f", not {other:.2f}" if far and other else ""
+                text += f" (undefended {other:.2f})" if far and other else ""
             rows.append([defence, limitation, holds, text])
     return ["defence", "limitation", "holds", "measured"], rows
 

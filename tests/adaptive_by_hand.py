@@ -45,12 +45,16 @@ def left_by_pgd(logits_fn, judge, x, y, eps, nb_iter=100, restarts=3):
 
 
 def fgsm_on_softmax(model, x, y, eps):
-    """FGSM as the papers ran it: cross-entropy of float32 probabilities."""
+    """FGSM as papers ran it: the cross-entropy of clipped probabilities.
+
+    Without the clip it is for the processor to say whether 1 is rounded to 1.
+    """
     x = tf.constant(x)
     with tf.GradientTape() as tape:
         tape.watch(x)
         probabilities = tf.nn.softmax(model(x, training=False))
-        loss = -tf.math.log(tf.gather(probabilities, y, batch_dims=1) + 1e-30)
+        own = tf.gather(probabilities, y, batch_dims=1)
+        loss = -tf.math.log(tf.clip_by_value(own, 1e-7, 1 - 1e-7))
     step = eps * tf.sign(tape.gradient(loss, x))
     return np.clip(x + step, 0, 1)
 

@@ -98,6 +98,22 @@ class TestNetworks:
 
 
 @pytest.mark.parametrize("name", GANS)
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, 255.0, -0.1])
+def test_refuses_what_are_no_pixels(name, spoilt):
+    gan, x = GANS[name](), images()
+    gan.compile()
+    before = weights(gan)
+    x[3, 2, 1] = spoilt
+    given = [(x, images()), (images(), x)] if name == "ape" else [(x,)]
+    for each in given:
+        with pytest.raises(
+            ValueError, match=r"pixels in \[0, 1\]. Received: 1"
+        ):
+            gan.fit(*each, verbose=0)
+    assert same(weights(gan), before)
+
+
+@pytest.mark.parametrize("name", GANS)
 class TestFit:
     def test_same_seed_same_weights(self, name):
         first, again = fitted(GANS[name]()), fitted(GANS[name]())

@@ -19,8 +19,8 @@ from keras_qsn._core.kept import locked
 from keras_qsn.paper import cells
 from keras_qsn.paper import grid
 from keras_qsn.paper import networks
-from keras_qsn.paper import results
 from keras_qsn.paper import runner
+from keras_qsn.paper import tables
 from keras_qsn.paper.figures import FIGURES
 
 TINY = grid.Scale(
@@ -33,6 +33,9 @@ TINY = grid.Scale(
     few_images=6,
     sources=1,
     sweep=4,
+    table={"architecture": "small"},
+    table_images=6,
+    table_plan="quick",
 )
 PLAIN = cells.Network("digits", epochs=1, train_images=200)
 CQ = dataclasses.replace(PLAIN, defence="CQ")
@@ -60,6 +63,7 @@ class TestCells:
                 (
                     *("mnist", "TQ", 3, 5.0, True, "authors", "paper"),
                     *("Eq. 2", 0.1, 0.1, "cleverhans", "Q2", 2, 100, 1, False),
+                    *("PGD", "small", (("PGD", (("nb_iter", 2),)),)),
                 ),
             )
         ]
@@ -81,7 +85,7 @@ class TestCells:
         assert cells.key(other) != cells.key(CQ)
 
     def test_needs_come_first_and_once(self):
-        squeezed = dataclasses.replace(PLAIN, squeezer="Q2")
+        squeezed = dataclasses.replace(PLAIN, after="Q2")
         attacked = dataclasses.replace(BLACK_BOX, network=squeezed)
         ordered = cells.with_needs([attacked, WHITE_BOX, attacked])
         assert ordered == [PLAIN, squeezed, CRAFTED, attacked, CQ, WHITE_BOX]
@@ -102,7 +106,7 @@ class TestCells:
                 for row in all_rows(grid.FULL, data)
                 if isinstance(row.cell, cells.Attacked)
                 and row.cell.network.quantized
-                and not row.cell.network.squeezer
+                and not row.cell.network.after
             }
             worst = {
                 row.worst.network
@@ -194,7 +198,7 @@ def finished(tmp_path_factory):
 
 def without_seconds(values):
     return {
-        cell: {k: v for k, v in found.items() if k != "seconds"}
+        cell: {k: v for k, v in found.items() if "seconds" not in k}
         for cell, found in values.items()
     }
 
@@ -450,11 +454,11 @@ class TestReproduce:
 class TestSpread:
     def test_over_seeds(self):
         values = {"0": 0.5, "1": 0.6, "2": None}
-        text = results.spread(values, "accuracy")
+        text = tables.spread(values, "accuracy")
         assert text == "55.0 % (50.0 to 60.0)"
-        assert results.spread({"0": 0.25}, "gain") == "+25.0 points"
-        assert results.spread({"0": 1.234}, "L2") == "L2 1.23"
-        assert results.spread({"0": None}, "L2") == "–"
+        assert tables.spread({"0": 0.25}, "gain") == "+25.0 points"
+        assert tables.spread({"0": 1.234}, "L2") == "L2 1.23"
+        assert tables.spread({"0": None}, "L2") == "–"
 
 
 # In this process, where work is left out.
@@ -475,7 +479,7 @@ class TestFailedChecks:
         _, cells = paper.table(found, "fig10")
         marked = [line[-1].endswith("†") for line in cells]
         assert marked == [index == 1 for index in range(len(rows))]
-        text = results.to_markdown(found)
+        text = tables.to_markdown(found)
         assert "† Failed checks: more steps break more." in text
 
 

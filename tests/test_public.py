@@ -172,6 +172,7 @@ NAMES = {
     "paper": {
         "failed_checks",
         "here",
+        "limitations",
         "load_results",
         "plot",
         "processes",

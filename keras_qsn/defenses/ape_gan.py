@@ -51,7 +51,8 @@ class APEGAN(GAN):
     Raises:
         TypeError: If a network is no Keras model, or images are integers.
         ValueError: If an argument is out of range, the networks do not fit
-            one another, or `fit` is given images without their clean ones.
+            one another, or `fit` is given images without their clean ones, or
+            arrays of pixels outside of `[0, 1]`.
 
     `compile()` takes the authors' Adam(2e-4, beta_1=0.5). They train for 2
     epochs on MNIST and 5 on CIFAR-10 in batches of 64. Metrics are the loss
@@ -83,6 +84,7 @@ class APEGAN(GAN):
     """
 
     own_optimizer = {"learning_rate": 2e-4, "beta_1": 0.5}
+    paired = True
 
     def __init__(
         self,

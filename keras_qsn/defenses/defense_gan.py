@@ -9,9 +9,7 @@ from keras_qsn._core.numbers import check_number
 from keras_qsn._core.numbers import check_positive
 from keras_qsn._core.progress import Progress
 from keras_qsn.defenses.gan import check_generator
-from keras_qsn.defenses.projection import Descent
-from keras_qsn.defenses.projection import best_of_restarts
-from keras_qsn.defenses.projection import unrolled
+from keras_qsn.defenses.projection import make_projection
 
 _GRADIENTS = ("straight_through", "unrolled", "none")
 
@@ -139,7 +137,7 @@ class DefenseGANProjection(keras.layers.Layer):
         )
         if not self.fixed_starts:
             self._chance = keras.random.SeedGenerator(self.seed)
-        self._project = _make_projection(self)
+        self._project = make_projection(self)
 
     def build(self, input_shape):
         made = self.generator.output_shape
@@ -228,35 +226,3 @@ class DefenseGANProjection(keras.layers.Layer):
                 dtype=self.variable_dtype,
             )
         return normal / tf.sqrt(tf.cast(latent, normal.dtype))
-
-
-def _make_projection(layer):
-    """Build `(x, starts) -> G(z)` of the best descent, by the layer."""
-
-    def generate(z):
-        return tf.cast(layer.generator(z, training=False), z.dtype)
-
-    descent = Descent(
-        generate, layer.num_steps, layer.learning_rate, layer.momentum
-    )
-    follow = unrolled(descent)
-
-    # Compiled, for eager tapes would record every step.
-    @tf.function(autograph=False, reduce_retracing=True)
-    def nearest(x, starts):
-        start, end = best_of_restarts(
-            descent, x, starts, layer.descents_at_once
-        )
-        return start, generate(end)
-
-    def project(x, starts):
-        start, made = nearest(tf.stop_gradient(x), starts)
-        if layer.gradient == "unrolled":
-            return generate(follow(x, start))
-        made = tf.stop_gradient(made)
-        if layer.gradient == "none":
-            return made
-        # A zero that carries the gradient: the forward value is exact.
-        return made + (x - tf.stop_gradient(x))
-
-    return project

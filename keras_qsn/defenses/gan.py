@@ -1,6 +1,7 @@
 """A generator and a discriminator, each with an optimizer of its own."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 _FIXED = {"loss", "loss_weights", "metrics", "weighted_metrics"}
@@ -26,6 +27,8 @@ class GAN(keras.Model):
 
     # The optimizer of `compile()`, and its settings.
     own_optimizer = {}
+    # Whether `fit(x, y)` takes images as `y`, too.
+    paired = False
 
     def __init__(self, generator, discriminator, **kwargs):
         super().__init__(**kwargs)
@@ -71,6 +74,18 @@ class GAN(keras.Model):
         self._settings = {"optimizer": config, **kwargs}
         generator.build(self.generator.trainable_variables)
         discriminator.build(self.discriminator.trainable_variables)
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """As `keras.Model.fit`; refuses arrays of pixels outside of `[0, 1]`.
+
+        Of a dataset it does not look at the pixels.
+
+        Raises:
+            ValueError: If a pixel is NaN, infinite or outside of `[0, 1]`.
+        """
+        _check_range("x", x)
+        _check_range("y", y if self.paired else None)
+        return super().fit(x, y, *args, **kwargs)
 
     def get_compile_config(self):
         return getattr(self, "_settings", None)
@@ -158,3 +173,19 @@ def check_pixels(images):
             '`x.astype("float32") / 255`.'
         )
     return tf.cast(images, tf.float32)
+
+
+def _check_range(name, images):
+    """Refuse an array of what are no pixels."""
+    if not isinstance(images, np.ndarray) and not tf.is_tensor(images):
+        return
+    images = np.asarray(images)
+    # What is no number lies nowhere. Integers are refused by their type.
+    inside = (images >= 0) & (images <= 1)
+    if np.issubdtype(images.dtype, np.floating) and not inside.all():
+        raise ValueError(
+            f"`{name}` must hold images of pixels in [0, 1]. Received: "
+            f"{int((~inside).sum())} of {images.size} pixels outside of it or "
+            f"NaN, from {images.min():.6g} to {images.max():.6g}. Rescale the "
+            "images, for example `x / 255`, and mend what is no number."
+        )

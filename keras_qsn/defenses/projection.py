@@ -168,3 +168,35 @@ def unrolled(descent):
         return end, gradient
 
     return run
+
+
+def make_projection(layer):
+    """Build `(x, starts) -> G(z)` of the best descent, by a projection."""
+
+    def generate(z):
+        return tf.cast(layer.generator(z, training=False), z.dtype)
+
+    descent = Descent(
+        generate, layer.num_steps, layer.learning_rate, layer.momentum
+    )
+    follow = unrolled(descent)
+
+    # Compiled, for eager tapes would record every step.
+    @tf.function(autograph=False, reduce_retracing=True)
+    def nearest(x, starts):
+        start, end = best_of_restarts(
+            descent, x, starts, layer.descents_at_once
+        )
+        return start, generate(end)
+
+    def project(x, starts):
+        start, made = nearest(tf.stop_gradient(x), starts)
+        if layer.gradient == "unrolled":
+            return generate(follow(x, start))
+        made = tf.stop_gradient(made)
+        if layer.gradient == "none":
+            return made
+        # A zero that carries the gradient: the forward value is exact.
+        return made + (x - tf.stop_gradient(x))
+
+    return project

@@ -52,8 +52,9 @@ class WassersteinGAN(GAN):
 
     Raises:
         TypeError: If a network is no Keras model, or images are integers.
-        ValueError: If an argument is out of range, or the networks do not fit
-            one another or the images.
+        ValueError: If an argument is out of range, the networks do not fit
+            one another or the images, or `fit` is given an array of pixels
+            outside of `[0, 1]`.
 
     `compile()` takes the authors' Adam(1e-4, beta_1=0.5, beta_2=0.9). They
     train for 200,000 steps of the generator on batches of 50. Metrics are the

@@ -8,7 +8,11 @@ import dataclasses
 import hashlib
 import json
 
+from keras_qsn.paper.defences import AFTER
+from keras_qsn.paper.defences import AIMS
 from keras_qsn.version import __version__
+
+_QUANTIZED = {"CQ", "TQ", "signum", "Q2", "Q3", "1 bit", "5 bits"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Network:
 
     Args:
         data: Name of the data set.
-        defence: `"none"`, `"CQ"`, `"TQ"`, `"signum"` or `"BReLU+GDA"`.
+        defence: What is built, a key of `defences.BUILT`.
         num_levels: The paper's `n`.
         steepness: The paper's `z`. Defaults to `None`: 50 for CQ, 5 for TQ.
         hard: Whether the quantizer's output is the exact level.
@@ -30,13 +34,17 @@ class Network:
         label_smoothing: Share of the label spread over all classes.
         initializer: Of all kernels: `"glorot"`, Keras' default, or
             `"cleverhans"`, `N(0, 1 / fan_in)`, of Cleverhans' own networks.
-        squeezer: What is put in front of the network after training, by name;
-            `""` is nothing.
+        after: What is done to the network after training, a key of
+            `defences.AFTER`; `""` is nothing.
         epochs: Of training.
         train_images: How many; `None` is all.
         seed: Decides weights, order and which images.
         watched: Whether accuracy under the attack trained on is measured
             after each epoch, on test images.
+        aim: What it is trained for, a key of `defences.AIMS`.
+        architecture: `"cleverhans"`, or `"small"`, for quick looks.
+        settings: Of `defence`, `aim` and `after`, where they differ from
+            their defaults: pairs of a name and of pairs.
     """
 
     data: str
@@ -50,24 +58,42 @@ class Network:
     adversarial_eps: float = 0.0
     label_smoothing: float = 0.0
     initializer: str = "glorot"
-    squeezer: str = ""
+    after: str = ""
     epochs: int = 6
     train_images: int | None = None
     seed: int = 0
     watched: bool = True
+    aim: str = ""
+    architecture: str = "cleverhans"
+    settings: tuple = ()
 
     @property
     def quantized(self):
         """Whether adaptive attacks have a quantizer to go round."""
-        squeezed = self.squeezer and not self.squeezer.startswith("median")
-        return bool(squeezed) or self.defence in ("CQ", "TQ", "signum")
+        return bool(_QUANTIZED & {self.defence, self.after})
+
+    @property
+    def detector(self):
+        """Whether a detector stands beside it."""
+        return bool(self.after) and AFTER[self.after].detector is not None
 
     @property
     def needs(self):
         """Cells that must be finished first."""
-        if self.squeezer:
-            return (dataclasses.replace(self, squeezer=""),)
+        if self.after:
+            return (self._without(self.after, after=""),)
+        companion = AIMS[self.aim].companion
+        if companion:
+            return (self._without(self.aim, aim=companion),)
         return ()
+
+    def own(self, name):
+        """The settings of a part of it, by name."""
+        return dict(dict(self.settings).get(name, ()))
+
+    def _without(self, name, **changes):
+        settings = tuple(own for own in self.settings if own[0] != name)
+        return dataclasses.replace(self, settings=settings, **changes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +102,7 @@ class Attacked:
 
     Args:
         network: The `Network` judged.
-        attack: Name of the attack, a key of `measuring.ATTACKS`.
+        attack: Name of the attack, a key of `attacking.ATTACKS`.
         eps: Radius of the ball; `0` for attacks without one.
         source: `Network` whose examples are used, a black-box attack;
             `"substitute"` for one taught by the network's answers; `None`
@@ -115,7 +141,7 @@ class Examples(Attacked):
 
 @dataclasses.dataclass(frozen=True)
 class WorstCase:
-    """Accuracy of a network in the worst case over the quick plan's attacks.
+    """Accuracy of a network in the worst case over the attacks of a plan.
 
     Args:
         network: The `Network` judged.
@@ -123,6 +149,7 @@ class WorstCase:
         eps: Radius of the L-infinity ball.
         images: How many test images.
         seed: Which images, and the attacks' seed.
+        plan: Name of the plan.
     """
 
     network: Network
@@ -130,11 +157,34 @@ class WorstCase:
     eps: float
     images: int = 1000
     seed: int = 0
+    plan: str = "quick"
 
     @property
     def needs(self):
         """Cells that must be finished first."""
         return (self.network, self.source)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inference:
+    """How long a network takes to answer, beside another one.
+
+    Args:
+        network: The `Network`.
+        baseline: The `Network` it is held against, timed in turn with it.
+        images: How many test images.
+        seed: Which images.
+    """
+
+    network: Network
+    baseline: Network
+    images: int = 1000
+    seed: int = 0
+
+    @property
+    def needs(self):
+        """Cells that must be finished first."""
+        return (self.network, self.baseline)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +211,7 @@ class Proved:
         return (self.network,)
 
 
-Cell = Network | Attacked | WorstCase | Proved
+Cell = Network | Attacked | WorstCase | Inference | Proved
 
 
 def network_of(cell):

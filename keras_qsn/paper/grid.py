@@ -22,8 +22,16 @@ class Scale:
             attacks.
         sources: Test images of targeted attacks, each with nine targets.
         sweep: Every how many values of a sweep are taken.
-        pgd: Which of `measuring.ATTACKS` PGD is, by its number of steps.
+        pgd: Which of `attacking.ATTACKS` PGD is, by its number of steps.
         watched: Whether adversarial training is, epoch by epoch.
+        fewer_images: Training images of networks that a defence needs others
+            beside; `None` is `train_images`.
+        table: Of the networks of Table 1, what differs from the others.
+        settings: Of parts of defences, by name, what differs from their
+            defaults.
+        table_lines: Lines of Table 1; none is all.
+        table_images: Test images in Table 1, worst case.
+        table_plan: Name of the plan there.
     """
 
     data: tuple
@@ -37,6 +45,12 @@ class Scale:
     sweep: int
     pgd: str = "PGD"
     watched: bool = True
+    fewer_images: int | None = None
+    table: dict = dataclasses.field(default_factory=dict)
+    settings: dict = dataclasses.field(default_factory=dict)
+    table_lines: tuple = ()
+    table_images: int = 1000
+    table_plan: str = "standard"
 
 
 FULL = Scale(
@@ -49,6 +63,17 @@ FULL = Scale(
     few_images=200,
     sources=10,
     sweep=1,
+    fewer_images=55000,
+    settings={
+        # Each pass of the classifier is one of the generator times restarts
+        # times steps, for R = 10 and L = 200 some thousand times its own.
+        "Defense-GAN": {
+            "width": 32,
+            "epochs": 20,
+            "num_restarts": 3,
+            "num_steps": 40,
+        },
+    },
 )
 QUICK = Scale(
     data=("digits",),
@@ -60,6 +85,27 @@ QUICK = Scale(
     few_images=40,
     sources=2,
     sweep=4,
+    table={"architecture": "small", "epochs": 10},
+    settings={
+        "PGD": {"nb_iter": 4},
+        "APE-GAN": {"width": 8, "epochs": 3, "learning_rate": 2e-3},
+    },
+    # Not those of the same kind, nor Defense-GAN: one answer of it is some
+    # hundred passes through a generator.
+    table_lines=(
+        "undefended",
+        "CQ",
+        "BReLU + GDA",
+        "distillation, T = 100",
+        "hashing, random inhibition *",
+        "superimposing *",
+        "adversarial, PGD",
+        "DQA *",
+        "squeezing, detector",
+        "APE-GAN",
+    ),
+    table_images=40,
+    table_plan="quick",
 )
 
 
@@ -81,11 +127,17 @@ class Grid:
             "watched": self.scale.watched,
             **settings,
         }
+        parts = {defence, given.get("aim"), given.get("after")}
+        given["settings"] = tuple(
+            (part, tuple(sorted(own.items())))
+            for part, own in sorted(self.scale.settings.items())
+            if part in parts
+        )
         return Network(self.data, defence, **given)
 
     def attacked(self, network, attack="FGSM", **settings):
         """A network under an attack; FGSM is at the paper's eps."""
-        ball = attack.startswith(("FGSM", "PGD", "cube"))
+        ball = attack.startswith(("FGSM", "PGD", "MIM", "cube"))
         given = {
             "eps": self.eps if ball else 0.0,
             "images": self.scale.images if ball else self.scale.few_images,
@@ -105,7 +157,8 @@ class Grid:
             **settings,
         }
         # The same training for every network that is judged.
-        return WorstCase(network, self.network(), **given)
+        given.setdefault("source", self.network())
+        return WorstCase(network, **given)
 
     def sweep(self, *values):
         """The values of a sweep, or some of them."""

@@ -1,6 +1,6 @@
-"""Measuring an `Examples`, `Attacked`, `WorstCase` or `Proved` cell."""
+"""Measuring a cell that is no `Network`."""
 
-import dataclasses
+import time
 import warnings
 
 import numpy as np
@@ -12,80 +12,24 @@ from keras_qsn.certification import certify
 from keras_qsn.classifier.opened import as_seen
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.evaluation import evaluate_robustness
-from keras_qsn.paper.networks import quantizer_of
+from keras_qsn.evaluation.judge import Judge
+from keras_qsn.paper.attacking import ATTACKS
+from keras_qsn.paper.attacking import STARTS
+from keras_qsn.paper.networks import detector_of
 
 BATCH_SIZE = 128
 
 # How many images are kept for the figures.
 _PICTURES = 3
 
+# Answers counted at each image of a network that answers at random.
+_DRAWS = 20
+
+# Times that each of two networks is timed.
+_TIMED = 5
+
 # What a stranger has to train a substitute with (Papernot et al., 2017).
 _SUBSTITUTE_IMAGES = 150
-
-
-def _pgd(eps, seed, nb_iter):
-    return attacks.ProjectedGradientDescent(eps, nb_iter=nb_iter, seed=seed)
-
-
-def _carlini_wagner(learning_rate, steps, initial_const):
-    return attacks.CarliniWagnerL2(
-        learning_rate=learning_rate,
-        binary_search_steps=steps,
-        max_iterations=100,
-        initial_const=initial_const,
-    )
-
-
-def _fgsm(cell):
-    return attacks.FastGradientMethod(cell.eps)
-
-
-def _slope(network):
-    return quantizer_of(network).steepness
-
-
-def _quantized(x, network):
-    hard = dataclasses.replace(network, hard=True)
-    return np.asarray(quantizer_of(hard)(x))
-
-
-# Functions of an `Attacked` cell.
-ATTACKS = {
-    "FGSM": _fgsm,
-    "PGD": lambda cell: _pgd(cell.eps, cell.seed, 40),
-    "PGD-10": lambda cell: _pgd(cell.eps, cell.seed, 10),
-    # The slope as y (1 - y), which autodiff of a float32 sigmoid gives: what
-    # Cleverhans saw of the authors' layer.
-    "FGSM, autodiff slope": lambda cell: attacks.BPDA(
-        _fgsm(cell), _slope(cell.network)
-    ),
-    "FGSM, from quantized images": _fgsm,
-    # Out of the images' range where eps leads there, as in Cleverhans without
-    # `clip_min` and `clip_max`.
-    "FGSM, unclipped": lambda cell: attacks.FastGradientMethod(
-        cell.eps, clip_min=-cell.eps, clip_max=1 + cell.eps
-    ),
-    "FGSM, straight-through": lambda cell: attacks.BPDA(_fgsm(cell)),
-    # Attacks that know of the quantizer, and stop at what they have broken.
-    "PGD-20, straight-through": lambda cell: attacks.BPDA(
-        attacks.ProjectedGradientDescent(
-            cell.eps, nb_iter=20, seed=cell.seed, early_stop=True
-        )
-    ),
-    "cube": lambda cell: attacks.CubeAttack(
-        cell.eps, nb_iter=20, nb_restarts=3, seed=cell.seed
-    ),
-    # The settings of Cleverhans' tutorial, with the paper's 100 iterations.
-    "CW-L2": lambda cell: _carlini_wagner(0.2, 1, 10.0),
-    # Finds an example of every image, so that distances can be compared.
-    "CW-L2, full search": lambda cell: _carlini_wagner(0.1, 9, 1.0),
-    "level flips, L2": lambda cell: attacks.LevelFlipAttack(2),
-    "JSMA": lambda cell: attacks.SaliencyMapMethod(gamma=0.1),
-    "level flips, L0": lambda cell: attacks.LevelFlipAttack(0),
-}
-
-# Where an attack does not start from the images as they are.
-STARTS = {"FGSM, from quantized images": _quantized}
 
 
 def craft(cell, model, data):
@@ -108,31 +52,39 @@ def measure_attack(cell, model, examples, data):
         x = STARTS[cell.attack](x, cell.network)
     attack = ATTACKS[cell.attack](cell)
     wrapper = KerasModelWrapper.of(model)
-    clean = wrapper.predict(x, BATCH_SIZE)
+    detector = detector_of(cell.network, model, data)
+    judge = Judge.of(wrapper, x, _DRAWS, cell.seed, BATCH_SIZE)
+    clean = judge.classes(x, y)
     if cell.source == "substitute":
         substitute = _substitute(cell, model, data)
         examples = {"x_adv": _run(attack, substitute, x, y, y_target).x_adv}
     if examples is None:
         labels = None if cell.guessed else y
         result = _run(attack, model, x, labels, y_target)
-        x_adv, prediction, blind = result.x_adv, result.prediction, result.blind
+        x_adv, blind = result.x_adv, result.blind
     else:
         # What fools the source is given to the network, fooled or not: the
         # accuracy on such examples is what papers print as black-box.
         x_adv = examples["x_adv"]
-        prediction = wrapper.predict(x_adv, BATCH_SIZE)
         blind = np.zeros(len(x), bool)
+    prediction = judge.classes(x_adv, y, stream=1)
     fooled = prediction == y_target if cell.targeted else prediction != y
+    right = clean == y
+    if detector is not None:
+        # What it rejects fools nobody; of the images as they are, it is lost.
+        rejected = detector.detect(x)
+        fooled = (fooled & ~detector.detect(x_adv)) | rejected
+        right &= ~rejected
     values = {
         "accuracy": float(1 - fooled.mean()),
-        "clean": float((clean == y).mean()),
+        "clean": float(right.mean()),
         "images": len(x),
         "blind": float(blind.mean()),
-        "distortion": _distortion(x_adv - x, fooled & (clean == y)),
+        "distortion": _distortion(x_adv - x, fooled & right),
     }
     few = slice(_PICTURES)
     arrays = {
-        "correct": clean == y,
+        "correct": right,
         "survived": ~fooled,
         "x": x[few],
         "x_adv": x_adv[few],
@@ -154,7 +106,8 @@ def measure_worst_case(cell, model, source, data):
         x,
         y,
         eps=cell.eps,
-        plan="quick",
+        plan=cell.plan,
+        detector=detector_of(cell.network, model, data),
         sources={"undefended": source},
         seed=cell.seed,
         verbose=0,
@@ -170,8 +123,37 @@ def measure_worst_case(cell, model, source, data):
         "broken": broken,
         "left": dict(zip(names, evaluation.accuracy_after())),
         "failed_checks": [check.name for check in evaluation.failed],
+        "masks": [
+            f"{mask['layer']}: {mask['gradient']}"
+            for mask in evaluation.settings["masks"]
+        ],
     }
     return values, {}
+
+
+def measure_inference(cell, model, baseline, data):
+    """Run an `Inference` cell: plain values, and no arrays.
+
+    Both networks answer in turn. Of each the shortest processor time counts,
+    which tells least of what else the machine does.
+    """
+    x, _ = datasets.seeded_subset(
+        data.x_test, data.y_test, cell.images, cell.seed
+    )
+    detector = detector_of(cell.network, model, data)
+    wrappers = [KerasModelWrapper.of(each) for each in (model, baseline)]
+    seconds = [[], []]
+    for turn in range(1 + _TIMED):
+        for wrapper, taken in zip(wrappers, seconds):
+            start = time.process_time()
+            wrapper.predict(x, BATCH_SIZE)
+            if detector is not None and wrapper is wrappers[0]:
+                detector.detect(x)
+            # In the first turn functions are compiled.
+            if turn:
+                taken.append(time.process_time() - start)
+    own, other = map(min, seconds)
+    return {"ratio": own / other, "milliseconds": 1e3 * own / len(x)}, {}
 
 
 def measure_proof(cell, model, data):

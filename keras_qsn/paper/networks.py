@@ -1,64 +1,48 @@
-"""Training a `Network` cell."""
+"""Making the model of a `Network` cell."""
 
 import keras
 import numpy as np
 
 from keras_qsn import datasets
 from keras_qsn._core.tracing import layers_of
-from keras_qsn.attacks import FastGradientMethod
-from keras_qsn.defenses import BitDepthReduction
-from keras_qsn.defenses import MedianSmoothing
-from keras_qsn.defenses import gaussian_augmentation
-from keras_qsn.defenses import squeezed
-from keras_qsn.defenses import with_bounded_relu
-from keras_qsn.layers import ConstantQuantization
+from keras_qsn.callbacks import EpsScheduler
 from keras_qsn.layers import QuantLayer
-from keras_qsn.layers import TrainableQuantization
-from keras_qsn.losses import ProbabilityMeanSquaredError
 from keras_qsn.models import cleverhans_cnn
+from keras_qsn.paper.defences import AFTER
+from keras_qsn.paper.defences import AIMS
+from keras_qsn.paper.defences import BUILT
 from keras_qsn.training import QuSecNet
-from keras_qsn.training import ThresholdTraining
 
 BATCH_SIZE = 128
-
-# A slope so steep that float32 knows none beside the threshold: what DQA's
-# signum gives to backpropagation.
-_SIGNUM_STEEPNESS = 1e4
 
 # Adversarial accuracy of each epoch is measured on this many test images.
 _WATCHED = 1000
 
-# Of the noisy copies, by data set: recalled from the paper of BReLU + GDA.
-_SIGMA = {"cifar10": 0.05}
-_COPIES = 1
-
-SQUEEZERS = {
-    "Q2": lambda: ConstantQuantization(2, name="squeezer"),
-    "Q3": lambda: ConstantQuantization(3, name="squeezer"),
-    "1 bit": lambda: BitDepthReduction(1, name="squeezer"),
-    "5 bits": lambda: BitDepthReduction(5, name="squeezer"),
-    "median 2x2": lambda: MedianSmoothing(2, name="squeezer"),
-}
-
 
 def quantizer_of(network):
     """The quantization layer a network is trained behind, or `None`."""
-    if network.defence == "signum":
-        return QuantLayer(
-            network.num_levels, _SIGNUM_STEEPNESS, hard=True, trainable=False
-        )
-    kinds = {"CQ": ConstantQuantization, "TQ": TrainableQuantization}
-    if network.defence not in kinds:
-        return None
-    names = ("num_levels", "steepness", "hard", "variant", "gradient")
-    settings = {name: getattr(network, name) for name in names}
-    if network.steepness is None:
-        del settings["steepness"]
-    return kinds[network.defence](**settings)
+    return BUILT[network.defence].quantizer(network)
 
 
-def train(network, data):
-    """Train a `Network` without squeezer on its data set.
+def built(network, input_shape):
+    """The model of a `Network`, as it is before training."""
+    make = _ARCHITECTURES[network.architecture]
+    model = make(
+        input_shape, quantizer=quantizer_of(network), seed=network.seed
+    )
+    if network.initializer == "cleverhans":
+        _initialize_as_cleverhans(model, network.seed)
+    rebuilt = BUILT[network.defence].rebuilt
+    return rebuilt(model, **network.own(network.defence))
+
+
+def train(network, companion, data):
+    """Train a `Network` to which nothing is done after training.
+
+    Args:
+        network: The `Network`.
+        companion: The model of its aim's companion; `None` if it has none.
+        data: Its data set.
 
     Returns:
         The Keras model, and what its training showed, as plain values.
@@ -66,20 +50,10 @@ def train(network, data):
     x, y = datasets.seeded_subset(
         data.x_train, data.y_train, network.train_images, network.seed
     )
-    model = cleverhans_cnn(
-        x.shape[1:], quantizer=quantizer_of(network), seed=network.seed
-    )
-    if network.initializer == "cleverhans":
-        _initialize_as_cleverhans(model, network.seed)
-    if network.defence == "BReLU+GDA":
-        model = with_bounded_relu(model)
-        sigma = _SIGMA.get(network.data, 0.3)
-        x, y = gaussian_augmentation(x, y, sigma, _COPIES, network.seed)
-    objectives = []
-    if network.adversarial_eps:
-        objectives.append(FastGradientMethod(network.adversarial_eps))
-    if network.threshold_cost == "Eq. 2":
-        objectives.append(ThresholdTraining(ProbabilityMeanSquaredError()))
+    model = built(network, x.shape[1:])
+    x, y = BUILT[network.defence].images(x, y, network)
+    aim = AIMS[network.aim]
+    objectives = aim.objectives(network, companion, **network.own(network.aim))
     net = QuSecNet(model, objectives)
     net.compile(
         keras.optimizers.Adam(1e-3),
@@ -97,6 +71,7 @@ def train(network, data):
         datasets.ShuffledBatches(x, one_hot(y), BATCH_SIZE, network.seed),
         validation_data=watched,
         epochs=network.epochs,
+        callbacks=[_ramp(network)] if aim.ramp else [],
         shuffle=False,
         verbose=0,
     ).history
@@ -104,7 +79,60 @@ def train(network, data):
         "history": {k: [float(v) for v in vs] for k, vs in history.items()},
         "thresholds": threshold_facts(model),
         "train_images": len(x),
+        "parameters": parameters(model),
     }
+
+
+def deployed(network, model, data):
+    """What a `Network` makes of the trained model, and plain values."""
+    put = AFTER[network.after].put
+    model = put(model, network, data, **network.own(network.after))
+    return model, {"parameters": parameters(model)}
+
+
+def detector_of(network, model, data):
+    """The detector that stands beside a model; `None` where none does."""
+    if not network.detector:
+        return None
+    make = AFTER[network.after].detector
+    return make(model, network, data, **network.own(network.after))
+
+
+def parameters(model):
+    """How many numbers training could change."""
+    return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+
+
+def small_cnn(input_shape, quantizer=None, seed=0):
+    """A network of a thirtieth of the paper's size, for quick looks."""
+    seeds = np.random.default_rng(seed).integers(2**31, size=3).tolist()
+    starts = [keras.initializers.HeNormal(each) for each in seeds]
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            *([] if quantizer is None else [quantizer]),
+            layers.Conv2D(
+                16, 5, 2, activation="relu", kernel_initializer=starts[0]
+            ),
+            layers.Conv2D(
+                32, 5, 2, activation="relu", kernel_initializer=starts[1]
+            ),
+            layers.Flatten(),
+            layers.Dense(10, kernel_initializer=starts[2], name="logits"),
+        ]
+    )
+
+
+_ARCHITECTURES = {"cleverhans": cleverhans_cnn, "small": small_cnn}
+
+
+def _ramp(network):
+    """The radius of training: whole from the middle of the epochs on."""
+    first = max(network.epochs // 2, 1)
+    return EpsScheduler(
+        lambda epoch: network.adversarial_eps * min((epoch + 1) / first, 1)
+    )
 
 
 def _initialize_as_cleverhans(model, seed):
@@ -115,11 +143,6 @@ def _initialize_as_cleverhans(model, seed):
             shape = layer.kernel.shape
             draw = rng.normal(0, np.prod(shape[:-1]) ** -0.5, shape)
             layer.kernel.assign(draw)
-
-
-def squeeze(network, model):
-    """The model with the network's squeezer in front."""
-    return squeezed(model, SQUEEZERS[network.squeezer]())
 
 
 def threshold_facts(model):

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from keras_qsn.paper.figures.table1 import COLUMNS
 from keras_qsn.report.plots import plot_images
 
 _COLORS = ("#0b5cad", "#c2410c", "#0f766e", "#7c3aed", "#92650a", "#475569")
@@ -36,7 +37,8 @@ def plot(results, name, pictures=None):
         return figure
     if kind == "images" and pictures is not None:
         return _images(rows, title, pictures)
-    draw = {"curves": _curves, "epochs": _epochs}.get(kind, _bars)
+    kinds = {"curves": _curves, "epochs": _epochs, "table": _table}
+    draw = kinds.get(kind, _bars)
     return draw(rows, title)
 
 
@@ -81,6 +83,36 @@ def _bars(rows, title):
     )
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
+    return figure
+
+
+def _table(rows, title):
+    """A square for each defence and attack: the darker, the more is left."""
+    rows = [row for row in rows if row["field"] == "accuracy"]
+    defences = list(dict.fromkeys(row["defence"] for row in rows))
+    measured = {row["setting"] for row in rows}
+    settings = [column for column in COLUMNS if column in measured]
+    left = np.full((len(defences), 1 + len(settings)), np.nan)
+    for row in rows:
+        place = defences.index(row["defence"])
+        left[place, 1 + settings.index(row["setting"])] = _mean(row["measured"])
+        left[place, 0] = _mean(row["clean"])
+    figure, axis = _axis(title, 1.4 + 0.3 * len(defences))
+    axis.imshow(left, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
+    for (line, column), share in np.ndenumerate(left):
+        if np.isfinite(share):
+            text = f"{100 * share:.0f}"
+            axis.text(column, line, text, ha="center", va="center", fontsize=8)
+    axis.set_yticks(range(len(defences)), defences, fontsize=8)
+    axis.set_xticks(
+        range(1 + len(settings)),
+        ["clean", *settings],
+        fontsize=8,
+        rotation=30,
+        ha="left",
+    )
+    axis.xaxis.tick_top()
+    axis.set_xlabel("accuracy [%]")
     return figure
 
 

@@ -9,6 +9,7 @@ from keras_qsn.paper import grid
 from keras_qsn.paper import plots
 from keras_qsn.paper import results
 from keras_qsn.paper import runner
+from keras_qsn.paper import tables
 from keras_qsn.paper.figures import FIGURES
 
 
@@ -60,7 +61,8 @@ def reproduce(
     Traceback (most recent call last):
     ...
     ValueError: `only` must name figures of fig1, fig5, fig6, z, fig7, fig8, \
-fig9, fig10, fig11, ranges, readings, demo, demo-eps. Received: only=['fig12']
+fig9, fig10, fig11, ranges, readings, demo, demo-eps, table1. \
+Received: only=['fig12']
 
     Limitations:
         The paper leaves much unsaid (eps of some figures, which gradient,
@@ -135,7 +137,7 @@ def _figures_by_data(only, scale, data):
 def _write(measured, folder, kept):
     folder.mkdir(parents=True, exist_ok=True)
     report.write_json(folder / "results.json", measured)
-    report.write_text(folder / "results.md", results.to_markdown(measured))
+    report.write_text(folder / "results.md", tables.to_markdown(measured))
     for name in measured["figures"]:
         figure = plots.plot(measured, name, kept.arrays)
         report.write_figure(folder / f"{name}.png", figure)

@@ -1,16 +1,13 @@
-"""Results: measured beside printed, as plain values and as tables."""
+"""Results: measured beside printed, as plain values."""
 
 import dataclasses
 import json
 import pathlib
 
-import numpy as np
-
 from keras_qsn._core.kept import versions
 from keras_qsn.paper import cells
 from keras_qsn.paper.figures import FIGURES
 from keras_qsn.paper.grid import Grid
-from keras_qsn.report.markdown import markdown_table
 
 SCHEMA_VERSION = 1
 
@@ -72,122 +69,6 @@ def collect(names, scale, data, seeds, finished):
     }
 
 
-def table(results, name):
-    """A figure's table.
-
-    Args:
-        results: What `reproduce` or `load_results` returned.
-        name: Name of the figure.
-
-    Returns:
-        Header and rows, as text: defence, setting, accuracy on the images as
-        they are, the paper's figure, what was measured (mean and range over
-        seeds), the worst case, with a † where a check of that evaluation
-        failed (see `failed_checks`).
-
-    Example:
-
-    >>> header, rows = table(load_results("digits"), "fig9")
-    >>> rows[0][:4]
-    ['none', 'white-box', '94.0 %', '1.48 %']
-    """
-    header = [
-        "defence",
-        "setting",
-        "clean",
-        "paper",
-        "measured",
-        "worst case",
-    ]
-    rows = []
-    for row in results["figures"][name]["rows"]:
-        setting = row["setting"]
-        if row["at"] is not None:
-            setting += f", {row['at']:g}"
-        printed = row["printed"]
-        rows.append(
-            [
-                row["defence"],
-                setting,
-                spread(row["clean"], "accuracy"),
-                "–" if printed is None else f"{printed:g} %",
-                spread(row["measured"], row["field"]),
-                spread(row["worst"], row["worst_field"])
-                + (" †" if _failed(row) else ""),
-            ]
-        )
-    return header, rows
-
-
-def failed_checks(results, name):
-    """Which checks of the worst cases in a figure's table failed.
-
-    Args:
-        results: What `reproduce` or `load_results` returned.
-        name: Name of the figure.
-
-    Returns:
-        Sorted list of names of checks, over all rows and seeds. `"gradients
-        are there"` says that white-box attacks on the network itself were
-        blind: then the adaptive and the black-box ones count.
-
-    Example:
-
-    >>> failed_checks(load_results("digits"), "fig6")
-    ['gradients are there']
-    """
-    rows = results["figures"][name]["rows"]
-    return sorted({check for row in rows for check in _failed(row)})
-
-
-def _failed(row):
-    by_seed = row["failed_checks"].values()
-    return {check for failed in by_seed for check in failed or ()}
-
-
-def to_markdown(results):
-    """All figures' tables as Markdown."""
-    scale = results["scale"]
-    parts = [
-        f"# {results['description'] or results['data']}\n",
-        f"Seeds {', '.join(map(str, results['seeds']))} (one of them where no "
-        "range is given); one-step attacks on "
-        f"up to {scale['images']} test images, worst case on up to "
-        f"{scale['worst_images']}, slow attacks and sweeps on "
-        f"{scale['few_images']}. Worst case: per image, over the quick plan "
-        "(FGSM, PGD, APGD, transfer, cube, BPDA, soft surrogates, Square), or "
-        "the attack on the levels themselves where there is no radius.\n",
-    ]
-    for name, figure in results["figures"].items():
-        parts.append(f"## {name}: {figure['title']}\n")
-        parts.append(f"Paper: {figure['paper']}\n")
-        parts.append(markdown_table(*table(results, name)) + "\n")
-        failed = failed_checks(results, name)
-        if failed:
-            parts.append(f"† Failed checks: {', '.join(failed)}.\n")
-        parts.append(f"![{figure['title']}]({name}.png)\n")
-    return "\n".join(parts)
-
-
-def spread(by_seed, field):
-    """Mean over seeds, and the range where there are several."""
-    values = [value for value in by_seed.values() if value is not None]
-    if not values:
-        return "–"
-    before, scale, digits, unit = {
-        "accuracy": ("", 100, ".1f", " %"),
-        "gain": ("", 100, "+.1f", " points"),
-    }.get(field, (f"{field} ", 1, ".2f", ""))
-
-    def number(value):
-        return format(scale * value, digits)
-
-    text = before + number(float(np.mean(values))) + unit
-    if len(values) > 1:
-        text += f" ({number(min(values))} to {number(max(values))})"
-    return text
-
-
 def _figure(figure, scale, data, seeds, finished):
     by_seed = {seed: figure.rows(Grid(scale, data, seed)) for seed in seeds}
     return {
@@ -230,6 +111,7 @@ def _row(rows, finished):
         "at": first.at,
         "printed": first.printed,
         "field": first.field,
+        "claim": first.claim,
         "worst_field": worst_field,
         **{name: each(value) for name, value in kept.items()},
         **{
@@ -238,7 +120,7 @@ def _row(rows, finished):
         },
         **{
             name: each(lambda row, name=name: of(row.worst, name))
-            for name in ("broken", "failed_checks")
+            for name in ("broken", "failed_checks", "masks", "left")
         },
     }
 
@@ -248,6 +130,11 @@ def _value(cell, field, baseline, finished):
     values = finished.values.get(cell)
     if values is None:
         return None
+    if field in ("inference", "parameters"):
+        return values.get("ratio" if field == "inference" else field)
+    if field == "training":
+        own, other = (_trained_in(c, finished) for c in (cell, baseline))
+        return own / other if own and other else None
     if field == "gain":
         without = _value(baseline, "accuracy", None, finished)
         return None if without is None else values["accuracy"] - without
@@ -256,3 +143,11 @@ def _value(cell, field, baseline, finished):
     if isinstance(cell, cells.Network):
         return values["history"]["val_adv_accuracy"][-1]
     return values["accuracy"]
+
+
+def _trained_in(network, finished):
+    """Processor time of a network and of all it needs; `None`: unknown."""
+    needed = cells.with_needs([network])
+    found = [finished.values.get(c, {}) for c in needed]
+    found = [values.get("processor_seconds") for values in found]
+    return None if None in found else sum(found)

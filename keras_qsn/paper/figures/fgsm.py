@@ -16,7 +16,7 @@ def fig1(grid):
     networks = {"none": (plain, 8.87)}
     for levels, printed in ((2, 24.66), (3, 19.6)):
         name = f"Q{levels}"
-        squeezed = grid.network(squeezer=name)
+        squeezed = grid.network(after=name)
         trained = grid.network("CQ", num_levels=levels)
         networks[f"{name} before the trained CNN"] = squeezed, printed
         networks[f"{name} in training too"] = trained, printed
@@ -152,8 +152,8 @@ def fig9(grid):
     networks = {
         **grid.defences(),
         "adversarial": grid.network(adversarial_eps=grid.eps),
-        f"squeezing, {bits}": grid.network(squeezer=bits),
-        "squeezing, median 2x2": grid.network(squeezer="median 2x2"),
+        f"squeezing, {bits}": grid.network(after=bits),
+        "squeezing, median 2x2": grid.network(after="median 2x2"),
         "BReLU + GDA": grid.network("BReLU+GDA"),
     }
     printed = {"none": 1.48, "CQ": 97.51, "BReLU + GDA": 94.0}

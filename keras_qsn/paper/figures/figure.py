@@ -18,9 +18,12 @@ class Row:
             image alone.
         worst: The cell with the worst case over adaptive attacks.
         field: `"accuracy"`, `"L0"` or `"L2"` for the median distance of the
-            examples that succeed, or `"gain"` over `baseline`.
+            examples that succeed; `"gain"` over `baseline`; of a network
+            `"training"`, its time over that of `baseline`, or
+            `"parameters"`; `"inference"`, the time of an answer.
         baseline: The undefended network's cell.
         at: Place on the horizontal axis of a curve.
+        claim: What the defence's own paper claims, as text.
     """
 
     defence: str
@@ -31,6 +34,7 @@ class Row:
     field: str = "accuracy"
     baseline: Cell | None = None
     at: float | None = None
+    claim: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +46,8 @@ class Figure:
         title: What it shows.
         paper: What the paper shows or says there.
         data: Data sets it is drawn for.
-        kind: How it is drawn: `"bars"`, `"curves"`, `"epochs"` or
-            `"images"`.
+        kind: How it is drawn: `"bars"`, `"curves"`, `"epochs"`, `"images"`
+            or `"table"`, one line for each defence.
         make_rows: Function of a `Grid` that yields its rows.
     """
 

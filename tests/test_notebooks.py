@@ -121,11 +121,7 @@ def assigned(source):
 
 def test_they_are_numbered():
     numbers = [int(path.stem[:2]) for path in PATHS]
-<<<<<<< HEAD
-    assert numbers == [*range(9)]
-=======
-    assert numbers == [*range(8), 9]
->>>>>>> table1
+    assert numbers == [*range(10)]
 
 
 @every_notebook

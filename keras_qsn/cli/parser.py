@@ -166,7 +166,7 @@ def _extract(commands):
         type=whole(1),
         metavar="N",
         help="parts of the budget, after each of which the copy is measured "
-        "(default: 1, of active-thief 10)",
+        "(default: 1, of active-thief, dfme and maze 10)",
     )
     command.add_argument(
         "--repeats",

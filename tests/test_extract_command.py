@@ -75,8 +75,10 @@ def test_each_attack_has_its_own_answers_and_rounds(files, monkeypatch):
     for attack in {*map(_class_of, extract.ATTACKS.values())}:
         monkeypatch.setattr(attack, "run", run)
     for name in extract.ATTACKS:
-        budget = ["--budget", "200"]
-        assert call("--attack", name, *budget, "--pool", "own.npz") == 2
+        options = ["--attack", name, "--budget", "200"]
+        if _class_of(extract.ATTACKS[name]).needs_images:
+            options += ["--pool", "own.npz"]
+        assert call(*options) == 2
     assert {
         name: (a.answers, a.rounds) for name, a in zip(extract.ATTACKS, asked)
     } == {
@@ -137,6 +139,8 @@ def test_a_defended_model_without_images(files, trained, capsys):
     """The copy is of the network, without the defence."""
     defended = with_defended_answers(trained["none"], LabelsOnly())
     defended.save("model.keras")
+    assert call("--attack", "maze", "--pool", "own.npz") == 2
+    assert "maze makes its own images" in capsys.readouterr().err
     assert call("--attack", "maze") == 0
     assert "after 60 queries" in capsys.readouterr().out
     folder = "results/extract-model"

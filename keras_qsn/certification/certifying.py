@@ -150,10 +150,10 @@ def certify(
             "`time_limit` must be a number of seconds above 0. "
             f"Received: time_limit={time_limit}"
         )
-    batch_size = images_at_once(batch_size, wrapper, x.shape[1:])
     check_weights(wrapper.model)
     bounds = CompiledBounds(wrapper, x.shape[1:])
     methods = _check_methods(methods, bounds)
+    batch_size = images_at_once(batch_size, wrapper, x.shape[1:])
     settings = None
     if folder is not None:
         settings = {

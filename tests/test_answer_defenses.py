@@ -18,6 +18,7 @@ from keras_qsn.defenses import ReverseSigmoid
 from keras_qsn.defenses import RoundedAnswers
 from keras_qsn.defenses import TopAnswers
 from keras_qsn.defenses import with_defended_answers
+from keras_qsn.deployment import quantization_aware
 from keras_qsn.losses import ReverseCrossentropy
 from keras_qsn.models import KerasModelWrapper
 from keras_qsn.training import QuSecNet
@@ -226,6 +227,14 @@ class TestMAD:
 
 
 class TestModels:
+    def test_a_fake_quantized_network_is_defended(self, trained, data):
+        """Its last layer rounds the logits: none that makes logits."""
+        x = data[0][:16]
+        twin = quantization_aware(trained["soft"], x)
+        defended = with_defended_answers(twin, RoundedAnswers(1))
+        expected = np.asarray(RoundedAnswers(1)(softmax(np.asarray(twin(x)))))
+        np.testing.assert_allclose(defended(x), expected, atol=1e-6)
+
     @pytest.fixture
     def networks(self):
         return small_cnn(), small_cnn()

@@ -1,6 +1,7 @@
 """A classifier whose answers are defended, and the one behind."""
 
 import keras
+import numpy as np
 
 from keras_qsn.classifier.wrapper import KerasModelWrapper
 from keras_qsn.defenses.answers.base import AnswerDefense
@@ -103,6 +104,9 @@ def undefended(model):
 def _network(wrapper, number):
     """The model of the logits, under a name that no other has."""
     network = wrapper.logits_model
+    if network is None and _returns_logits(wrapper):
+        # Such as a fake-quantized one, whose last layer rounds them.
+        network = wrapper.model
     if network is None:
         raise ValueError(
             "The logits of the model must be made by its Keras layers. "
@@ -113,6 +117,15 @@ def _network(wrapper, number):
     return keras.Model(
         network.inputs, network.outputs[0], name=f"network_{number}"
     )
+
+
+def _returns_logits(wrapper):
+    """Whether a model of layers returns the logits, by what it answers."""
+    if not getattr(wrapper.model, "outputs", None):
+        return False
+    x = wrapper.random_images(2)
+    told, logits = wrapper.model.predict_on_batch(x), wrapper.logits(x)
+    return told.shape == logits.shape and np.allclose(told, logits, atol=1e-4)
 
 
 def _check_defenses(defenses, beside):

@@ -59,7 +59,11 @@ def collect(names, scale, data, seeds, finished):
         "schema_version": SCHEMA_VERSION,
         "data": data,
         "description": ", ".join(sorted(descriptions)),
-        "scale": {**dataclasses.asdict(scale), "data": list(scale.data)},
+        "scale": {
+            # As JSON gives it back.
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(scale).items()
+        },
         "seeds": list(seeds),
         "versions": versions(),
         "figures": {

@@ -16,6 +16,7 @@ import pathlib
 
 import keras
 import numpy as np
+from networks import small as cnn
 
 from keras_qsn import datasets
 from keras_qsn import deployment
@@ -40,28 +41,6 @@ DEFENCES = {
     "reverse sigmoid": (ReverseSigmoid(),),
 }
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def cnn(seed):
-    """57,000 weights."""
-    layers = keras.layers
-    starts = (
-        keras.initializers.GlorotUniform(number)
-        for number in np.random.default_rng(seed)
-        .integers(2**31, size=4)
-        .tolist()
-    )
-    relu = {"activation": "relu"}
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(16, 5, 2, **relu, kernel_initializer=next(starts)),
-            layers.Conv2D(32, 3, 2, **relu, kernel_initializer=next(starts)),
-            layers.Flatten(),
-            layers.Dense(64, **relu, kernel_initializer=next(starts)),
-            layers.Dense(10, kernel_initializer=next(starts)),
-        ]
-    )
 
 
 def fitted(model, x, y, seed, epochs, rate):

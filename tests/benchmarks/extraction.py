@@ -24,6 +24,7 @@ import numpy as np
 from art.attacks.extraction import CopycatCNN
 from art.attacks.extraction import KnockoffNets
 from art.estimators.classification import TensorFlowV2Classifier
+from networks import small as cnn
 
 from keras_qsn import datasets
 from keras_qsn import extraction
@@ -35,28 +36,6 @@ RATES = (0.003, 0.001)
 HEADER = ["attack", "answers", "library", "queries", "agreement", "seconds"]
 FILES = {"digits": "extraction.md", "mnist": "extraction-mnist.md"}
 PACKAGES = ["tensorflow", "keras", "adversarial-robustness-toolbox"]
-
-
-def cnn(seed):
-    """57,000 weights."""
-    layers = keras.layers
-    starts = (
-        keras.initializers.GlorotUniform(number)
-        for number in np.random.default_rng(seed)
-        .integers(2**31, size=4)
-        .tolist()
-    )
-    relu = {"activation": "relu"}
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(16, 5, 2, **relu, kernel_initializer=next(starts)),
-            layers.Conv2D(32, 3, 2, **relu, kernel_initializer=next(starts)),
-            layers.Flatten(),
-            layers.Dense(64, **relu, kernel_initializer=next(starts)),
-            layers.Dense(10, kernel_initializer=next(starts)),
-        ]
-    )
 
 
 def trained_victim(x, y):

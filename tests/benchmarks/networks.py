@@ -80,3 +80,25 @@ def resnet20(input_shape, quantizer=None, seed=None):
     x = layers.GlobalAveragePooling2D()(x)
     start = keras.initializers.HeNormal(next(seeds))
     return keras.Model(inputs, layers.Dense(10, kernel_initializer=start)(x))
+
+
+def small(seed):
+    """A CNN of 57,000 weights for digits: logits."""
+    layers = keras.layers
+    starts = (
+        keras.initializers.GlorotUniform(number)
+        for number in np.random.default_rng(seed)
+        .integers(2**31, size=4)
+        .tolist()
+    )
+    relu = {"activation": "relu"}
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(16, 5, 2, **relu, kernel_initializer=next(starts)),
+            layers.Conv2D(32, 3, 2, **relu, kernel_initializer=next(starts)),
+            layers.Flatten(),
+            layers.Dense(64, **relu, kernel_initializer=next(starts)),
+            layers.Dense(10, kernel_initializer=next(starts)),
+        ]
+    )

@@ -15,7 +15,8 @@ def bytes_of_image(wrapper, shape):
     """Bytes of all that a model computes on the way from an image to logits.
 
     A gradient keeps no more of it than that, and often half: see
-    `tests/benchmarks/memory.py`.
+    `tests/benchmarks/memory.py`. What a loop inside the model makes is not
+    counted.
 
     Args:
         wrapper: The model's `KerasModelWrapper`.

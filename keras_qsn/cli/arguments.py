@@ -87,13 +87,6 @@ def of_a_model(commands, name, help, status, images):
         help=f"radius, in units of the pixels (default: {EPS} of their range)",
     )
     command.add_argument(
-        "--batch-size",
-        type=at_once,
-        metavar="N",
-        help="images computed at once, or the memory that they may take, such "
-        "as 500MB (default: 2GB, 128 images at most)",
-    )
-    command.add_argument(
         "--class-names",
         metavar="FILE",
         help="text file with a name for each class, one a line (default: "
@@ -111,6 +104,16 @@ def add_at_least(command):
         type=share,
         metavar="SHARE",
         help="accuracy left, from 0 to 1, below which to exit with 1",
+    )
+
+
+def add_batch_size(command):
+    command.add_argument(
+        "--batch-size",
+        type=at_once,
+        metavar="N",
+        help="images computed at once, or the memory that they may take, such "
+        "as 500MB (default: 2GB, 128 images at most)",
     )
 
 

@@ -75,7 +75,9 @@ def load_model(options):
     """The model in a file, in its `KerasModelWrapper`."""
     path = pathlib.Path(options.model)
     if path.suffix == ".tflite" and options.command in LITERT:
-        return KerasModelWrapper.of(_deployed(path, options.batch_size))
+        return KerasModelWrapper.of(
+            _deployed(path, vars(options).get("batch_size"))
+        )
     return KerasModelWrapper.of(load_file(path, "model"))
 
 

@@ -5,6 +5,7 @@ import os
 from keras_qsn.cli.arguments import DATA
 from keras_qsn.cli.arguments import Parser
 from keras_qsn.cli.arguments import add_at_least
+from keras_qsn.cli.arguments import add_batch_size
 from keras_qsn.cli.arguments import add_command
 from keras_qsn.cli.arguments import add_open
 from keras_qsn.cli.arguments import add_seed
@@ -111,6 +112,7 @@ def _evaluate(commands):
     command.add_argument(
         "--strict", action="store_true", help="exit with 3 if a check fails"
     )
+    add_batch_size(command)
     add_workers(command, 1)
     add_at_least(command)
     add_open(command)
@@ -202,6 +204,7 @@ def _certify(commands):
         metavar="SECONDS",
         help="of branching, for one image",
     )
+    add_batch_size(command)
     add_workers(command, 1)
     add_at_least(command)
     return command

@@ -256,6 +256,22 @@ def test_memory_does_not_hold_one_value_per_level():
     assert peak_bytes() - before < 1e9
 
 
+@pytest.mark.parametrize("gradient", ["exact", "paper", "straight_through"])
+def test_eager_calls_write_no_pixels_into_errors_that_are_dropped(gradient):
+    def write(value):
+        raise AssertionError(f"{value} was written")
+
+    layer = QuantLayer(3, 20.0, gradient=gradient)
+    x = tf.constant(np.random.default_rng(0).random((2, 3), "float32"))
+    with np.printoptions(formatter={"float_kind": write}):
+        with pytest.raises(AssertionError, match="was written"):
+            repr(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        assert tape.gradient(y, x).shape == x.shape
+
+
 class TestBadInput:
     @pytest.mark.parametrize("num_levels", [1, 0, 2.5, True, "2"])
     def test_levels(self, num_levels):

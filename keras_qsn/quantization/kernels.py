@@ -41,7 +41,9 @@ def forward(kernel):
         kernel: Function of `x`, `levels` and `group`, as for `total`, that
             serves any `x` with which each of the `levels` broadcasts.
     """
-    fused = compile_kernel(functools.partial(kernel, group=_GROUP))
+    # Not `functools.partial`: TensorFlow would take `group` for an argument
+    # that is missing, and write all pixels into the error it then drops.
+    fused = compile_kernel(lambda x, levels: kernel(x, levels, group=_GROUP))
 
     def call(x, thresholds):
         if tf.executing_eagerly() or _COMPILED.get():

@@ -18,6 +18,7 @@ from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import TrainableQuantization
 from keras_qsn.losses import ProbabilityMeanSquaredError
 from keras_qsn.training import AdversarialTraining
+from keras_qsn.training import Objective
 from keras_qsn.training import QuSecNet
 from keras_qsn.training import ThresholdTraining
 from keras_qsn.training.objectives.adversarial import num_clean
@@ -482,6 +483,41 @@ class TestKerasFeatures:
         with pytest.raises(KeyboardInterrupt):
             fit(backup(), Kill())
         assert same_weights(whole, fit(backup()))
+
+
+class Counted(Objective):
+    """Counts how often Python runs a step: once for each trace."""
+
+    traced = {"training": 0, "evaluation": 0}
+
+    def images(self, x, labels):
+        self.traced["training"] += 1
+        return x
+
+    def evaluate(self, x, labels):
+        self.traced["evaluation"] += 1
+
+
+@pytest.mark.parametrize("as_tf_data", [False, True])
+def test_no_step_is_traced_twice(as_tf_data, data, monkeypatch):
+    monkeypatch.setattr(Counted, "traced", {"training": 0, "evaluation": 0})
+    net = QuSecNet(network(), Counted())
+    x, y = (part[:64] for part in data)
+    given = (x, keras.utils.to_categorical(y))
+    net.compile(
+        keras.optimizers.Adam(0.005),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        weighted_metrics=["mse"],
+    )
+    if as_tf_data:
+        batches = tf.data.Dataset.from_tensor_slices(given)
+        given = (batches.batch(32),)
+    size = None if as_tf_data else 32
+    history = net.fit(*given, batch_size=size, shuffle=False, verbose=0)
+    assert set(history.history) == {"accuracy", "loss", "mse"}
+    net.evaluate(*given, batch_size=size, verbose=0)
+    assert Counted.traced == {"training": 1, "evaluation": 1}
 
 
 class OwnCall(keras.Model):

@@ -11,8 +11,9 @@ import tensorflow as tf
 class CheckedModel(keras.Model):
     """Base class: `fit` and `evaluate` refuse data that are not for a model.
 
-    A subclass sets `_check`, a `BatchCheck`, and supplies `_train` and
-    `_test`: the steps, on images, labels and sample weights.
+    A subclass sets `_check`, a `BatchCheck`, and `wrapper`, the
+    `KerasModelWrapper` inside, and supplies `_train` and `_test`: the steps,
+    on images, labels and sample weights.
 
     Attributes:
         own_callbacks: Callbacks that come before the user's in `fit`.
@@ -45,12 +46,22 @@ class CheckedModel(keras.Model):
             return super().evaluate(x, y, *args, **kwargs)
 
     def make_train_function(self, force=False):
+        before = self.train_function
         with self._checks_outside_xla():
-            return super().make_train_function(force)
+            super().make_train_function(force)
+        if self.train_function is not before:
+            self.train_function = self._traced_once(
+                self.train_function, self.optimizer
+            )
+        return self.train_function
 
     def make_test_function(self, force=False):
+        before = self.test_function
         with self._checks_outside_xla():
-            return super().make_test_function(force)
+            super().make_test_function(force)
+        if self.test_function is not before:
+            self.test_function = self._traced_once(self.test_function)
+        return self.test_function
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -82,6 +93,33 @@ class CheckedModel(keras.Model):
             yield
         finally:
             self.jit_compile = wanted
+
+    def _traced_once(self, function, optimizer=None):
+        """A function of batches, to which variables are there already.
+
+        Keras makes those of compiled metrics and of the optimizer in the
+        first step, and TensorFlow traces a step that makes variables twice,
+        attack and all. Under a strategy Keras has made them, in its scope.
+        """
+
+        def run(batches):
+            if isinstance(batches, tf.data.Iterator):
+                self._build_metrics(batches.element_spec)
+                weights = self.trainable_weights
+                if optimizer is not None and weights and not optimizer.built:
+                    optimizer.build(weights)
+            return function(batches)
+
+        return run
+
+    def _build_metrics(self, batch):
+        """Build the compiled metrics for batches of such a specification."""
+        metrics = self._compile_metrics
+        if metrics is None or metrics.built or not isinstance(batch, tuple):
+            return
+        images = keras.KerasTensor((None, *self.wrapper.input_shape))
+        for labels in batch[1:2]:
+            metrics.build(labels, self.compute_output_spec(images))
 
     def _compiled(self, step, *args):
         """A step behind its checks, by XLA where the user has asked for it."""

@@ -62,6 +62,7 @@ class TestSchedule:
             ({"eps": 2.0}, r"in \(0, 1\], the width of `value_range`"),
             ({"eps": 0.3, "value_range": (0, 0.2)}, r"in \(0, 0.2\]"),
             ({"eps": 0.1, "clean_share": 1.0}, "`clean_share` must lie in"),
+            ({"eps": 0.1, "box_share": 0.0}, r"`box_share` must lie in \(0, 1"),
             ({"eps": 0.1, "regularizer": -1.0}, "`regularizer` must be at"),
             ({"eps": 0.1, "ramp_epochs": 0}, "`ramp_epochs` must be a whole"),
             ({"eps": 0.1, "warmup_epochs": -1}, "`warmup_epochs` must be a"),
@@ -111,6 +112,23 @@ class TestBounds:
         assert (worst[0] <= worst[1] + 1e-5).all()
         assert (worst[1] <= worst[2] + 1e-5).all()
         assert worst[2].max() > worst[0].max() + 0.1
+
+
+    def test_a_smaller_box_lies_in_the_whole_one(self, batch):
+        model, (x, _) = hard_cnn(), batch
+        graph = graph_of(model)
+        rng = np.random.default_rng(0)
+        given = x + EPS * rng.choice([-1, 1], x.shape).astype("float32")
+        given = tf.constant(np.clip(given, 0, 1))
+        x = tf.constant(x)
+        training = IntervalTraining(EPS)
+        low, high = training.bounds(graph, x, 1.0)[0].ends
+        middle = graph.quantized(given)
+        bottom, top = training.bounds(graph, x, 0.25, given)[0].ends
+        for found, end in ((bottom, low), (top, high)):
+            expected = middle + 0.25 * (end - middle)
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert ((middle == 0) & (high == 1)).numpy().any()
 
 
 class TestRegularization:

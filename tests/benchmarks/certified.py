@@ -115,6 +115,7 @@ def train(options, x, y, folder):
             IntervalTraining(
                 options.train_eps or options.eps,
                 clean_share=options.clean_share,
+                box_share=options.box_share,
                 warmup_epochs=options.warmup,
                 ramp_epochs=options.ramp,
                 regularizer=options.regularizer,
@@ -318,6 +319,7 @@ def parser():
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--ramp", type=int, default=6)
     parser.add_argument("--clean-share", type=float, default=0.0)
+    parser.add_argument("--box-share", type=float, default=1.0)
     parser.add_argument("--regularizer", type=float, default=0.5)
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
     parser.add_argument("--lr", type=float, default=5e-4)

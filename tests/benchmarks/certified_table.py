@@ -29,7 +29,8 @@ def table():
         runs[_row(each)].append(each)
     return markdown_table(
         [
-            *("eps", "trained on", "network sees", "epochs", "images", "seeds"),
+            *("eps", "network", "trained on", "network sees", "epochs"),
+            *("images", "seeds"),
             *("clean", "by intervals", "certified", "worst case", "minutes"),
         ],
         [
@@ -41,7 +42,7 @@ def table():
             ]
             for row, seeds in sorted(runs.items(), key=_best_first)
         ],
-        "lll" + "r" * 8,
+        "llll" + "r" * 8,
     )
 
 
@@ -51,8 +52,14 @@ def _row(found):
     trained = TRAININGS[options["method"]]
     if options["shift"]:
         trained += f", moved by up to {options['shift']} pixel"
+    # Options that came later: files from before lack them.
+    if options.get("warp"):
+        trained += ", warped"
+    if options.get("ema"):
+        trained += ", weights averaged"
     return (
         f"{options['eps']:g}",
+        options.get("network", "paper"),
         trained,
         f"bits, at {thresholds}" if thresholds else "raw pixels",
         options["epochs"],

@@ -31,12 +31,14 @@ class IntervalTraining(Objective):
     then the two losses have the worst case between them (MTL-IBP): `k` near 1
     keeps clean accuracy, and leaves the proof to the complete check of
     `certify`. Behind a hard quantizer `eps` moves the box in
-    leaps, so it is not `eps` that grows but the box, from the image to its
-    full size: each level `q` lies in
+    leaps, so it is not `eps` that grows but the box, from what the network is
+    given to a share `b` of its full size: each level `q` of that lies in
 
-        [q + s (q_low - q), q + s (q_high - q)],   s from 0 to 1,
+        [q + s b (q_low - q), q + s b (q_high - q)],   s from 0 to 1,
 
-    and `k` falls with it, `k = 1 - (1 - clean_share) s`. `s` grows over
+    and `k` falls with it, `k = 1 - (1 - clean_share) s`. Around attacked
+    images a smaller box, `b` below 1, costs less accuracy and leaves more to
+    the complete check too (SABR). `s` grows over
     `ramp_epochs`, after `warmup_epochs` at 0, as a fourth power and then a
     line (Shi et al., 2021). `R`, weighted by `1 - s`, keeps bounds tight and
     ReLUs balanced while the box grows (the same).
@@ -81,6 +83,7 @@ class IntervalTraining(Objective):
     Reference:
         - Gowal et al., 2018: https://arxiv.org/abs/1810.12715
         - Shi et al., 2021: https://arxiv.org/abs/2103.17268
+        - Müller et al., 2023 (SABR): https://arxiv.org/abs/2210.04871
         - De Palma et al., 2024 (MTL-IBP): https://arxiv.org/abs/2305.13991
     """
 
@@ -88,6 +91,7 @@ class IntervalTraining(Objective):
         self,
         eps,
         clean_share=0.0,
+        box_share=1.0,
         warmup_epochs=1,
         ramp_epochs=10,
         regularizer=0.5,
@@ -105,6 +109,11 @@ class IntervalTraining(Objective):
                 "`clean_share` must lie in [0, 1). "
                 f"Received: clean_share={clean_share}"
             )
+        if not 0 < box_share <= 1:
+            raise ValueError(
+                "`box_share` must lie in (0, 1]. "
+                f"Received: box_share={box_share}"
+            )
         if not regularizer >= 0:
             raise ValueError(
                 "`regularizer` must be at least 0. "
@@ -112,6 +121,7 @@ class IntervalTraining(Objective):
             )
         self.eps = float(eps)
         self.clean_share = float(clean_share)
+        self.box_share = float(box_share)
         self.warmup_epochs = check_count("warmup_epochs", warmup_epochs, 0)
         self.ramp_epochs = check_count("ramp_epochs", ramp_epochs)
         self.regularizer = float(regularizer)
@@ -138,7 +148,11 @@ class IntervalTraining(Objective):
 
     def loss(self, batch, loss):
         grown = tf.convert_to_tensor(self.grown)
-        worst, bounds = self._worst_logits(batch.x, batch.labels, grown, True)
+        worst, bounds = self._worst_logits(
+            *(batch.x, batch.given, batch.labels),
+            grown * self.box_share,
+            training=True,
+        )
         self._accuracy.update_state(proved(worst, batch.labels))
         lost = self.net.compute_loss(
             batch.given,
@@ -162,7 +176,7 @@ class IntervalTraining(Objective):
         return loss
 
     def evaluate(self, x, labels):
-        worst, _ = self._worst_logits(x, labels, 1.0, training=False)
+        worst, _ = self._worst_logits(x, x, labels, 1.0, training=False)
         self._accuracy.update_state(proved(worst, labels))
 
     def growth(self, epoch):
@@ -174,19 +188,23 @@ class IntervalTraining(Objective):
             return float(scale * t**4)
         return float(scale * (_SMOOTH**4 + 4 * _SMOOTH**3 * (t - _SMOOTH)))
 
-    def bounds(self, graph, x, growth):
-        """`Bounds` of all nodes for boxes grown so far around the images."""
+    def bounds(self, graph, x, size, given=None):
+        """`Bounds` of all nodes for boxes of a share `size` of the whole.
+
+        They lie around what the network is given for the images `x`, by
+        default around these.
+        """
         ends = norms.ball(x, self.eps, *self.value_range)
         low, high = interval.levels(graph, *ends)
-        middle = graph.quantized(x)
-        low, high = (middle + growth * (end - middle) for end in (low, high))
+        middle = graph.quantized(x if given is None else given)
+        low, high = (middle + size * (end - middle) for end in (low, high))
         first = interval.level_bounds(graph, low, high)
         return interval.propagate(graph, first)
 
-    def _worst_logits(self, x, labels, growth, training):
+    def _worst_logits(self, x, given, labels, size, training):
         """The worst that intervals allow, and the bounds of all nodes."""
         with self.net.convolutions(training):
-            bounds = self.bounds(self._graph, x, growth)
+            bounds = self.bounds(self._graph, x, size, given)
             return worst_logits(self._graph, bounds, labels), bounds
 
     def _share_of_given(self):

@@ -113,7 +113,6 @@ class TestBounds:
         assert (worst[1] <= worst[2] + 1e-5).all()
         assert worst[2].max() > worst[0].max() + 0.1
 
-
     def test_a_smaller_box_lies_in_the_whole_one(self, batch):
         model, (x, _) = hard_cnn(), batch
         graph = graph_of(model)

@@ -267,11 +267,13 @@ def training_images(options):
 
 
 def judged_images(options):
+    """Images of the test set, drawn by seed 0, or held-out ones."""
     data, x, y, kept = split(options)
-    judged = (data.x_test, data.y_test)
-    if options.judge != "test":
-        judged = (x[kept:], y[kept:])
-    return tuple(part[: options.judged] for part in judged)
+    if options.judge == "test":
+        return datasets.seeded_subset(
+            data.x_test, data.y_test, options.judged, 0
+        )
+    return tuple(part[kept:][: options.judged] for part in (x, y))
 
 
 def folder_of(options):

@@ -41,6 +41,8 @@ def extraction(grid):
     given = {
         "watched": False,
         **scale.table,
+        # Some dozen copies of it are trained.
+        "architecture": "small",
         "train_images": scale.victim_images,
     }
     original = grid.network(**given)

@@ -348,6 +348,10 @@ def fake_perform(cell, needed, data_dir=None):
     if isinstance(cell, cells.Network):
         return {"thresholds": None}, b"weights"
     number = int(cells.key(cell)[-4:], 16) / 0xFFFF
+    if isinstance(cell, cells.Extracted):
+        shares = ("agreement", "clean", "copy", "fooled")
+        values = dict.fromkeys(shares, number)
+        return {**values, "l1": 0.0, "queries": 1, "asked": ""}, {}
     values = {"accuracy": number, "clean": 1.0, "distortion": None}
     return values, {"correct": np.ones(1, bool)}
 

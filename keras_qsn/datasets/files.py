@@ -1,10 +1,20 @@
 """Data files: NumPy archives of images and labels."""
 
+import os
+import pathlib
+
 import numpy as np
 
 from keras_qsn.classifier.inputs import check_labels
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def data_folder(data_dir=None):
+    """The user's folder of data files: the one named, that of
+    `KERAS_QSN_DATA`, or `None`."""
+    folder = data_dir or os.environ.get("KERAS_QSN_DATA")
+    return pathlib.Path(folder) if folder else None
 
 
 def read(path, needed):

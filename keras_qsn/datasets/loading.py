@@ -1,7 +1,6 @@
 """MNIST, CIFAR-10, the embedded digits and users' own files, as float32."""
 
 import importlib.util
-import os
 import pathlib
 import typing
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from keras_qsn.datasets.files import KEYS
 from keras_qsn.datasets.files import classes
+from keras_qsn.datasets.files import data_folder
 from keras_qsn.datasets.files import read
 from keras_qsn.datasets.folders import read_folder
 
@@ -147,9 +147,9 @@ def _stored(name, data_dir):
         )
     if name == "digits":
         return _embedded_digits()
-    folder = data_dir or os.environ.get("KERAS_QSN_DATA")
+    folder = data_folder(data_dir)
     if folder:
-        return _from_file(name, pathlib.Path(folder) / f"{name}.npz")
+        return _from_file(name, folder / f"{name}.npz")
     try:
         train, test = getattr(keras.datasets, name).load_data()
     except Exception as error:

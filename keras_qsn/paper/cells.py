@@ -211,7 +211,41 @@ class Proved:
         return (self.network,)
 
 
-Cell = Network | Attacked | WorstCase | Inference | Proved
+@dataclasses.dataclass(frozen=True)
+class Extracted:
+    """How well a network is copied by who may only ask it.
+
+    Args:
+        network: The `Network` copied.
+        original: The float `Network` whose answers its own are held against.
+        attack: Name of the attack, a key of `extracting.ATTACKS`.
+        answers: `"soft"`, the thief sees probabilities, or `"hard"`.
+        queries: Images that it may ask about.
+        eps: Radius of the L-infinity ball around the test images, in which
+            the copy's adversarial examples lie.
+        pool: Which images it asks about, a key of `pools.POOLS`.
+        told: How answers are defended, a key of `extracting.DEFENCES`; `""`
+            is not.
+        seed: The attack's, and of the copy's first weights.
+    """
+
+    network: Network
+    original: Network
+    attack: str
+    answers: str
+    queries: int
+    eps: float
+    pool: str = "held back"
+    told: str = ""
+    seed: int = 0
+
+    @property
+    def needs(self):
+        """Cells that must be finished first."""
+        return (self.network, self.original)
+
+
+Cell = Network | Attacked | WorstCase | Inference | Proved | Extracted
 
 
 def network_of(cell):
@@ -225,7 +259,7 @@ def key(cell):
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     network = network_of(cell)
     words = [type(cell).__name__, network.data, network.defence]
-    if isinstance(cell, Attacked):
+    if isinstance(cell, Attacked | Extracted):
         words.append(cell.attack)
     slug = "-".join(words).lower()
     slug = "".join(c if c.isalnum() else "-" for c in slug)

@@ -32,6 +32,12 @@ class Scale:
         table_lines: Lines of Table 1; none is all.
         table_images: Test images in Table 1, worst case.
         table_plan: Name of the plan there.
+        victim_images: Training images of networks that are copied; of the
+            others some are asked about.
+        queries: Images that a thief may ask about.
+        answers: Defences of answers, keys of `extracting.DEFENCES`.
+        all_thieves: Whether each victim meets each thief; else the float
+            network meets some, the others the main ones.
     """
 
     data: tuple
@@ -51,6 +57,10 @@ class Scale:
     table_lines: tuple = ()
     table_images: int = 1000
     table_plan: str = "standard"
+    victim_images: int = 30000
+    queries: int = 10000
+    answers: tuple = ("rounded to tenths", "reverse sigmoid")
+    all_thieves: bool = True
 
 
 FULL = Scale(
@@ -106,6 +116,10 @@ QUICK = Scale(
     ),
     table_images=40,
     table_plan="quick",
+    victim_images=2000,
+    queries=500,
+    answers=("reverse sigmoid",),
+    all_thieves=False,
 )
 
 

@@ -85,9 +85,10 @@ def train(network, companion, data):
 
 def deployed(network, model, data):
     """What a `Network` makes of the trained model, and plain values."""
-    put = AFTER[network.after].put
-    model = put(model, network, data, **network.own(network.after))
-    return model, {"parameters": parameters(model)}
+    after, settings = AFTER[network.after], network.own(network.after)
+    chosen = after.chosen(model, network, data, **settings)
+    model = after.put(model, network, data, **settings, **chosen)
+    return model, {"parameters": parameters(model), "chosen": chosen}
 
 
 def detector_of(network, model, data):

@@ -37,7 +37,12 @@ def plot(results, name, pictures=None):
         return figure
     if kind == "images" and pictures is not None:
         return _images(rows, title, pictures)
-    kinds = {"curves": _curves, "epochs": _epochs, "table": _table}
+    kinds = {
+        "curves": _curves,
+        "epochs": _epochs,
+        "table": _table,
+        "copies": _copies,
+    }
     draw = kinds.get(kind, _bars)
     return draw(rows, title)
 
@@ -89,9 +94,20 @@ def _bars(rows, title):
 def _table(rows, title):
     """A square for each defence and attack: the darker, the more is left."""
     rows = [row for row in rows if row["field"] == "accuracy"]
-    defences = list(dict.fromkeys(row["defence"] for row in rows))
     measured = {row["setting"] for row in rows}
     settings = [column for column in COLUMNS if column in measured]
+    return _squares(rows, settings, title, "clean", "accuracy [%]")
+
+
+def _copies(rows, title):
+    """A square for each victim and thief: the darker, the better copied."""
+    settings = list(dict.fromkeys(row["setting"] for row in rows))
+    return _squares(rows, settings, title, "victim right", "agreement [%]")
+
+
+def _squares(rows, settings, title, clean, label):
+    """A line for each defence: the clean accuracy, and each setting."""
+    defences = list(dict.fromkeys(row["defence"] for row in rows))
     left = np.full((len(defences), 1 + len(settings)), np.nan)
     for row in rows:
         place = defences.index(row["defence"])
@@ -106,13 +122,13 @@ def _table(rows, title):
     axis.set_yticks(range(len(defences)), defences, fontsize=8)
     axis.set_xticks(
         range(1 + len(settings)),
-        ["clean", *settings],
+        [clean, *settings],
         fontsize=8,
         rotation=30,
         ha="left",
     )
     axis.xaxis.tick_top()
-    axis.set_xlabel("accuracy [%]")
+    axis.set_xlabel(label)
     return figure
 
 

@@ -38,7 +38,9 @@ def reproduce(
         seeds: Integers; each is a whole grid. Defaults to `(0,)`.
         out: Results folder. Receives a folder for each data set with
             `results.json`, `results.md` and a plot for each figure.
-        data_dir: Optional folder with `mnist.npz` and `cifar10.npz`.
+        data_dir: Optional folder with `mnist.npz` and `cifar10.npz`, and with
+            `omniglot_small.npz` if thieves of digits are to ask about
+            Omniglot characters (`x`, uint8 of 28x28, and `y`).
         executor: Where cells run: `paper.here()`, `paper.processes(workers)`
             or `paper.ray_cluster(address)`. Defaults to `None`: here.
         progress: Optional function called with a line of text for each
@@ -61,7 +63,7 @@ def reproduce(
     Traceback (most recent call last):
     ...
     ValueError: `only` must name figures of fig1, fig5, fig6, z, fig7, fig8, \
-fig9, fig10, fig11, ranges, readings, demo, demo-eps, table1. \
+fig9, fig10, fig11, ranges, readings, demo, demo-eps, table1, extraction. \
 Received: only=['fig12']
 
     Limitations:

@@ -11,6 +11,9 @@ from keras_qsn.paper.grid import Grid
 
 SCHEMA_VERSION = 1
 
+# Of networks that are copied.
+_OF_COPIES = ("copy", "fooled", "l1", "queries", "asked")
+
 _MEASURED = pathlib.Path(__file__).parent / "measured"
 
 
@@ -109,6 +112,10 @@ def _row(rows, finished):
         "cell": lambda row: cells.key(row.cell),
         "thresholds": lambda row: of(cells.network_of(row.cell), "thresholds"),
     }
+    names = ("clean", "blind", "distortion", "history")
+    if isinstance(first.cell, cells.Extracted):
+        kept["chosen"] = lambda row: of(row.cell.network, "chosen")
+        names += _OF_COPIES
     return {
         "defence": first.defence,
         "setting": first.setting,
@@ -120,7 +127,7 @@ def _row(rows, finished):
         **{name: each(value) for name, value in kept.items()},
         **{
             name: each(lambda row, name=name: of(row.cell, name))
-            for name in ("clean", "blind", "distortion", "history")
+            for name in names
         },
         **{
             name: each(lambda row, name=name: of(row.worst, name))
@@ -134,7 +141,7 @@ def _value(cell, field, baseline, finished):
     values = finished.values.get(cell)
     if values is None:
         return None
-    if field in ("inference", "parameters"):
+    if field in ("agreement", "inference", "parameters"):
         return values.get("ratio" if field == "inference" else field)
     if field == "training":
         own, other = (_trained_in(c, finished) for c in (cell, baseline))

@@ -15,6 +15,7 @@ from keras_qsn._core import kept
 from keras_qsn._core.executors import here
 from keras_qsn._core.pool import work_off
 from keras_qsn.paper import cells
+from keras_qsn.paper import extracting
 from keras_qsn.paper import measuring
 from keras_qsn.paper import networks
 from keras_qsn.paper.defences import AFTER
@@ -23,6 +24,8 @@ from keras_qsn.paper.defences import AIMS
 # Rough seconds on 2 cores, for the time left: an epoch of one image, an image
 # of an attack. Only their ratios matter.
 _EPOCH, _FGSM = 5e-4, 1e-3
+# Epochs in which a copy is taught.
+_TAUGHT = 30
 _PLAN = {"quick": 0.2, "standard": 1.0, "full": 5.0}
 _SLOW = {"CW-L2": 0.05, "CW-L2, full search": 0.25, "JSMA": 0.02, "PGD": 0.01}
 
@@ -176,6 +179,10 @@ def perform(cell, needed, data_dir=None):
         values, content = measuring.measure_inference(cell, *needed, data)
     elif isinstance(cell, cells.Proved):
         values, content = measuring.measure_proof(cell, *needed, data)
+    elif isinstance(cell, cells.Extracted):
+        values, content = extracting.measure_extraction(
+            cell, *needed, data, data_dir
+        )
     else:
         values, content = measuring.measure_worst_case(cell, *needed, data)
     taken = {
@@ -194,6 +201,8 @@ def cost(cell):
         return 1
     if isinstance(cell, cells.Proved):
         return cell.seconds * cell.images
+    if isinstance(cell, cells.Extracted):
+        return 1 + _EPOCH * cell.queries * _TAUGHT
     if isinstance(cell, cells.Attacked):
         images = cell.images * (9 if cell.targeted else 1)
         given = len(cell.needs) > 1

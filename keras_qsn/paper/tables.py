@@ -28,7 +28,12 @@ def table(results, name):
         accuracy as it is and under each attack; times of training and of an
         answer, as multiples of the undefended network's; trainable
         parameters; what its own paper claims; the layers that the evaluation
-        found to hide their gradient.
+        found to hide their gradient. Of `"extraction"` a row for each copy:
+        the victim, with the defence of its answers; the thief, which answers
+        it saw, to which images; how many it asked for; agreement with the
+        victim on the test set; accuracy of copy and victim; how often the
+        victim falls for adversarial images of the copy; the mean L1 distance
+        of the answers from those of the undefended float network.
 
     Example:
 
@@ -36,8 +41,10 @@ def table(results, name):
     >>> rows[0][:4]
     ['none', 'white-box', '94.0 %', '1.48 %']
     """
-    if results["figures"][name]["kind"] == "table":
-        return _lines(results["figures"][name]["rows"])
+    by_line = {"table": _lines, "copies": _copies}
+    kind = results["figures"][name]["kind"]
+    if kind in by_line:
+        return by_line[kind](results["figures"][name]["rows"])
     header = [
         "defence",
         "setting",
@@ -108,7 +115,9 @@ def to_markdown(results):
     for name, figure in results["figures"].items():
         parts.append(f"## {name}: {figure['title']}\n")
         parts.append(f"Paper: {figure['paper']}\n")
-        parts.append(markdown_table(*table(results, name)) + "\n")
+        copies = figure["kind"] == "copies"
+        align = ("llrrrrrr",) if copies else ()
+        parts.append(markdown_table(*table(results, name), *align) + "\n")
         if figure["kind"] == "table":
             parts.append(
                 f"Worst case: {scale['table_plan']} plan, up to "
@@ -116,6 +125,8 @@ def to_markdown(results):
             )
             parts.append("Which of the published limitations hold?\n")
             parts.append(markdown_table(*limitations(results), "lllr") + "\n")
+        if copies:
+            parts.append(_on_copies(results) + "\n")
         failed = failed_checks(results, name)
         if failed:
             parts.append(f"† Failed checks: {', '.join(failed)}.\n")
@@ -130,10 +141,13 @@ def spread(by_seed, field):
         return "–"
     before, scale, digits, unit = {
         "accuracy": ("", 100, ".1f", " %"),
+        "agreement": ("", 100, ".1f", " %"),
         "gain": ("", 100, "+.1f", " points"),
         "training": ("", 1, ".1f", " ×"),
         "inference": ("", 1, ".1f", " ×"),
         "parameters": ("", 1, ",.0f", ""),
+        "queries": ("", 1, ",.0f", ""),
+        "l1": ("", 1, ".3f", ""),
     }.get(field, (f"{field} ", 1, ".2f", ""))
 
     def number(value):
@@ -236,6 +250,54 @@ def _lines(rows):
             ]
         )
     return ["defence", "clean", *settings, "its own paper", "masks"], lines
+
+
+# Of copies: the title of a column, what is in it, and how it is printed.
+_OF_COPIES = {
+    "queries": ("queries", "queries"),
+    "agreement": ("measured", "agreement"),
+    "copy right": ("copy", "accuracy"),
+    "victim right": ("clean", "accuracy"),
+    "victim fooled": ("fooled", "accuracy"),
+    "answers moved": ("l1", "l1"),
+}
+
+
+def _copies(rows):
+    """Header and rows of a table with one line for each copy."""
+    lines = [
+        [row["defence"], row["setting"]]
+        + [spread(row[name], field) for name, field in _OF_COPIES.values()]
+        for row in rows
+    ]
+    return ["victim", "thief, answers, images", *_OF_COPIES], lines
+
+
+def _on_copies(results):
+    """What the table of copies leaves out."""
+    scale, rows = results["scale"], results["figures"]["extraction"]["rows"]
+    outside = {
+        words
+        for row in rows
+        if row["setting"].endswith("outside")
+        for words in row["asked"].values()
+        if words
+    }
+    weights = {
+        seed: chosen["weight"]
+        for row in rows
+        for seed, chosen in row["chosen"].items()
+        if chosen and "weight" in chosen
+    }
+    told = [f"{weight:g} (seed {seed})" for seed, weight in weights.items()]
+    return (
+        f"Victims are trained on {scale['victim_images']:,} images, copies of "
+        "their architecture on the answers; agreement is on all test images. "
+        "Fooled: PGD with 10 steps, on up to 1,000 of them. Moved: mean L1 "
+        "distance to the answers of the undefended float network. Images "
+        f"outside: {', '.join(sorted(outside)) or 'not measured'}. Weight of "
+        f"DivQAT, chosen on held-out images: {', '.join(told) or 'none'}."
+    )
 
 
 def _distance(row, norm):

@@ -10,9 +10,8 @@ from keras_qsn import attacks
 from keras_qsn import datasets
 from keras_qsn import defenses
 from keras_qsn.layers import ConstantQuantization
-
-# Images that thresholds and strengths are chosen on.
-_HELD_OUT = 1000
+from keras_qsn.paper.defences import quantized
+from keras_qsn.paper.defences.held_out import held_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,27 +23,15 @@ class After:
             the model that is deployed.
         detector: Function of the same: a fitted detector to stand beside it;
             `None` for none.
+        chosen: Function of the same as `put`: settings of it that are chosen
+            on held-out images, as plain values.
         seconds: That it takes, roughly: for the time left.
     """
 
     put: typing.Callable = lambda model, network, data: model
     detector: typing.Callable | None = None
+    chosen: typing.Callable = lambda model, network, data, **settings: {}
     seconds: float = 1.0
-
-
-def held_out(network, data):
-    """Training images, and labels, that a network was not trained on."""
-    x, y = datasets.seeded_subset(
-        data.x_train, data.y_train, None, network.seed
-    )
-    trained = len(x) if network.train_images is None else network.train_images
-    x, y = x[trained:][:_HELD_OUT], y[trained:][:_HELD_OUT]
-    if not len(x):
-        raise ValueError(
-            f"`{network.after}` must have training images that the network "
-            f"was not trained on. Received: {network}"
-        )
-    return x, y
 
 
 def _in_front(make):
@@ -151,6 +138,10 @@ AFTER = {
     "signum": After(_with_signum),
     "inhibition": After(_inhibited),
     "random inhibition": After(_inhibited_at_random),
+    "QAT": After(quantized.with_qat, seconds=60),
+    "DivQAT": After(
+        quantized.with_qat, chosen=quantized.largest_weight, seconds=300
+    ),
     "APE-GAN": After(_ape_gan, seconds=300),
     "Defense-GAN": After(_defense_gan, seconds=3600),
 }

@@ -20,7 +20,8 @@ class Row:
         field: `"accuracy"`, `"L0"` or `"L2"` for the median distance of the
             examples that succeed; `"gain"` over `baseline`; of a network
             `"training"`, its time over that of `baseline`, or
-            `"parameters"`; `"inference"`, the time of an answer.
+            `"parameters"`; `"inference"`, the time of an answer;
+            `"agreement"` of a copy with it.
         baseline: The undefended network's cell.
         at: Place on the horizontal axis of a curve.
         claim: What the defence's own paper claims, as text.
@@ -46,8 +47,9 @@ class Figure:
         title: What it shows.
         paper: What the paper shows or says there.
         data: Data sets it is drawn for.
-        kind: How it is drawn: `"bars"`, `"curves"`, `"epochs"`, `"images"`
-            or `"table"`, one line for each defence.
+        kind: How it is drawn: `"bars"`, `"curves"`, `"epochs"`, `"images"`,
+            `"table"`, one line for each defence, or `"copies"`, one for each
+            victim.
         make_rows: Function of a `Grid` that yields its rows.
     """
 

@@ -30,18 +30,17 @@ class IntervalTraining(Objective):
     is given: the images, or attacked ones after an `AdversarialTraining`, and
     then the two losses have the worst case between them (MTL-IBP): `k` near 1
     keeps clean accuracy, and leaves the proof to the complete check of
-    `certify`. Behind a hard quantizer `eps` moves the box in
-    leaps, so it is not `eps` that grows but the box, from what the network is
-    given to a share `b` of its full size: each level `q` of that lies in
+    `certify`. Behind a hard quantizer `eps` moves the box in leaps, so it is
+    not `eps` that grows but the box, from what the network is given to a
+    share `b` of its full size: each level `q` of that lies in
 
         [q + s b (q_low - q), q + s b (q_high - q)],   s from 0 to 1,
 
-    and `k` falls with it, `k = 1 - (1 - clean_share) s`. Around attacked
-    images a smaller box, `b` below 1, costs less accuracy and leaves more to
-    the complete check too (SABR). `s` grows over
-    `ramp_epochs`, after `warmup_epochs` at 0, as a fourth power and then a
-    line (Shi et al., 2021). `R`, weighted by `1 - s`, keeps bounds tight and
-    ReLUs balanced while the box grows (the same).
+    and `k` falls with it, `k = 1 - (1 - clean_share) s`. A smaller box, `b`
+    below 1, around attacked images is SABR's: it leaves more to the complete
+    check. `s` grows over `ramp_epochs`, after `warmup_epochs` at 0, as a
+    fourth power and then a line (Shi et al., 2021). `R`, weighted by `1 - s`,
+    keeps bounds tight and ReLUs balanced while the box grows (the same).
 
     `fit`, `evaluate` and validation report `cert_accuracy`, the share of
     images whose bounds allow no other class, in `evaluate` and validation at
@@ -57,6 +56,8 @@ class IntervalTraining(Objective):
         regularizer: Float >= 0. Weight of `R`. Defaults to `0.5`.
         value_range: `(low, high)`, the smallest and the largest pixel value.
             Defaults to `(0.0, 1.0)`.
+        box_share: Float in `(0, 1]`. Final size `b` of the box. Defaults to
+            `1.0`, the box that `certify` proves.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -91,11 +92,11 @@ class IntervalTraining(Objective):
         self,
         eps,
         clean_share=0.0,
-        box_share=1.0,
         warmup_epochs=1,
         ramp_epochs=10,
         regularizer=0.5,
         value_range=(0.0, 1.0),
+        box_share=1.0,
     ):
         low, high = map(float, value_range)
         if not 0 < eps <= high - low:

@@ -63,7 +63,10 @@ class TestSchedule:
             ({"eps": 0.3, "value_range": (0, 0.2)}, r"in \(0, 0.2\]"),
             ({"eps": 0.1, "clean_share": 1.0}, "`clean_share` must lie in"),
             ({"eps": 0.1, "box_share": 0.0}, r"`box_share` must lie in \(0, 1"),
-            ({"eps": 0.1, "regularizer": -1.0}, "`regularizer` must be at"),
+            (
+                {"eps": 0.1, "regularizer": -1.0},
+                "`regularizer` must be",
+            ),
             ({"eps": 0.1, "ramp_epochs": 0}, "`ramp_epochs` must be a whole"),
             ({"eps": 0.1, "warmup_epochs": -1}, "`warmup_epochs` must be a"),
         ],
@@ -71,6 +74,13 @@ class TestSchedule:
     def test_bad_settings(self, settings, message):
         with pytest.raises(ValueError, match=message):
             IntervalTraining(**settings)
+
+    @pytest.mark.parametrize(
+        "name", ["eps", "clean_share", "box_share", "regularizer"]
+    )
+    def test_no_number(self, name):
+        with pytest.raises(TypeError, match=f"`{name}` must be a number"):
+            IntervalTraining(**{"eps": EPS, name: "0.5"})
 
 
 class TestBounds:

@@ -771,6 +771,14 @@ class TestBadInput:
             with pytest.raises(ValueError, match=r"must lie in \[0"):
                 net.fit(x, y, validation_data=validation, verbose=0)
 
+    def test_a_frozen_model(self, data):
+        model = network()
+        model.trainable = False
+        net = compiled(QuSecNet(model, FastGradientMethod(0.1)))
+        with pytest.raises(ValueError, match="must have weights to train"):
+            net.fit(*data, verbose=0)
+        assert net.evaluate(*data, verbose=0, return_dict=True)["loss"] > 0
+
     def test_no_wrapper_around_a_wrapper(self):
         with pytest.raises(TypeError, match="Give `model.model`"):
             QuSecNet(QuSecNet(network()))

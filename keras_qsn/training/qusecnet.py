@@ -221,11 +221,17 @@ class QuSecNet(CheckedModel):
         return fast_convolutions(self.model)
 
     def _train(self, x, y, sample_weight):
+        own = any(objective.trains for objective in self.objectives)
+        weights = self.trainable_weights
+        if not (weights or own):
+            raise ValueError(
+                "`model` must have weights to train. Received: none, or all "
+                "frozen. Set `model.trainable = True`, or `evaluate` it."
+            )
         labels = class_numbers(y, self.wrapper.num_classes)
         given = x
         for objective in self.objectives:
             given = objective.images(given, labels)
-        own = any(objective.trains for objective in self.objectives)
         with tf.GradientTape(persistent=own) as tape:
             outputs = self(given, training=True)
             batch = Batch(x, y, labels, sample_weight, given, outputs, tape)
@@ -238,8 +244,7 @@ class QuSecNet(CheckedModel):
                 loss * replicas if replicas > 1 else loss, tf.shape(x)[0]
             )
             scaled = self.optimizer.scale_loss(loss)
-        weights = self.trainable_weights
-        if weights or not own:
+        if weights:
             gradients = tape.gradient(scaled, weights)
             self.optimizer.apply_gradients(zip(gradients, weights))
         return self.compute_metrics(given, y, outputs, sample_weight)

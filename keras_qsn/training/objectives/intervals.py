@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_qsn._core.numbers import check_at_least
 from keras_qsn._core.numbers import check_count
+from keras_qsn._core.numbers import check_number
 from keras_qsn.attacks import norms
 from keras_qsn.certification.bounds import crown
 from keras_qsn.certification.bounds import interval
@@ -60,6 +62,7 @@ class IntervalTraining(Objective):
             `1.0`, the box that `certify` proves.
 
     Raises:
+        TypeError: If an argument is no number.
         ValueError: If an argument is out of range.
 
     Example:
@@ -99,33 +102,28 @@ class IntervalTraining(Objective):
         box_share=1.0,
     ):
         low, high = map(float, value_range)
-        if not 0 < eps <= high - low:
+        if not 0 < check_number("eps", eps) <= high - low:
             raise ValueError(
                 f"`eps` must lie in (0, {high - low:g}], the width of "
                 f"`value_range`. Received: eps={eps}, "
                 f"value_range={value_range}"
             )
-        if not 0 <= clean_share < 1:
+        if not 0 <= check_number("clean_share", clean_share) < 1:
             raise ValueError(
                 "`clean_share` must lie in [0, 1). "
                 f"Received: clean_share={clean_share}"
             )
-        if not 0 < box_share <= 1:
+        if not 0 < check_number("box_share", box_share) <= 1:
             raise ValueError(
                 "`box_share` must lie in (0, 1]. "
                 f"Received: box_share={box_share}"
-            )
-        if not regularizer >= 0:
-            raise ValueError(
-                "`regularizer` must be at least 0. "
-                f"Received: regularizer={regularizer}"
             )
         self.eps = float(eps)
         self.clean_share = float(clean_share)
         self.box_share = float(box_share)
         self.warmup_epochs = check_count("warmup_epochs", warmup_epochs, 0)
         self.ramp_epochs = check_count("ramp_epochs", ramp_epochs)
-        self.regularizer = float(regularizer)
+        self.regularizer = check_at_least("regularizer", regularizer, 0)
         self.value_range = low, high
 
     def build(self, net):

@@ -56,10 +56,10 @@ def run(evaluation, work, folder, progress, executor):
             *(tried[hurt], x_hurt, right),
         )
         flow.take(stage, first, part)
-        if stage.number == len(outcomes):
-            progress(stage.step.name, *stage.progress)
         if not stage.complete:
             stage.keep(first)
+        if stage.number == len(outcomes):
+            progress(stage.step.name, *stage.progress)
         end_steps()
 
     running = {}

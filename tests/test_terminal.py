@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -189,6 +190,20 @@ def test_words_stay_whole_where_there_is_room(capsys):
     assert max(map(len, said.splitlines())) <= 80
     for word in ("adversarial", "black-box", "attack", "100.0 %"):
         assert word in said
+
+
+def test_what_is_too_wide_becomes_several_tables(capsys):
+    """Which name their lines alike, and no word is broken or lost."""
+    words = ["victim", "thief", "queries", "agreement", "copy right"]
+    header = [*words, "victim right", "victim fooled", "answers moved"]
+    rows = [["float", "KnockoffNets, soft", "10,000", *["100.0 %"] * 5]]
+    printing.print_table(Console(width=60), header, rows, texts=2, title="new")
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 60
+    cells = [cell.strip() for cell in re.split("[│┃\n]", said)]
+    counts = {"KnockoffNets,": 2, "float": 2, "100.0 %": 5, "agreement": 1}
+    for word, count in {**counts, "new": 1, "moved": 1}.items():
+        assert cells.count(word) == count, word
 
 
 def test_one_bar_that_is_gone_in_the_end(capsys):

@@ -1,6 +1,7 @@
 """What commands print: progress, tables, accuracies."""
 
 import contextlib
+import re
 
 from rich.cells import cell_len
 from rich.markup import escape
@@ -60,29 +61,56 @@ def parts(console):
 
 
 def print_table(console, header, rows, texts=1, title=None):
-    """Print rows of text; after the first `texts` columns are numbers."""
-    table = Table(*header, title=title)
-    # A column has two spaces and a line beside it.
-    room = console.width - 3 * len(header) - 1
-    for column, width in zip(table.columns, _widths([header, *rows], room)):
-        # Long names are broken, not cut.
-        column.width, column.overflow = width, "fold"
-    for column in table.columns[texts:]:
-        column.justify = "right"
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console.print(table)
+    """Print rows of text; after the first `texts` columns are numbers.
+
+    What is too wide becomes several tables, each with these first columns.
+    """
+    lines = [header, *rows]
+    for columns in _fitting(lines, texts, console.width):
+        chosen = [[line[i] for i in columns] for line in lines]
+        table = Table(*chosen[0], title=title)
+        widths = _widths(chosen, _room(console.width, len(columns)))
+        for i, (column, width) in enumerate(zip(table.columns, widths)):
+            # Long names are broken, not cut.
+            column.width, column.overflow = width, "fold"
+            column.justify = "left" if i < texts else "right"
+        for line in chosen[1:]:
+            table.add_row(*map(escape, line))
+        console.print(table)
+        title = None
 
 
-def _widths(rows, room):
+def _room(width, columns):
+    """For text: a column has two spaces and a line beside it."""
+    return width - 3 * columns - 1
+
+
+def _fitting(lines, texts, width):
+    """Columns of the tables that whole words need, as few as there can be."""
+    longest = [max(map(cell_len, words)) for words in _words(lines)]
+    first = [*range(texts)]
+    tables = [[*first]]
+    for i in range(texts, len(longest)):
+        together = [*tables[-1], i]
+        needed = sum(longest[j] for j in together)
+        if needed > _room(width, len(together)) and len(together) > texts + 1:
+            together = [*first, i]
+            tables.append(together)
+        tables[-1] = together
+    return tables
+
+
+def _words(lines):
+    """Of each column, none of them empty; units and marks belong to them."""
+    for column in zip(*lines):
+        yield re.split(" (?![%×*†])", " ".join(column))
+
+
+def _widths(lines, room):
     """Of columns: the widest give way, between words first, then inside."""
-    columns = list(zip(*rows))
-    widths = [max(map(cell_len, column)) for column in columns]
-    longest = [
-        max(map(cell_len, " ".join(column).split()), default=1)
-        for column in columns
-    ]
-    for least in (longest, [1] * len(columns)):
+    widths = [max(map(cell_len, column)) for column in zip(*lines)]
+    longest = [max(map(cell_len, words)) for words in _words(lines)]
+    for least in (longest, [1] * len(widths)):
         while sum(widths) > room:
             gaps = [(w, i) for i, w in enumerate(widths) if w > least[i]]
             if not gaps:

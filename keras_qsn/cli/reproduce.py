@@ -27,9 +27,11 @@ def run(options, console):
         )
     for name, results in by_data.items():
         for figure, content in results["figures"].items():
-            table = paper.table(results, figure)
+            header, lines = paper.table(results, figure)
+            # Of a table by defences a line has but one name.
+            names = 1 if content["kind"] == "table" else 2
             title = f"{figure}: {content['title']}"
-            print_table(console, *table, texts=6, title=title)
+            print_table(console, header, lines, texts=names, title=title)
         written(out / name, console)
     for key, text in failures.items():
         console.print(f"Failed: {key}\n{text}", markup=False)

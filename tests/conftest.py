@@ -35,6 +35,16 @@ def clean_state():
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def same_precision():
+    """The same numbers, whatever this processor multiplies fastest."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("approach", "sources"):
+            name = f"keras_qsn.evaluation.{module}.fast_dtype"
+            patch.setattr(name, lambda: "float32")
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits():
     return qsn.datasets.load("digits")

@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_qsn import attacks
 from keras_qsn._core import precision
 from keras_qsn._core.precision import low_precision
+from keras_qsn.attacks import LowPrecision
+from keras_qsn.attacks.views.surrogate import Surrogate
+from keras_qsn.evaluation import evaluate_robustness
+from keras_qsn.evaluation.sight import Sight
+from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import cleverhans_cnn
+from keras_qsn.report.summary import facts
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -173,3 +180,110 @@ def test_the_faster_type_is_measured_once(monkeypatch):
     monkeypatch.setattr(precision.time, "perf_counter", None)
     assert precision.fast_dtype() == "float32"
     precision.fast_dtype.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """A small quantized model, images, and their classes by the model."""
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            ConstantQuantization(2, steepness=10.0),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    x = np.random.default_rng(0).random((8, 6, 6, 1), "float32")
+    return model, x, np.asarray(model(x)).argmax(-1)
+
+
+class TestAttackDtype:
+    """Of evaluations: attacks that climb do it in few bits."""
+
+    def evaluated(self, judged, **kwargs):
+        given = {"eps": 0.05, "plan": "quick", "checks": None} | kwargs
+        return evaluate_robustness(*judged, verbose=0, **given)
+
+    def test_who_climbs_is_told(self, judged):
+        twin = keras.models.clone_model(judged[0])
+        found = self.evaluated(
+            judged, attack_dtype="bfloat16", sources={"twin": twin}
+        )
+        assert found.settings["attack_dtype"] == "bfloat16"
+        rounded = {
+            outcome.step.name: any(
+                isinstance(view, LowPrecision)
+                for view in outcome.step.attack.views
+            )
+            for outcome in found.outcomes
+        }
+        exact = {"cube", "Square-200"}
+        assert exact < {*rounded}
+        assert {name for name in rounded if not rounded[name]} == exact
+        assert "PGD from twin" in rounded
+        pairs = dict(facts(found))
+        assert pairs["Gradients climbed"] == "in bfloat16; judged in float32"
+        # What counts as broken is so in float32.
+        model, _, y = judged
+        for outcome in found.outcomes:
+            if len(outcome.broken):
+                answers = np.asarray(model(outcome.x_adv)).argmax(-1)
+                assert (answers != y[outcome.broken]).all()
+
+    def test_boundaries_are_searched_as_they_are(self):
+        sight = Sight(rounded=LowPrecision())
+        for kind in (
+            attacks.FastAdaptiveBoundary,
+            attacks.AutoAttack,
+            attacks.CubeAttack,
+            attacks.SquareAttack,
+        ):
+            assert sight.look(kind(0.1)).views == ()
+        assert sight.look(attacks.CarliniWagnerL2()).views == ()
+        attack = sight.look(attacks.BPDA(attacks.ProjectedGradientDescent(0.1)))
+        assert [type(view) for view in attack.views] == [
+            LowPrecision,
+            Surrogate,
+        ]
+
+    def test_a_folder_keeps_its_type(self, judged, tmp_path, monkeypatch):
+        def fast(dtype):
+            name = "keras_qsn.evaluation.approach.fast_dtype"
+            monkeypatch.setattr(name, lambda: dtype)
+
+        fast("bfloat16")
+        first = self.evaluated(judged, folder=tmp_path)
+        assert first.settings["attack_dtype"] == "bfloat16"
+        fast("float32")
+        (tmp_path / "attack-1.npz").unlink()
+        again = self.evaluated(judged, folder=tmp_path)
+        assert again.settings["attack_dtype"] == "bfloat16"
+        for one, other in zip(first.outcomes, again.outcomes, strict=True):
+            np.testing.assert_array_equal(one.x_adv, other.x_adv)
+        with pytest.raises(ValueError, match="another evaluation|other"):
+            self.evaluated(judged, folder=tmp_path, attack_dtype="bfloat16")
+
+    def test_where_there_is_nothing_to_round(self, judged):
+        x = judged[1]
+        flat = keras.Sequential(
+            [keras.Input((6, 6, 1)), keras.layers.Flatten()]
+        )
+        flat.add(keras.layers.Dense(3))
+        few = keras.models.clone_model(judged[0])
+        for layer in few.layers[1:]:
+            layer.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+        own = [attacks.FastGradientMethod(0.05)]
+        for model, plan in ((flat, "quick"), (few, "quick"), (judged[0], own)):
+            y = np.asarray(model(x)).argmax(-1)
+            found = self.evaluated(
+                (model, x, y), attack_dtype="bfloat16", plan=plan
+            )
+            assert found.settings["attack_dtype"] is None
+
+    @pytest.mark.parametrize("dtype", ["int8", "bf16", 16])
+    def test_what_is_no_float_type(self, judged, dtype):
+        with pytest.raises(ValueError, match="`attack_dtype` must be a float"):
+            self.evaluated(judged, attack_dtype=dtype)

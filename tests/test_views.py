@@ -427,3 +427,41 @@ def test_what_is_no_float_type(dtype):
 def test_a_loss_takes_labels_and_logits():
     with pytest.raises(ValueError, match="a function of labels and logits"):
         attacks.FastGradientMethod(loss=lambda logits: logits[:, 0])
+
+
+class Hopeful(attacks.View):
+    """Sees the second class ahead a little before it is."""
+
+    def __init__(self, rounding):
+        self.rounding = rounding
+
+    def see(self, logits_fn, wrapper):
+        def seen(x):
+            logits = logits_fn(x)
+            largest = tf.reduce_max(tf.abs(logits), 1, keepdims=True)
+            return logits + 0.02 * largest * [[0.0, 1.0]]
+
+        return seen
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        attacks.ProjectedGradientDescent(
+            0.5, eps_iter=0.001, nb_iter=200, rand_init=False, early_stop=True
+        ),
+        attacks.AutoProjectedGradientDescent(0.3, nb_iter=100),
+    ],
+)
+def test_who_stops_early_goes_past_what_a_view_may_be_off(attack):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model.set_weights([np.float32([[1, 0], [1, 0]]), np.float32([0, 1])])
+    x = np.linspace([0.5, 0.5], [0.65, 0.65], 2000).astype("float32")
+    found = {
+        rounding: attacks.ViewedAttack(attack, Hopeful(rounding))
+        .run(model, x, np.zeros(2000, int), verbose=0)
+        .success
+        for rounding in (0.0, 0.03)
+    }
+    assert not found[0.0].all()
+    assert found[0.03].all()

@@ -63,6 +63,25 @@ def fast_dtype():
     return "bfloat16" if faster else "float32"
 
 
+def check_float_type(name, dtype, hint=""):
+    """Return the name of a float type; an error ends with `hint`."""
+    try:
+        known = keras.backend.standardize_dtype(dtype)
+    except ValueError:
+        known = None
+    if not (known and keras.backend.is_float_dtype(known)):
+        raise ValueError(
+            f"`{name}` must be a float type, such as 'bfloat16'. Received: "
+            f"{name}={dtype!r}{hint}"
+        )
+    return known
+
+
+def has_inner_layers(model):
+    """Whether there is a layer of the model that `low_precision` is for."""
+    return bool(_inner_layers(model))
+
+
 def _inner_layers(model):
     """The layers between the first product and the last one."""
     layers = list(layers_of(model))

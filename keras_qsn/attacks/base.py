@@ -29,7 +29,9 @@ class Attack(Configured):
 
     Attributes of the class say what others need to know of an attack:
     `norms`, those it can measure in; `follows`, whose gradient it follows,
-    `"cross_entropy"`, `"margin"` or `None`; `threat`, the attacker it takes,
+    `"cross_entropy"`, `"margin"` or `None`; `climbs`, whether it climbs a loss
+    inside the ball, to wherever that leads, and not to the boundary of a
+    class; `threat`, the attacker it takes,
     `"white-box"`, `"adaptive"` (white-box, and made for the quantizer),
     `"transfer"` or `"queries"`; `counts`, the names of the whole numbers that
     `_perturb` also takes as scalar tensors, so that attacks which differ in
@@ -75,6 +77,7 @@ class Attack(Configured):
 
     norms = (np.inf, 2)
     follows = None
+    climbs = False
     counts = ()
     # What it looks at a model through, the outermost view first.
     views = ()

@@ -32,12 +32,12 @@ def cross_entropy(logits, labels, targeted):
     return -odds if targeted else odds
 
 
-def margin_of(logits, labels, targeted):
+def margin_of(logits, labels, targeted, rounding=ROUNDING):
     """The attacker's lead in the logits, less what rounding may take."""
     logits = tf.cast(logits, tf.float32)
     ahead = -lead(logits, labels) if targeted else lead(logits, labels)
     largest = tf.reduce_max(tf.abs(logits), 1)
-    return ahead - tf.stop_gradient(ROUNDING * largest)
+    return ahead - tf.stop_gradient(rounding * largest)
 
 
 def dlr(logits, labels, targeted, others=None):
@@ -161,9 +161,21 @@ def logits_and_pullback(logits_fn, x):
     return logits, lambda weights: gradient_of(tape, logits, x, weights)
 
 
-def fooled(logits, labels, targeted):
-    """Whether an image is fooled and stays so in a batch of another size."""
-    return margin_of(logits, labels, targeted) > 0
+def fooled(logits, labels, targeted, rounding=ROUNDING):
+    """Whether an image is fooled and stays so in a batch of another size.
+
+    Args:
+        logits: Float tensor of shape `(batch, classes)`.
+        labels: Integer tensor of shape `(batch,)`.
+        targeted: Whether `labels` are to be reached.
+        rounding: Part of the largest logit by which logits may be off.
+    """
+    return margin_of(logits, labels, targeted, rounding) > 0
+
+
+def rounding_of(logits_fn):
+    """What `fooled` takes of the logits of a function, such as a `Seen`."""
+    return getattr(logits_fn, "rounding", ROUNDING)
 
 
 def others(logits, labels):

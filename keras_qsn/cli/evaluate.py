@@ -51,6 +51,7 @@ def run(options, console):
             progress=progress,
             workers=options.ray or options.workers,
             detector=detector,
+            attack_dtype=options.attack_dtype,
         )
     evaluation = dataclasses.replace(
         evaluation,

@@ -113,6 +113,12 @@ def _evaluate(commands):
         "--strict", action="store_true", help="exit with 3 if a check fails"
     )
     add_batch_size(command)
+    command.add_argument(
+        "--attack-dtype",
+        choices=("float32", "bfloat16"),
+        help="of inner layers while attacks climb a loss (default: bfloat16 "
+        "where this processor multiplies it faster)",
+    )
     add_workers(command, 1)
     add_at_least(command)
     add_open(command)

@@ -25,6 +25,7 @@ def key(
     surrogates,
     draws,
     detector=None,
+    attack_dtype=None,
 ):
     """What decides the result of an evaluation, as plain values.
 
@@ -56,6 +57,7 @@ def key(
         },
         "draws": draws,
         "detector": None if detector is None else detector.fingerprint(shape),
+        "attack_dtype": attack_dtype,
         "versions": versions(),
     }
 

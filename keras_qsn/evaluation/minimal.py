@@ -134,7 +134,7 @@ def minimal_distances(
         folder = Folder(path)
         facts, sight, seen = approach(
             *(wrapper, x, prediction, _near(threat), facts, judge),
-            *(None if own else plan, {}, None, folder),
+            *(None if own else plan, {}, None, "float32", folder),
         )
         steps = own or nearest.named(plan, threat, facts, sight)
         for number, step in enumerate(steps):

@@ -5,6 +5,7 @@ import dataclasses
 from keras_qsn.attacks.viewed import ViewedAttack
 from keras_qsn.attacks.views.base import Seen
 from keras_qsn.attacks.views.layer_surrogates import LayerSurrogates
+from keras_qsn.attacks.views.low_precision import LowPrecision
 from keras_qsn.attacks.views.surrogate import Surrogate
 from keras_qsn.classifier.detector import Detector
 
@@ -18,11 +19,15 @@ class Sight:
             `None` if none does.
         views: What every attack looks through, the outermost view first.
         detector: The `Detector` beside the model; `None` if there is none.
+        rounded: The `LowPrecision` that attacks which climb look through,
+            too; `None` if they do not. What searches the boundary, or goes by
+            scores alone, would end where rounding moves the boundary.
     """
 
     through: LayerSurrogates | None = None
     views: tuple = ()
     detector: Detector | None = None
+    rounded: LowPrecision | None = None
 
     @property
     def unmasks(self):
@@ -32,10 +37,19 @@ class Sight:
     def look(self, attack):
         """An attack that looks through the views."""
         own = {view.key for view in attack.views if view.key}
-        for view in reversed(self.views):
+        for view in reversed(self._views_of(attack)):
             if view.key not in own:
                 attack = ViewedAttack(attack, view)
         return attack
+
+    def _views_of(self, attack):
+        """Those of an attack, the outermost first."""
+        search = attack
+        while isinstance(search, ViewedAttack):
+            search = search.attack
+        if self.rounded is None or not search.climbs:
+            return self.views
+        return (*self.views, self.rounded)
 
     def seen(self, wrapper, *views):
         """What is seen of a model through the views, and others inside."""

@@ -111,6 +111,8 @@ def measure_worst_case(cell, model, source, data):
         sources={"undefended": source},
         seed=cell.seed,
         verbose=0,
+        # The same on every processor.
+        attack_dtype="float32",
     )
     broken = dict.fromkeys(THREATS, 0)
     for outcome in evaluation.outcomes:

@@ -118,6 +118,11 @@ def facts(evaluation):
             if "precision" in settings
             else []
         ),
+        *(
+            [("Gradients climbed", f"in {dtype}; judged in float32")]
+            if (dtype := settings.get("attack_dtype"))
+            else []
+        ),
         *(_answers(evaluation) if evaluation.answers else []),
         *(_detection(evaluation.detection) if evaluation.detection else []),
     ]

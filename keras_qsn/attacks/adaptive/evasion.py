@@ -71,6 +71,8 @@ class DetectorEvasion(ProjectedGradientDescent):
     """
 
     threat = "adaptive"
+    # It keeps to the boundary, where what is rejected is not.
+    climbs = False
 
     def __init__(
         self,
@@ -96,9 +98,9 @@ class DetectorEvasion(ProjectedGradientDescent):
     def get_config(self):
         return {**super().get_config(), "detector": self.detector.told()}
 
-    def _fooled(self, logits, labels, targeted):
+    def _fooled(self, logits, labels, targeted, rounding):
         sure = _ahead(logits, labels, targeted) >= self.confidence
-        return super()._fooled(logits, labels, targeted) & sure
+        return super()._fooled(logits, labels, targeted, rounding) & sure
 
     def _gradient(self, logits_fn, x, labels, targeted):
         uphill, logits = super()._gradient(logits_fn, x, labels, targeted)

@@ -5,6 +5,7 @@ import copy
 import tensorflow as tf
 
 from keras_qsn._core.config import Configured
+from keras_qsn.attacks import losses
 from keras_qsn.classifier.compiled import compiled_logits
 
 
@@ -21,7 +22,9 @@ class View(Configured):
     does, `threat` names it, as for `Attack`. Its constructor's arguments are
     attributes of the same names, which `get_config` tells; those named in
     `numbers` may be scalar tensors, so that views which differ in them alone
-    share a compiled function.
+    share a compiled function. `rounding` is the part of the largest logit by
+    which what is seen may be off: attacks that stop early at a success go as
+    far past the boundary.
 
     Example:
 
@@ -45,6 +48,7 @@ class View(Configured):
 
     threat = None
     numbers = ()
+    rounding = 0.0
 
     def see(self, logits_fn, wrapper):
         """What is seen of `logits_fn`: a function from images to logits.
@@ -146,6 +150,11 @@ class Seen:
         """The same also for views that differ in their `numbers` alone."""
         keys = tuple(view.shared_key for view in self._views if view.key)
         return keys or "logits"
+
+    @property
+    def rounding(self):
+        """Part of the largest logit by which logits may be off."""
+        return max([losses.ROUNDING, *(v.rounding for v in self._views)])
 
     def at(self, share):
         """What is seen when so much of the search is done, from 0 to 1."""

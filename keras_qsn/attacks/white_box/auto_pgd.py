@@ -97,6 +97,7 @@ class AutoProjectedGradientDescent(Attack):
 
     norms = (np.inf, 2, 1)
     counts = ("nb_iter", "nb_restarts")
+    climbs = True
     _untold = ("early_stop",)
 
     def __init__(
@@ -132,6 +133,7 @@ class AutoProjectedGradientDescent(Attack):
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
         others = self._others(logits_fn, x, labels, targeted)
         ascend = self._ascend if self.norm != 1 else self._ascend_sparsely
+        rounding = losses.rounding_of(logits_fn)
 
         def look(point, label, other):
             """Loss, its gradient, and which have arrived."""
@@ -140,8 +142,8 @@ class AutoProjectedGradientDescent(Attack):
                 logits = tf.cast(logits_fn(point), tf.float32)
                 loss = self._loss(logits, label, targeted, other)
             gradient = losses.gradient_of(tape, loss, point)
-            hit = losses.fooled(logits, label, targeted) & self.early_stop
-            return loss, gradient, hit
+            hit = losses.fooled(logits, label, targeted, rounding)
+            return loss, gradient, hit & self.early_stop
 
         def restart(i, kept, kept_loss, done):
             again = steps.restarted(seeds, i)

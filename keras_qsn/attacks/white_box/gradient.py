@@ -13,6 +13,7 @@ from keras_qsn.attacks.base import Attack
 class _GradientAttack(Attack):
     """Follows the gradient of a loss, by name or a function of the user's."""
 
+    climbs = True
     _untold = ("loss",)
 
     def __init__(
@@ -167,13 +168,17 @@ class ProjectedGradientDescent(_GradientAttack):
             )
 
     def _perturb(self, logits_fn, x, labels, eps, seeds, targeted):
+        rounding = losses.rounding_of(logits_fn)
+
         def restart(i, kept, done):
             again = steps.restarted(seeds, i)
             x_adv = self._descend(logits_fn, x, labels, eps, again, targeted)
             kept = steps.where(done, kept, x_adv)
             done = tf.cond(
                 i + 1 < self.nb_restarts,
-                lambda: self._fooled(logits_fn(kept), labels, targeted),
+                lambda: self._fooled(
+                    logits_fn(kept), labels, targeted, rounding
+                ),
                 lambda: done,
             )
             return kept, done
@@ -183,15 +188,16 @@ class ProjectedGradientDescent(_GradientAttack):
             restart, self.nb_restarts, state, lambda kept, done: ~done
         )[0]
 
-    def _fooled(self, logits, labels, targeted):
+    def _fooled(self, logits, labels, targeted, rounding):
         """Which images need no further step."""
-        return losses.fooled(logits, labels, targeted)
+        return losses.fooled(logits, labels, targeted, rounding)
 
     def _descend(self, logits_fn, x, labels, eps, seeds, targeted):
         eps_iter = self.eps_iter
         if eps_iter is None:
             eps_iter = 2.5 * eps / tf.cast(self.nb_iter, tf.float32)
         last = tf.cast(tf.maximum(self.nb_iter - 1, 1), tf.float32)
+        rounding = losses.rounding_of(logits_fn)
 
         def move(i, x_adv, momentum, image, label):
             seen = logits_fn
@@ -211,7 +217,7 @@ class ProjectedGradientDescent(_GradientAttack):
 
         def stopping(i, before, momentum, _, image, label):
             after, momentum, logits = move(i, before, momentum, image, label)
-            done = self._fooled(logits, label, targeted)
+            done = self._fooled(logits, label, targeted, rounding)
             after = steps.where(done, before, after)
             return after, momentum, ~done
 

@@ -128,7 +128,7 @@ def evaluate_robustness(
             `attacks.LowPrecision` has it; what they find is judged on the
             model itself. Defaults to `None`: `"bfloat16"` where this
             processor multiplies it faster (measured, some hundredths of a
-            second), else `"float32"`.
+            second), else `"float32"`; name one where machines are compared.
 
     Returns:
         An `Evaluation`.

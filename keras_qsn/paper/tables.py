@@ -9,6 +9,9 @@ from keras_qsn.report.markdown import markdown_table
 # A limitation holds where less than this part of the clean accuracy is left.
 _HALF = 0.5
 
+# What seeds need not change has no range where they don't.
+_COUNTS = ("parameters", "queries")
+
 # What an attack without a radius is judged by, beside what it leaves.
 _DISTANCES = {"CW-L2": "L2", "CW-L2, full search": "L2", "JSMA": "L0"}
 
@@ -154,7 +157,8 @@ def spread(by_seed, field):
         return format(scale * value, digits)
 
     text = before + number(float(np.mean(values))) + unit
-    if len(values) > 1:
+    alike = field in _COUNTS and min(values) == max(values)
+    if len(values) > 1 and not alike:
         text += f" ({number(min(values))} to {number(max(values))})"
     return text
 

@@ -51,6 +51,10 @@ TRIES = {
         "--ema 0.998 --epochs 20 --ramp 7"
         " --method mixed --clean-share 0.95 --regularizer 0"
     ),
+    "paper-ema-interval10-28": (
+        "--network paper --ema 0.998 --epochs 28 --ramp 10"
+        " --method mixed --clean-share 0.9 --regularizer 0"
+    ),
     "3x3-plain": "",
     "3x3-20k-warp-ema-interval1": (
         "--train-images 20000 --warp --ema 0.995"
@@ -74,6 +78,14 @@ TRIES = {
     ),
     "3x3-20k-ema-interval10": (
         "--train-images 20000 --ema 0.995"
+        " --method mixed --clean-share 0.9 --regularizer 0"
+    ),
+    "3x3-20k-ema-interval30": (
+        "--train-images 20000 --ema 0.995"
+        " --method mixed --clean-share 0.7 --regularizer 0"
+    ),
+    "paper-20k-ema-interval10": (
+        "--train-images 20000 --ema 0.995 --network paper"
         " --method mixed --clean-share 0.9 --regularizer 0"
     ),
     "3x3-20k-plain": "--train-images 20000 --epochs 4",
@@ -176,12 +188,13 @@ def table():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "tries", nargs="*", choices=[*TRIES, "all"], metavar="TRY"
-    )
+    parser.add_argument("tries", nargs="*", metavar="TRY")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--out", default="results/record")
     given = parser.parse_args()
+    unknown = {*given.tries} - {*TRIES, "all"}
+    if unknown:
+        parser.error(f"choose from {', '.join(TRIES)}, all; not {unknown}")
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     for name in TRIES if "all" in given.tries else given.tries:

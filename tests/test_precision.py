@@ -283,7 +283,7 @@ class TestAttackDtype:
             )
             assert found.settings["attack_dtype"] is None
 
-    @pytest.mark.parametrize("dtype", ["int8", "bf16", 16])
+    @pytest.mark.parametrize("dtype", ["int8", "bf16", 16, "float8_e4m3fn"])
     def test_what_is_no_float_type(self, judged, dtype):
         with pytest.raises(ValueError, match="`attack_dtype` must be a float"):
             self.evaluated(judged, attack_dtype=dtype)

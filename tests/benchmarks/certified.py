@@ -126,6 +126,7 @@ def train(options, x, y, folder):
         *(x, y, options.batch_size, options.seed),
         shift=options.shift,
         warped=options.warp,
+        contrast=options.contrast,
     )
     net.compile(
         OPTIMIZERS[options.optimizer](
@@ -315,6 +316,9 @@ def parser():
     )
     parser.add_argument(
         "--warp", action="store_true", help="images in training"
+    )
+    parser.add_argument(
+        "--contrast", type=float, default=1.0, help="of images in training"
     )
     parser.add_argument("--network", choices=networks.NAMES, default="paper")
     parser.add_argument("--epochs", type=int, default=15)

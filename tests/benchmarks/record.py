@@ -55,6 +55,11 @@ TRIES = {
         "--network paper --ema 0.998 --epochs 28 --ramp 10"
         " --method mixed --clean-share 0.9 --regularizer 0"
     ),
+    "paper-sharp-warp-ema-interval10-28": (
+        "--network paper --ema 0.998 --epochs 28 --ramp 10"
+        " --warp --contrast 1.5"
+        " --method mixed --clean-share 0.9 --regularizer 0"
+    ),
     "3x3-plain": "",
     "3x3-20k-warp-ema-interval1": (
         "--train-images 20000 --warp --ema 0.995"

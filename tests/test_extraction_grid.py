@@ -183,6 +183,13 @@ class TestMeasuring:
         # The class alone says more than what was bent.
         assert moved[0] > moved[1] > 0
 
+    def test_who_averages_pays_for_each_answer(self, content):
+        attack = "KnockoffNets, mean of 5"
+        cell = dataclasses.replace(COPY, attack=attack, told="noise")
+        values, _ = runner.perform(cell, [content] * 2)
+        assert values["queries"] == 100
+        assert extracting.ATTACKS[attack](100).repeats == 5
+
     def test_the_copy_starts_elsewhere(self, monkeypatch, content, digits):
         """As the victim's architecture, without what was done to it."""
         started = []
@@ -226,6 +233,8 @@ class TestFigure:
             assert cell.told in extracting.DEFENCES
             assert cell.pool in pools.POOLS
             assert cells.with_needs([cell])[0] == cell.original
+        averaging = [n for n, setting in there if ", mean of 5," in setting]
+        assert averaging == [n for n in names if n.endswith(", noise")]
         asked = {cell.pool for cell in there.values()}
         assert asked == {*pools.POOLS}
 

@@ -14,6 +14,9 @@ ATTACKS = {
     "KnockoffNets, adaptive": functools.partial(
         extraction.KnockoffNets, sampling="adaptive"
     ),
+    "KnockoffNets, mean of 5": functools.partial(
+        extraction.KnockoffNets, repeats=5
+    ),
     "Jacobian": extraction.JacobianAugmentation,
     "CopyCat": extraction.CopyCat,
 }
@@ -22,6 +25,7 @@ DEFENCES = {
     "": lambda: (),
     "rounded to tenths": lambda: (defenses.RoundedAnswers(1),),
     "reverse sigmoid": lambda: (defenses.ReverseSigmoid(),),
+    "noise": lambda: (defenses.NoisyAnswers(),),
 }
 
 

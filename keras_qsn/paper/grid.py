@@ -59,7 +59,7 @@ class Scale:
     table_plan: str = "standard"
     victim_images: int = 30000
     queries: int = 10000
-    answers: tuple = ("rounded to tenths", "reverse sigmoid")
+    answers: tuple = ("rounded to tenths", "reverse sigmoid", "noise")
     all_thieves: bool = True
 
 

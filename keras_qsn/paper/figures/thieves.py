@@ -1,7 +1,8 @@
 """Networks copied by who may only ask them: victims, answers, thieves.
 
 Beside each defence of probabilities stands the thief who takes the class
-alone, `CopyCat`: where the class stays, such a defence is void.
+alone, `CopyCat`: where the class stays, such a defence is void. Beside random
+answers also stands the one who asks each image several times.
 """
 
 from keras_qsn.paper.cells import Extracted
@@ -16,6 +17,8 @@ _MAIN = (
     ("KnockoffNets", "soft", "held back"),
     ("CopyCat", "hard", "held back"),
 )
+# Of those whose answers are random.
+_AVERAGING = (("KnockoffNets, mean of 5", "soft", "held back"),)
 # Of those whose answers are not defended.
 _OTHERS = (
     ("Jacobian", "soft", "held back"),
@@ -68,7 +71,7 @@ def extraction(grid):
 
 def _thieves(scale, after, told):
     if told:
-        return _MAIN
+        return _MAIN + _AVERAGING if told == "noise" else _MAIN
     if scale.all_thieves:
         return _MAIN + _OTHERS + _MORE
     return _MAIN if after else _MAIN + _OTHERS

@@ -5,13 +5,16 @@ import numpy as np
 
 from keras_qsn.models import cleverhans_cnn
 
-# Filters, kernel size and strides of each convolution, without padding.
+# Filters, kernel size and strides of each convolution, without padding; and
+# the units of the dense layer behind them.
 CONVOLUTIONS = {
-    "3x3": [(32, 3, 1), (32, 3, 2), (64, 3, 1), (64, 3, 2), (128, 3, 1)],
-    "5x5": [(48, 5, 1), (96, 4, 2), (128, 3, 1), (192, 4, 2)],
+    "3x3": ([(32, 3, 1), (32, 3, 2), (64, 3, 1), (64, 3, 2), (128, 3, 1)], 256),
+    "5x5": ([(48, 5, 1), (96, 4, 2), (128, 3, 1), (192, 4, 2)], 256),
+    # The paper's, half as wide again, which pads its images for the first.
+    "wide": ([(96, 8, 2), (192, 6, 2), (192, 5, 1)], None),
 }
+_PADDED = {"wide": 3}
 NAMES = ("paper", *CONVOLUTIONS, "resnet20")
-_DENSE = 256
 
 
 def network(name, input_shape, quantizer=None, seed=None):
@@ -20,7 +23,7 @@ def network(name, input_shape, quantizer=None, seed=None):
         return cleverhans_cnn(input_shape, quantizer=quantizer, seed=seed)
     if name == "resnet20":
         return resnet20(input_shape, quantizer, seed)
-    convolutions = CONVOLUTIONS[name]
+    convolutions, dense = CONVOLUTIONS[name]
     seeds = iter(
         np.random.default_rng(seed)
         .integers(2**31, size=len(convolutions) + 2)
@@ -33,6 +36,8 @@ def network(name, input_shape, quantizer=None, seed=None):
     model = keras.Sequential([keras.Input(input_shape)])
     if quantizer is not None:
         model.add(quantizer)
+    if name in _PADDED:
+        model.add(keras.layers.ZeroPadding2D(_PADDED[name]))
     for filters, size, strides in convolutions:
         model.add(
             keras.layers.Conv2D(
@@ -44,7 +49,8 @@ def network(name, input_shape, quantizer=None, seed=None):
             )
         )
     model.add(keras.layers.Flatten())
-    model.add(keras.layers.Dense(_DENSE, "relu", kernel_initializer=start()))
+    if dense is not None:
+        model.add(keras.layers.Dense(dense, "relu", kernel_initializer=start()))
     model.add(keras.layers.Dense(10, kernel_initializer=start()))
     return model
 

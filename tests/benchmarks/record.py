@@ -60,6 +60,10 @@ TRIES = {
         " --warp --contrast 1.5"
         " --method mixed --clean-share 0.9 --regularizer 0"
     ),
+    "wide-ema-interval10-16": (
+        "--network wide --ema 0.998 --epochs 16 --ramp 7"
+        " --method mixed --clean-share 0.9 --regularizer 0"
+    ),
     "3x3-plain": "",
     "3x3-20k-warp-ema-interval1": (
         "--train-images 20000 --warp --ema 0.995"

@@ -11,14 +11,17 @@ import tensorflow as tf
 from conftest import linear_model
 from conftest import small_cnn
 from keras_qsn import attacks
+from keras_qsn.attacks import losses
 from keras_qsn.attacks import steps
 from keras_qsn.attacks.views.base import Seen
 from keras_qsn.attacks.views.expectation import Expectation
 from keras_qsn.attacks.views.surrogate import Surrogate
 from keras_qsn.evaluation import Step
 from keras_qsn.evaluation.masking import is_thorough
+from keras_qsn.layers import ConstantQuantization
 from keras_qsn.layers import QuantLayer
 from keras_qsn.models import KerasModelWrapper
+from keras_qsn.models import cleverhans_cnn
 
 SHAPE = (6, 6, 1)
 EPS = 0.1
@@ -465,3 +468,12 @@ def test_who_stops_early_goes_past_what_a_view_may_be_off(attack):
     }
     assert not found[0.0].all()
     assert found[0.03].all()
+
+
+def test_who_opens_the_model_knows_what_a_view_may_be_off():
+    model = cleverhans_cnn(quantizer=ConstantQuantization(2), seed=0)
+    wrapper = KerasModelWrapper(model)
+    attack = attacks.CubeAttack(0.3)
+    assert attack.seen(wrapper).rounding == losses.ROUNDING
+    hopeful = attacks.ViewedAttack(attack, Hopeful(0.03))
+    assert hopeful.seen(wrapper).rounding == 0.03

@@ -53,8 +53,8 @@ class OpenedModel:
             it is now, as in attacks, and not traced at each call, as in
             training. Defaults to `False`.
         seen: The model as an attack sees it, if not as it is: a function from
-            images to logits, with a hashable `key` and with `through`, by
-            which the network behind the quantizer is seen alike.
+            images to logits, with a hashable `key`, its `rounding`, and with
+            `through`, by which the network behind the quantizer is seen alike.
 
     Raises:
         ValueError: If there is no such quantizer.
@@ -67,6 +67,8 @@ class OpenedModel:
         self.wrapper = wrapper
         self._compiled = compiled
         self._seen = seen
+        if seen is not None:
+            self.rounding = seen.rounding
         self._layer = quantizers_of(wrapper)[0]
         low, high = self._layer.value_range
         self.hard = self._layer.hard

@@ -21,7 +21,7 @@ class Sight:
         detector: The `Detector` beside the model; `None` if there is none.
         rounded: The `LowPrecision` that attacks which climb look through,
             too; `None` if they do not. What searches the boundary, or goes by
-            scores alone, would end where rounding moves the boundary.
+            small differences of scores, would end where rounding hides them.
     """
 
     through: LayerSurrogates | None = None

@@ -119,7 +119,7 @@ def facts(evaluation):
             else []
         ),
         *(
-            [("Gradients climbed", f"in {dtype}; judged in float32")]
+            [("Losses climbed", f"in {dtype}; judged in float32")]
             if (dtype := settings.get("attack_dtype"))
             else []
         ),

@@ -53,9 +53,7 @@ def climb(box, levels, margin, labels, targeted, rounds, seeds):
         )
         seed = steps.restarted(seed, i + 1, _STREAM)
         neighbours = _Neighbours(part, now, gradient, tried, seed)
-        best, best_margin = _best(
-            neighbours, box.opened.behind, now, old, label, targeted
-        )
+        best, best_margin = _best(neighbours, part, now, old, label, targeted)
         # Where none helped, the next single pixels are tried.
         tried = tf.where(best_margin > old, 0, tried + _SINGLE)
         return best, best_margin, tried
@@ -69,7 +67,7 @@ def climb(box, levels, margin, labels, targeted, rounds, seeds):
     )[0]
 
 
-def _best(neighbours, behind, now, margin, labels, targeted):
+def _best(neighbours, box, now, margin, labels, targeted):
     """The best of the neighbours and of `now`, and its margin.
 
     As many at once as fit into one forward pass with those of the others.
@@ -83,7 +81,8 @@ def _best(neighbours, behind, now, margin, labels, targeted):
         numbers = tf.minimum(i * group + tf.range(group), NEIGHBOURS - 1)
         tried = neighbours.take(numbers)
         flat = tf.reshape(tried, [-1, *now.shape[1:]])
-        new = losses.margin_of(behind(flat), tf.repeat(labels, group), targeted)
+        logits = box.opened.behind(flat)
+        new = box.margin_of(logits, tf.repeat(labels, group), targeted)
         new = tf.reshape(new, [-1, group])
         first = tf.argmax(new, 1)
         return steps.pick(

@@ -66,6 +66,7 @@ class CubeAttack(Attack):
     """
 
     threat = "adaptive"
+    climbs = True
     counts = ("nb_iter", "nb_restarts", "nb_polish")
 
     def __init__(
@@ -93,7 +94,7 @@ class CubeAttack(Attack):
         high = self._project(x, x + eps, eps)
         box = _Box(opened, opened.quantize(low), opened.quantize(high))
         clean = opened.quantize(x)
-        margin = losses.margin_of(opened.behind(clean), labels, targeted)
+        margin = box.margin_of(opened.behind(clean), labels, targeted)
 
         def restart(i, old, old_margin, bottom, top, label, seed):
             part = box.of(bottom, top)
@@ -134,7 +135,7 @@ class CubeAttack(Attack):
                 tf.not_equal(i % 2, 0),
                 targeted,
             )
-            margin = losses.margin_of(logits, labels, targeted)
+            margin = box.margin_of(logits, labels, targeted)
             # Shares of a pixel's width, from all of it to none.
             size = 1 - tf.cast(k, tf.float32) / tf.cast(
                 self.nb_iter, tf.float32
@@ -149,7 +150,7 @@ class CubeAttack(Attack):
         latent, *best = steps.repeat(step, self.nb_iter, (start, start, worst))
         # Where the last step led, no gradient is asked for.
         last = box.round(latent)
-        margin = losses.margin_of(box.opened.behind(last), labels, targeted)
+        margin = box.margin_of(box.opened.behind(last), labels, targeted)
         return _better((last, margin), best)
 
 
@@ -166,6 +167,11 @@ class _Box:
         self.bottom = bottom
         self.top = top
         self.pixels = int(np.prod(bottom.shape[1:]))
+
+    def margin_of(self, logits, labels, targeted):
+        """The attacker's lead, less what rounding may take of it."""
+        rounding = losses.rounding_of(self.opened)
+        return losses.margin_of(logits, labels, targeted, rounding)
 
     def of(self, bottom, top):
         """The box of some of the images."""

@@ -126,6 +126,16 @@ def test_told_are_probabilities(layer):
 
 
 class TestNoise:
+    def test_formula(self):
+        p = probabilities(50)
+        draws = keras.random.SeedGenerator(1)
+        noise = np.asarray(keras.random.normal(p.shape, seed=draws))
+        expected = np.maximum(p + 0.3 * noise, 0)
+        expected /= expected.sum(1, keepdims=True)
+        np.testing.assert_allclose(
+            told(NoisyAnswers(0.3, seed=1), p), expected, atol=1e-6
+        )
+
     def test_anew_at_each_answer_and_the_same_by_seed(self):
         p = probabilities(50)
         first, second = NoisyAnswers(seed=1), NoisyAnswers(seed=1)

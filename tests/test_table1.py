@@ -39,7 +39,7 @@ TINY = dataclasses.replace(
     epochs=1,
     train_images=200,
     table={"architecture": "small"},
-    table_lines=(),
+    table_without=(),
     settings={**GANS, "PGD": {"nb_iter": 1}, "TRADES": {"nb_iter": 1}},
 )
 

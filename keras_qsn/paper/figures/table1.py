@@ -145,8 +145,9 @@ ENTRIES = {
 def networks(grid):
     """The networks of the table's lines, by name."""
     made = {}
-    for name in grid.scale.table_lines or ENTRIES:
-        entry = ENTRIES[name]
+    for name, entry in ENTRIES.items():
+        if name in grid.scale.table_without:
+            continue
         given = {"watched": False, **grid.scale.table, **entry.network}
         if entry.adversarial:
             given["adversarial_eps"] = grid.eps

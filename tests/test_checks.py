@@ -8,9 +8,11 @@ import pytest
 import tensorflow as tf
 
 from conftest import linear_model
+from conftest import small_cnn
 from keras_qsn import attacks
 from keras_qsn import defenses
 from keras_qsn import report
+from keras_qsn.classifier.structure import structure_of
 from keras_qsn.evaluation import evaluate_robustness
 from keras_qsn.evaluation.checks import active
 from keras_qsn.evaluation.checks import audits
@@ -103,6 +105,22 @@ class Noise(keras.layers.Layer):
 def rounded(model):
     """A quantizer that hides from this package."""
     return behind(model, keras.layers.Lambda(lambda x: tf.round(4 * x) / 4))
+
+
+@pytest.mark.parametrize("steps", [2, 9])
+def test_steps_do_not_ask_what_the_model_is_made_of(monkeypatch, steps):
+    """It takes as long as a step where layers are many."""
+    model, x = small_cnn(), np.full((2, 28, 28, 1), 0.5, "float32")
+    y, asked = KerasModelWrapper(model).predict(x), []
+    probe = probe_of(model, x, y)
+    attack = attacks.ProjectedGradientDescent(1e-6, nb_iter=steps)
+    probe.survives(attack)
+    monkeypatch.setattr(
+        "keras_qsn.classifier.wrapper.structure_of",
+        lambda model: asked.append(1) or structure_of(model),
+    )
+    probe.survives(attack)
+    assert len(asked) < 9
 
 
 def statuses(model, x, y, **kwargs):

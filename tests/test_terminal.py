@@ -54,6 +54,22 @@ def test_help_waits_for_nothing(tmp_path):
     assert python("-m", "keras_qsn", "--version").stdout.count(".") == 2
 
 
+def test_modules_of_a_command_are_not_searched_for_garbage(tmp_path):
+    script = (
+        "import gc, sys\n"
+        "from keras_qsn.cli.parser import parser\n"
+        "main = sys.modules['keras_qsn.cli.main']\n"
+        "options = parser().parse_args(['demo'])\n"
+        "main._loaded(options)\n"
+        "frozen = gc.get_freeze_count()\n"
+        "main._loaded(options)\n"
+        "print(gc.isenabled(), frozen > 1e5, gc.get_freeze_count() == frozen)"
+    )
+    (tmp_path / "keras-qsn").write_text(script)
+    done = python(tmp_path / "keras-qsn")
+    assert done.stdout == "True True True\n"
+
+
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_fits_and_says_what_is_so(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

@@ -108,9 +108,10 @@ def compiled_gradient(wrapper, shape, key="logits", view=None, numbers=0):
         gradient of the margin is wanted, not the cross-entropy's, and the
         scalars; it returns that gradient, untargeted, and the logits.
     """
-    logits = compiled_logits(wrapper, shape, key, view, numbers)
 
     def run(x, labels, of_margin, *scalars):
+        logits = compiled_logits(wrapper, shape, key, view, numbers)
+
         def logits_fn(x):
             return logits(x, *scalars)
 

@@ -32,8 +32,11 @@ class SharedView:
     def gain_gradient(self, x, labels, of_margin):
         """Gradient of the attacker's gain, and logits, as attacks ask it of
         a view that has it."""
-        function = compiled_gradient(*self._parts)
-        return function(x, labels, tf.constant(of_margin))
+        return self._gain_gradient(x, labels, tf.constant(of_margin))
+
+    @functools.cached_property
+    def _gain_gradient(self):
+        return compiled_gradient(*self._parts)
 
     @property
     def _with_gradient(self):

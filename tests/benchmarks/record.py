@@ -64,6 +64,10 @@ TRIES = {
         "--network wide --ema 0.998 --epochs 16 --ramp 7"
         " --method mixed --clean-share 0.9 --regularizer 0"
     ),
+    "wide-ema-interval10-32": (
+        "--network wide --ema 0.998 --epochs 32 --ramp 10"
+        " --method mixed --clean-share 0.9 --regularizer 0"
+    ),
     "3x3-plain": "",
     "3x3-20k-warp-ema-interval1": (
         "--train-images 20000 --warp --ema 0.995"
